@@ -1,0 +1,34 @@
+//! Containers through the Docker Engine API.
+//!
+//! - [`engine`] connects to the engine
+//! - [`preload`] loads the images that came with the disk image and starts their containers, without any network
+
+pub mod engine;
+pub mod preload;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Manage the containers of this device.
+#[derive(Debug, Parser)]
+#[command(name = "os-apps", version)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Load the images that came with the disk image and start their containers
+    Preload,
+}
+
+/// The applet.
+///
+/// # Errors
+/// When the engine cannot be reached, or an image cannot be loaded.
+pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
+    match args.command {
+        Command::Preload => preload::run(std::path::Path::new(preload::DIR)).await,
+    }
+}

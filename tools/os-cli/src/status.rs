@@ -1,0 +1,360 @@
+//! `os status`: everything a person asks first, from the services that know it.
+//!
+//! A part that cannot be asked is missing from the answer, with a line that says why; it never hides the rest.
+
+use anyhow::Result;
+use os_config::decide::Source;
+use os_config::status::Status as ConfigStatus;
+use os_dbus::{Bus, Slot, Tried};
+use os_init::report::{self, Report, Volume};
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::time::Duration;
+
+/// The answer. The JSON form is stable; fields are only ever added.
+#[derive(Debug, Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Status {
+    version: u32,
+    os: Os,
+    hostname: String,
+    device_id: Option<String>,
+    uptime_seconds: Option<u64>,
+    health: Health,
+    slots: Vec<SlotRow>,
+    boot: Option<Report>,
+    disk: BTreeMap<String, Space>,
+    memory: Option<Memory>,
+    network: Network,
+    engine: Engine,
+    config: Option<Config>,
+    /// What could not be asked, and what is wrong.
+    messages: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Os {
+    name: String,
+    version: String,
+    variant: String,
+    machine: String,
+    build: String,
+    kernel: String,
+}
+
+#[derive(Debug, Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct Health {
+    /// systemd's word: running, degraded, starting, …
+    system: String,
+    failed_units: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SlotRow {
+    name: String,
+    bootname: Option<String>,
+    state: String,
+    boot_status: Option<String>,
+    version: Option<String>,
+}
+
+impl fmt::Display for SlotRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:<10} {:<2} {:<9} {:<5} {}",
+            self.name,
+            self.bootname.as_deref().unwrap_or(""),
+            self.state,
+            self.boot_status.as_deref().unwrap_or(""),
+            self.version.as_deref().unwrap_or("")
+        )
+    }
+}
+
+/// Bytes.
+#[derive(Debug, Serialize)]
+struct Space {
+    total: u64,
+    free: u64,
+}
+
+/// Bytes.
+#[derive(Debug, Serialize)]
+struct Memory {
+    total: u64,
+    available: u64,
+}
+
+#[derive(Debug, Serialize, Default)]
+struct Network {
+    /// NetworkManager's state in a word.
+    state: String,
+    /// Addresses by interface.
+    addresses: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Debug, Serialize, Default)]
+struct Engine {
+    version: Option<String>,
+    running: usize,
+    containers: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Config {
+    source: Source,
+    good: bool,
+}
+
+impl Status {
+    /// True when nothing needs a person.
+    pub(crate) fn is_good(&self) -> bool {
+        self.health.system == "running"
+            && self.config.as_ref().is_some_and(|c| c.good)
+            && self.boot.as_ref().is_some_and(|b| b.state != Volume::Unusable && b.data != Volume::Unusable)
+    }
+}
+
+pub(crate) async fn collect() -> Status {
+    let mut status = Status { version: 1, ..Status::default() };
+    status.os = os(&std::fs::read_to_string("/etc/os-release").unwrap_or_default());
+    status.hostname = read("/proc/sys/kernel/hostname");
+    status.device_id = std::fs::read_to_string(os_hostname::DEVICE_ID).ok().map(|id| id.trim().to_owned());
+    status.uptime_seconds = read("/proc/uptime").split('.').next().and_then(|s| s.parse().ok());
+    status.boot = Report::load(Path::new(report::PATH));
+    for mount in ["/mnt/boot", "/mnt/state", "/mnt/data"] {
+        if let Some(space) = space(mount) {
+            status.disk.insert(mount.to_owned(), space);
+        }
+    }
+    status.memory = memory(&read("/proc/meminfo"));
+    status.network.addresses = addresses();
+    match Bus::system().await {
+        Ok(bus) => ask_bus(&bus, &mut status).await,
+        Err(err) => status.messages.push(err.to_string()),
+    }
+    ask_engine(&mut status).await;
+    if let Some(boot) = &status.boot {
+        status.messages.extend(boot.messages.iter().cloned());
+    }
+    match ConfigStatus::load(Path::new(os_config::STATUS)) {
+        Ok(config) => {
+            status.messages.extend(config.complaints());
+            status.config = Some(Config { source: config.source, good: config.is_good() });
+        }
+        Err(_) => status.messages.push("config.json was not applied yet; see journalctl -u os-config".to_owned()),
+    }
+    status
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+/// Reads os-release(5).
+fn os(text: &str) -> Os {
+    let field = |name: &str| {
+        let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
+        value.unwrap_or_default().trim_matches('"').to_owned()
+    };
+    Os {
+        name: field("NAME"),
+        version: field("VERSION_ID"),
+        variant: field("VARIANT_ID"),
+        machine: field("OS_MACHINE"),
+        build: field("BUILD_ID"),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+    }
+}
+
+fn space(mount: &str) -> Option<Space> {
+    // A directory that is no mount point would show the root's numbers.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
+    mounts.lines().find(|l| l.split(' ').nth(4) == Some(mount))?;
+    let stat = rustix::fs::statvfs(mount).ok()?;
+    Some(Space {
+        total: stat.f_blocks.saturating_mul(stat.f_frsize),
+        free: stat.f_bavail.saturating_mul(stat.f_frsize),
+    })
+}
+
+fn memory(meminfo: &str) -> Option<Memory> {
+    let bytes = |name: &str| {
+        let line = meminfo.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    };
+    Some(Memory { total: bytes("MemTotal")?, available: bytes("MemAvailable")? })
+}
+
+fn addresses() -> BTreeMap<String, Vec<String>> {
+    // `ip -json` is iproute2's stable interface; containers' and loopback addresses are noise here.
+    let text = os_sys::cmd::Cmd::new("ip").args(["-json", "addr", "show", "up"]).read().unwrap_or_default();
+    parse_addresses(&text)
+}
+
+fn parse_addresses(json: &str) -> BTreeMap<String, Vec<String>> {
+    let links: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
+    let mut out = BTreeMap::new();
+    for link in &links {
+        let Some(name) = link.get("ifname").and_then(|n| n.as_str()) else { continue };
+        if name == "lo" || name.starts_with("docker") || name.starts_with("br-") || name.starts_with("veth") {
+            continue;
+        }
+        let list: Vec<String> = link
+            .get("addr_info")
+            .and_then(|a| a.as_array())
+            .into_iter()
+            .flatten()
+            .filter(|a| a.get("scope").and_then(|s| s.as_str()) == Some("global"))
+            .filter_map(|a| Some(format!("{}/{}", a.get("local")?.as_str()?, a.get("prefixlen")?)))
+            .collect();
+        out.insert(name.to_owned(), list);
+    }
+    out
+}
+
+async fn ask_bus(bus: &Bus, status: &mut Status) {
+    let asked: Result<()> = async {
+        let systemd = bus.systemd().await?;
+        status.health.system = systemd.system_state().await.tried("cannot ask systemd for its state")?;
+        let failed = systemd.list_units_filtered(&["failed"]).await.tried("cannot list failed units")?;
+        status.health.failed_units = failed.into_iter().map(|unit| unit.0).collect();
+        status.network.state = match bus.network_manager().await? {
+            Some(nm) => network_word(nm.state().await.tried("cannot ask NetworkManager")?).to_owned(),
+            None => "NetworkManager does not run".to_owned(),
+        };
+        Ok(())
+    }
+    .await;
+    if let Err(err) = asked {
+        status.messages.push(format!("{err:#}"));
+    }
+    match slots(bus).await {
+        Ok(slots) => status.slots = slots,
+        Err(err) => status.messages.push(format!("{err:#}")),
+    }
+}
+
+/// The slots, through RAUC.
+pub(crate) async fn slots(bus: &Bus) -> Result<Vec<SlotRow>> {
+    Ok(bus.slots().await?.into_iter().map(row).collect())
+}
+
+fn row(slot: Slot) -> SlotRow {
+    let Slot { name, bootname, state, boot_status, version, .. } = slot;
+    SlotRow { name, bootname, state, boot_status, version }
+}
+
+/// `NMState` in a word (NetworkManager's D-Bus documentation).
+fn network_word(state: u32) -> &'static str {
+    match state {
+        70 => "online",
+        60 => "site",
+        50 => "local",
+        40 => "connecting",
+        10 | 20 | 30 => "offline",
+        _ => "unknown",
+    }
+}
+
+async fn ask_engine(status: &mut Status) {
+    if status.boot.as_ref().is_some_and(|b| b.data == Volume::Unusable) {
+        return;
+    }
+    let limit = Duration::from_secs(10);
+    status.engine.version = os_apps::engine::version(limit).await;
+    if status.engine.version.is_none() {
+        status.messages.push("the container engine does not answer; see journalctl -u docker".to_owned());
+        return;
+    }
+    if let Ok(docker) = os_apps::engine::connect().await
+        && let Ok((running, all)) = os_apps::engine::containers(&docker).await
+    {
+        (status.engine.running, status.engine.containers) = (running, all);
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mib = |bytes: u64| bytes >> 20;
+        let row = |f: &mut fmt::Formatter<'_>, name: &str, text: String| writeln!(f, "{name:<10} {text}");
+        let os = &self.os;
+        row(f, "System", format!("{} {} ({}) on {}, kernel {}", os.name, os.version, os.variant, os.machine, os.kernel))?;
+        let id = self.device_id.as_deref().unwrap_or("none");
+        row(f, "Device", format!("{}, id {id}", self.hostname))?;
+        if let Some(up) = self.uptime_seconds {
+            row(f, "Uptime", format!("{} d {:02}:{:02}:{:02}", up / 86400, up / 3600 % 24, up / 60 % 60, up % 60))?;
+        }
+        row(f, "Health", self.health.system.clone())?;
+        for unit in &self.health.failed_units {
+            row(f, "", format!("failed: {unit}"))?;
+        }
+        for slot in &self.slots {
+            row(f, "Slot", slot.to_string())?;
+        }
+        for (mount, space) in &self.disk {
+            row(f, "Disk", format!("{mount:<10} {} of {} MiB free", mib(space.free), mib(space.total)))?;
+        }
+        if let Some(memory) = &self.memory {
+            row(f, "Memory", format!("{} of {} MiB available", mib(memory.available), mib(memory.total)))?;
+        }
+        row(f, "Network", self.network.state.clone())?;
+        for (interface, list) in &self.network.addresses {
+            row(f, "", format!("{interface} {}", list.join(" ")))?;
+        }
+        match &self.engine.version {
+            Some(version) => {
+                let Engine { running, containers, .. } = self.engine;
+                row(f, "Engine", format!("{version}, {running} of {containers} containers running"))?;
+            }
+            None => row(f, "Engine", "does not answer".to_owned())?,
+        }
+        if let Some(config) = &self.config {
+            let source = match config.source {
+                Source::File => "config.json",
+                Source::LastGood => "last good copy",
+                Source::Defaults => "defaults",
+            };
+            row(f, "Config", format!("{source}{}", if config.good { "" } else { ", needs attention" }))?;
+        }
+        for message in &self.messages {
+            writeln!(f, "! {message}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_of_containers_and_loopback_are_left_out() {
+        let json = r#"[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","prefixlen":8,"scope":"host"}]},
+            {"ifname":"eth0","addr_info":[{"local":"10.0.2.15","prefixlen":24,"scope":"global"},
+             {"local":"fe80::1","prefixlen":64,"scope":"link"}]},{"ifname":"docker0","addr_info":[]}]"#;
+        let found = parse_addresses(json);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found["eth0"], ["10.0.2.15/24"]);
+        assert!(parse_addresses("not json").is_empty());
+    }
+
+    #[test]
+    fn os_release_is_read() {
+        let os = os("NAME=\"OS\"\nVERSION_ID=0.1.0\nVARIANT_ID=production\n");
+        assert_eq!((os.name.as_str(), os.version.as_str(), os.variant.as_str()), ("OS", "0.1.0", "production"));
+    }
+
+    #[test]
+    fn a_status_that_knows_nothing_is_not_good_and_still_prints() {
+        let status = Status::default();
+        assert!(!status.is_good());
+        assert!(status.to_string().contains("Engine     does not answer"));
+    }
+}

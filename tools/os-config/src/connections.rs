@@ -1,0 +1,96 @@
+//! Takes NetworkManager profiles over from `system-connections/` on the boot partition.
+//!
+//! A profile that appears or changes there is copied; one that disappears there is removed again. Profiles made on the
+//! device by other means are never touched.
+
+use os_sys::files::{self, FileError, Written};
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// A larger profile is left out, in bytes.
+const MAX_PROFILE: u64 = 64 << 10;
+
+/// At most so many profiles are taken over: the boot partition is anybody's to write.
+const MAX_PROFILES: usize = 64;
+
+/// What was taken over.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Import {
+    /// Something changed.
+    pub changed: bool,
+    /// There are profiles.
+    pub any: bool,
+    /// Profiles that were left out, and why.
+    pub refused: Vec<String>,
+}
+
+/// Brings `target` in line with `source`; `record` remembers which files came from there.
+///
+/// # Errors
+/// When the target cannot be written.
+pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, FileError> {
+    let mut out = Import::default();
+    let mut now = BTreeSet::new();
+    let mut names: Vec<_> = std::fs::read_dir(source).into_iter().flatten().flatten().map(|e| e.file_name()).collect();
+    names.sort();
+    for name in names {
+        let Some(name) = name.to_str().filter(|n| safe_name(n)) else {
+            out.refused.push(format!("{}: not a plain file name", name.to_string_lossy().escape_debug()));
+            continue;
+        };
+        if name.starts_with('.') || name.eq_ignore_ascii_case("README") || name.ends_with('~') {
+            continue;
+        }
+        if now.len() >= MAX_PROFILES {
+            out.refused.push(format!("{name}: more than {MAX_PROFILES} profiles"));
+            continue;
+        }
+        match files::read_limited(&source.join(name), MAX_PROFILE) {
+            Ok(text) if text.windows(12).any(|w| w == b"[connection]") => {
+                // Windows line ends are no keyfile.
+                let text: Vec<u8> = text.into_iter().filter(|b| *b != b'\r').collect();
+                let written = files::write_if_changed(&target.join(name), &text, 0o600)?;
+                out.changed |= written == Written::Changed;
+                now.insert(name.to_owned());
+            }
+            Ok(_) => out.refused.push(format!("{name}: no NetworkManager keyfile, it has no [connection] section")),
+            Err(err) => out.refused.push(err.to_string()),
+        }
+    }
+    let before = std::fs::read_to_string(record).unwrap_or_default();
+    for gone in before.lines().filter(|n| safe_name(n) && !now.contains(*n)) {
+        out.changed |= files::remove_if_there(&target.join(gone))? == Written::Changed;
+    }
+    let list: String = now.iter().map(|n| format!("{n}\n")).collect();
+    files::write_if_changed(record, list.as_bytes(), 0o600)?;
+    out.any = !now.is_empty();
+    Ok(out)
+}
+
+fn safe_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 128 && name != ".." && name != "." && !name.chars().any(|c| c == '/' || c.is_control())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_come_change_and_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let (source, target, record) = (dir.path().join("s"), dir.path().join("t"), dir.path().join("r"));
+        std::fs::create_dir_all(&source).unwrap();
+        std::fs::create_dir_all(&target).unwrap();
+        std::fs::write(target.join("own"), "[connection]\n").unwrap();
+        std::fs::write(source.join("wifi"), "[connection]\r\nid=a\r\n").unwrap();
+        std::fs::write(source.join("notes"), "hello").unwrap();
+        let first = import(&source, &target, &record).unwrap();
+        assert!(first.changed && first.any);
+        assert_eq!(first.refused.len(), 1);
+        assert_eq!(std::fs::read_to_string(target.join("wifi")).unwrap(), "[connection]\nid=a\n");
+        assert!(!import(&source, &target, &record).unwrap().changed);
+        std::fs::remove_file(source.join("wifi")).unwrap();
+        assert!(import(&source, &target, &record).unwrap().changed);
+        assert!(!target.join("wifi").exists() && target.join("own").exists());
+    }
+}

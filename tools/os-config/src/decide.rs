@@ -1,0 +1,107 @@
+//! What is in force: the file, or what was good before.
+
+use crate::model::{self, Config, Problem};
+use serde::{Deserialize, Serialize};
+
+/// Where the configuration in force comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// The file on the boot partition.
+    File,
+    /// The last copy that was accepted.
+    LastGood,
+    /// Nothing was ever accepted.
+    Defaults,
+}
+
+/// The decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    /// What to bring into force.
+    pub config: Config,
+    /// Where it comes from.
+    pub source: Source,
+    /// What is wrong with the file.
+    pub problems: Vec<Problem>,
+    /// Keys of the configuration in force that nobody knows.
+    pub unknown: Vec<String>,
+    /// The file is good and differs from the copy: keep it.
+    pub keep: bool,
+}
+
+/// Decides. `file` is the content of the file, or why it could not be read.
+pub fn decide(file: Result<&[u8], String>, last_good: Option<&[u8]>) -> Decision {
+    let problems = match file {
+        Ok(bytes) => match model::parse(bytes) {
+            Ok(good) => {
+                return Decision {
+                    config: good.config,
+                    source: Source::File,
+                    problems: Vec::new(),
+                    unknown: good.unknown,
+                    keep: last_good != Some(bytes),
+                };
+            }
+            Err(problems) => problems,
+        },
+        Err(reason) => vec![Problem { pointer: String::new(), message: reason }],
+    };
+    // The copy was good when it was kept; a newer release may be stricter, and then there is nothing better than defaults.
+    match last_good.map(model::parse) {
+        Some(Ok(good)) => {
+            Decision { config: good.config, source: Source::LastGood, problems, unknown: good.unknown, keep: false }
+        }
+        _ => Decision {
+            config: Config::default(),
+            source: Source::Defaults,
+            problems,
+            unknown: Vec::new(),
+            keep: false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GOOD: &[u8] = br#"{"hostname":"good"}"#;
+
+    fn name(d: &Decision) -> Option<&str> {
+        d.config.hostname.as_ref().map(os_hostname::Hostname::as_str)
+    }
+
+    #[test]
+    fn a_good_file_is_in_force_and_kept_once() {
+        let d = decide(Ok(GOOD), None);
+        assert_eq!((d.source, d.keep, name(&d)), (Source::File, true, Some("good")));
+        assert!(!decide(Ok(GOOD), Some(GOOD)).keep);
+    }
+
+    #[test]
+    fn a_refused_file_leaves_the_last_good_one_in_force() {
+        for file in [Ok(&b"{"[..]), Ok(br#"{"hostname":1}"#), Err("the file is missing".to_owned())] {
+            let d = decide(file, Some(GOOD));
+            assert_eq!((d.source, d.keep, name(&d)), (Source::LastGood, false, Some("good")));
+            assert_eq!(d.problems.len(), 1);
+        }
+    }
+
+    #[test]
+    fn with_nothing_good_there_are_the_defaults() {
+        assert_eq!(decide(Ok(b"{"), None).source, Source::Defaults);
+        assert_eq!(decide(Ok(b"{"), Some(b"also bad")).source, Source::Defaults);
+    }
+
+    proptest! {
+        // A write to FAT may be torn at any byte: whatever prefix is there, the device keeps a good configuration.
+        #[test]
+        fn a_torn_write_never_loses_the_last_good(cut in 0usize..60) {
+            let new = br#"{"hostname":"renamed","persistentLogging":true,"ntpServers":"a"}"#;
+            let d = decide(Ok(&new[..cut.min(new.len() - 1)]), Some(GOOD));
+            prop_assert_eq!((d.source, name(&d)), (Source::LastGood, Some("good")));
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Every D-Bus interface the OS talks to, as typed proxies. No other crate names a bus, a path or an interface.
+//!
+//! A service that is not running is a state, not an error: see [`Bus::has_owner`].
+
+mod proxies;
+
+pub use proxies::{
+    AvahiServerProxy, HostnamedProxy, NetworkManagerProxy, NetworkSettingsProxy, RaucProxy,
+    SystemdManagerProxy, SystemdUnit,
+};
+
+use std::collections::HashMap;
+use std::time::Duration;
+use zbus::wire::OwnedVariant;
+
+/// How long a method may take. Starting a service on demand on a slow board takes several seconds.
+const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
+
+/// A D-Bus call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// No connection to the system bus.
+    #[error("cannot connect to the system bus: {0}")]
+    Connect(#[source] zbus::Error),
+    /// A call failed.
+    #[error("{what}: {source}")]
+    Call {
+        /// What was tried, as a sentence start.
+        what: &'static str,
+        /// What the bus or the service answered.
+        source: zbus::Error,
+    },
+    /// A unit job ended in something else than "done".
+    #[error("{unit}: the job ended with '{result}'; see journalctl -u {unit}")]
+    Job {
+        /// The unit.
+        unit: String,
+        /// systemd's word for it.
+        result: String,
+    },
+}
+
+/// Adds what was tried to a failed call.
+pub trait Tried<T> {
+    /// Names the attempt.
+    ///
+    /// # Errors
+    /// The error of the call, with the name.
+    fn tried(self, what: &'static str) -> Result<T, BusError>;
+}
+
+impl<T> Tried<T> for zbus::Result<T> {
+    fn tried(self, what: &'static str) -> Result<T, BusError> {
+        self.map_err(|source| BusError::Call { what, source })
+    }
+}
+
+/// The system bus.
+#[derive(Debug, Clone)]
+pub struct Bus(zbus::Connection);
+
+/// One slot as RAUC sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// RAUC's name, such as `rootfs.0`.
+    pub name: String,
+    /// Slot class, such as `rootfs`.
+    pub class: String,
+    /// Name for the bootloader, `A` or `B`; only the slot that is booted directly has one.
+    pub bootname: Option<String>,
+    /// `booted`, `active` or `inactive`.
+    pub state: String,
+    /// `good` or `bad`, where the bootloader counts.
+    pub boot_status: Option<String>,
+    /// Version of the bundle that was installed, where RAUC did it.
+    pub version: Option<String>,
+}
+
+impl Bus {
+    /// Connects to the system bus (`DBUS_SYSTEM_BUS_ADDRESS` is honoured).
+    ///
+    /// # Errors
+    /// When there is no bus.
+    pub async fn system() -> Result<Self, BusError> {
+        let connection = async { zbus::connection::Builder::system().method_timeout(METHOD_TIMEOUT).build().await };
+        connection.await.map(Self).map_err(BusError::Connect)
+    }
+
+    /// True when somebody owns `name` now; nothing is started by asking.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn has_owner(&self, name: &'static str) -> Result<bool, BusError> {
+        let dbus = zbus::fdo::DBusProxy::new(&self.0).await.tried("cannot reach the bus")?;
+        let name = zbus::names::BusName::from_static_str(name).tried("not a bus name")?;
+        dbus.name_has_owner(name).await.map_err(Into::into).tried("cannot ask who is on the bus")
+    }
+
+    /// systemd's manager.
+    ///
+    /// # Errors
+    /// When the proxy cannot be built.
+    pub async fn systemd(&self) -> Result<SystemdManagerProxy<'_>, BusError> {
+        SystemdManagerProxy::new(&self.0).await.tried("cannot reach systemd")
+    }
+
+    /// hostnamed, started on demand.
+    ///
+    /// # Errors
+    /// When the proxy cannot be built.
+    pub async fn hostnamed(&self) -> Result<HostnamedProxy<'_>, BusError> {
+        HostnamedProxy::new(&self.0).await.tried("cannot reach hostnamed")
+    }
+
+    /// Avahi, if it runs. It takes the host name by itself when it starts.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn avahi(&self) -> Result<Option<AvahiServerProxy<'_>>, BusError> {
+        if !self.has_owner("org.freedesktop.Avahi").await? {
+            return Ok(None);
+        }
+        AvahiServerProxy::new(&self.0).await.map(Some).tried("cannot reach avahi")
+    }
+
+    /// NetworkManager, if it runs.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn network_manager(&self) -> Result<Option<NetworkManagerProxy<'_>>, BusError> {
+        if !self.has_owner("org.freedesktop.NetworkManager").await? {
+            return Ok(None);
+        }
+        NetworkManagerProxy::new(&self.0).await.map(Some).tried("cannot reach NetworkManager")
+    }
+
+    /// NetworkManager's settings, if it runs.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn network_settings(&self) -> Result<Option<NetworkSettingsProxy<'_>>, BusError> {
+        if !self.has_owner("org.freedesktop.NetworkManager").await? {
+            return Ok(None);
+        }
+        NetworkSettingsProxy::new(&self.0).await.map(Some).tried("cannot reach NetworkManager")
+    }
+
+    /// RAUC, started on demand.
+    ///
+    /// # Errors
+    /// When the proxy cannot be built.
+    pub async fn rauc(&self) -> Result<RaucProxy<'_>, BusError> {
+        RaucProxy::new(&self.0).await.tried("cannot reach RAUC")
+    }
+
+    /// The slots as RAUC sees them.
+    ///
+    /// # Errors
+    /// When RAUC cannot be started or does not answer.
+    pub async fn slots(&self) -> Result<Vec<Slot>, BusError> {
+        let list = self.rauc().await?.get_slot_status().await.tried("cannot read the slot status from RAUC")?;
+        let mut slots: Vec<Slot> = list.into_iter().map(|(name, values)| slot(name, &values)).collect();
+        slots.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(slots)
+    }
+
+    /// Starts, stops or restarts a unit and waits until its job is done.
+    ///
+    /// # Errors
+    /// When systemd refuses or the job fails.
+    pub async fn unit_job(&self, verb: Verb, unit: &str) -> Result<(), BusError> {
+        use futures_util::StreamExt;
+        let systemd = self.systemd().await?;
+        systemd.subscribe().await.tried("cannot subscribe to systemd")?;
+        // Subscribed before the call: a job may be over before the call returns.
+        let mut removed = systemd.receive_job_removed().await.tried("cannot listen to systemd")?;
+        let job = match verb {
+            Verb::Start => systemd.start_unit(unit, "replace").await,
+            Verb::Stop => systemd.stop_unit(unit, "replace").await,
+            Verb::TryRestart => systemd.try_restart_unit(unit, "replace").await,
+        };
+        let job = job.tried("systemd refused the job")?;
+        while let Some(signal) = removed.next().await {
+            let args = signal.args().tried("systemd sent a signal that cannot be read")?;
+            if args.job.as_str() == job.as_str() {
+                return match args.result {
+                    "done" | "skipped" => Ok(()),
+                    other => Err(BusError::Job { unit: unit.to_owned(), result: other.to_owned() }),
+                };
+            }
+        }
+        Err(BusError::Job { unit: unit.to_owned(), result: "systemd went away".to_owned() })
+    }
+
+    /// Queues a job without waiting: for units that are ordered after the caller, where waiting would never end.
+    ///
+    /// # Errors
+    /// When systemd refuses.
+    pub async fn queue(&self, verb: Verb, unit: &str) -> Result<(), BusError> {
+        let systemd = self.systemd().await?;
+        match verb {
+            Verb::Start => systemd.start_unit(unit, "replace").await,
+            Verb::Stop => systemd.stop_unit(unit, "replace").await,
+            Verb::TryRestart => systemd.try_restart_unit(unit, "replace").await,
+        }
+        .map(drop)
+        .tried("systemd refused the job")
+    }
+}
+
+/// What to do with a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Restart it if it runs.
+    TryRestart,
+}
+
+fn slot(name: String, values: &HashMap<String, OwnedVariant>) -> Slot {
+    let text = |key: &str| values.get(key).and_then(|v| String::try_from(v.clone()).ok());
+    Slot {
+        class: text("class").unwrap_or_default(),
+        bootname: text("bootname"),
+        state: text("state").unwrap_or_default(),
+        boot_status: text("boot-status"),
+        version: text("bundle.version"),
+        name,
+    }
+}

@@ -1,0 +1,100 @@
+//! The interfaces, each with only what we call.
+
+use std::collections::HashMap;
+use zbus::proxy;
+use zbus::wire::{OwnedObjectPath, OwnedVariant};
+
+/// One row of `ListUnitsFiltered`: name, description, load state, active state, sub state, following, object path, job
+/// id, job type, job path (org.freedesktop.systemd1(5)).
+pub type SystemdUnit =
+    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+
+/// systemd (org.freedesktop.systemd1(5)).
+#[proxy(
+    interface = "org.freedesktop.systemd1.Manager",
+    default_service = "org.freedesktop.systemd1",
+    default_path = "/org/freedesktop/systemd1"
+)]
+pub trait SystemdManager {
+    /// Starts a unit; returns the job.
+    fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Stops a unit; returns the job.
+    fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Restarts a unit if it runs; returns the job.
+    fn try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Units in any of the given states.
+    fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<SystemdUnit>>;
+    /// Asks for signals.
+    fn subscribe(&self) -> zbus::Result<()>;
+    /// `running`, `degraded`, `starting`, …
+    #[zbus(property)]
+    fn system_state(&self) -> zbus::Result<String>;
+    /// A job is over.
+    #[zbus(signal)]
+    fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: &str, result: &str);
+}
+
+/// hostnamed (org.freedesktop.hostname1(5)).
+#[proxy(
+    interface = "org.freedesktop.hostname1",
+    default_service = "org.freedesktop.hostname1",
+    default_path = "/org/freedesktop/hostname1"
+)]
+pub trait Hostnamed {
+    /// Sets the transient host name.
+    fn set_hostname(&self, name: &str, interactive: bool) -> zbus::Result<()>;
+    /// The host name in force.
+    #[zbus(property)]
+    fn hostname(&self) -> zbus::Result<String>;
+}
+
+/// Avahi's server object.
+#[proxy(interface = "org.freedesktop.Avahi.Server", default_service = "org.freedesktop.Avahi", default_path = "/")]
+pub trait AvahiServer {
+    /// Announces another host name.
+    fn set_host_name(&self, name: &str) -> zbus::Result<()>;
+    /// The host name it announces.
+    fn get_host_name(&self) -> zbus::Result<String>;
+    /// The same with the domain.
+    fn get_host_name_fqdn(&self) -> zbus::Result<String>;
+}
+
+/// NetworkManager.
+#[proxy(
+    interface = "org.freedesktop.NetworkManager",
+    default_service = "org.freedesktop.NetworkManager",
+    default_path = "/org/freedesktop/NetworkManager"
+)]
+pub trait NetworkManager {
+    /// `NMState`: 20 disconnected, 40 connecting, 50 local, 60 site, 70 global.
+    #[zbus(property)]
+    fn state(&self) -> zbus::Result<u32>;
+}
+
+/// NetworkManager's connection profiles.
+#[proxy(
+    interface = "org.freedesktop.NetworkManager.Settings",
+    default_service = "org.freedesktop.NetworkManager",
+    default_path = "/org/freedesktop/NetworkManager/Settings"
+)]
+pub trait NetworkSettings {
+    /// Reads changed profiles from disk.
+    fn reload_connections(&self) -> zbus::Result<bool>;
+}
+
+/// RAUC (its documentation, "D-Bus API").
+#[proxy(interface = "de.pengutronix.rauc.Installer", default_service = "de.pengutronix.rauc", default_path = "/")]
+pub trait Rauc {
+    /// Marks a slot `good`, `bad` or `active`; slot is `booted`, `other` or a name. Returns slot and message.
+    fn mark(&self, state: &str, slot_identifier: &str) -> zbus::Result<(String, String)>;
+    /// Every slot with its properties.
+    fn get_slot_status(&self) -> zbus::Result<Vec<(String, HashMap<String, OwnedVariant>)>>;
+    /// The slot the bootloader will try next.
+    fn get_primary(&self) -> zbus::Result<String>;
+    /// `idle` or `installing`.
+    #[zbus(property)]
+    fn operation(&self) -> zbus::Result<String>;
+    /// Compatible of this system.
+    #[zbus(property)]
+    fn compatible(&self) -> zbus::Result<String>;
+}

@@ -1,0 +1,17 @@
+//! Partition tables and the template they are made from.
+//!
+//! - [`kickstart`] parses the subset of wic's kickstart format that `meta-os/files/wic/*.wks.in` uses
+//! - [`vars`] reads the BitBake assignments that give the template its sizes
+//! - [`layout`] turns the two into byte offsets, checks them, and writes a GPT
+//! - [`gpt`] reads, grows and re-identifies the GPT of a running device's disk
+
+pub mod gpt;
+pub mod kickstart;
+pub mod layout;
+pub mod vars;
+
+/// Every partition starts and ends on a multiple of this, in bytes, unless the template asks for more.
+pub const MIN_ALIGN: u64 = 1024 * 1024;
+
+/// Logical sector size that images are made for, in bytes.
+pub const SECTOR: u64 = 512;

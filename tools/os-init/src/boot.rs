@@ -1,0 +1,494 @@
+//! The flow of the initramfs, from an empty machine to systemd in the root slot.
+//!
+//! Nothing here waits without saying so, and nothing formats what held data without being asked. When the root cannot
+//! be mounted the machine restarts, so that the bootloader's counter gets it to the other slot; when state or data
+//! cannot be mounted the device boots without them and says so.
+
+use crate::cmdline::{Cmdline, Wipe};
+use crate::console;
+use crate::disk::{self, BootDisk};
+use crate::report::{Report, Volume};
+use crate::{identity, modules, persist, storage, wipe, zram};
+use anyhow::{Context, Result, bail};
+use os_disk::gpt::Table;
+use os_sys::cmd::Cmd;
+use os_sys::files;
+use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
+use std::collections::BTreeSet;
+use std::ffi::CString;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// Where the root slot is mounted before it becomes `/`.
+const SYSROOT: &str = "/sysroot";
+const BOOT: &str = "/sysroot/mnt/boot";
+const STATE: &str = "/sysroot/mnt/state";
+const DATA: &str = "/sysroot/mnt/data";
+
+/// How long a failure stays on the console before the machine restarts.
+const REBOOT_DELAY: Duration = Duration::from_secs(10);
+
+/// Runs as PID 1 of the initramfs. Returns only when it may not go on at all.
+pub fn main() -> std::process::ExitCode {
+    if std::process::id() != 1 {
+        eprintln!("os-init boots the machine and runs only as process 1 of the initramfs.");
+        return std::process::ExitCode::from(2);
+    }
+    let cmdline = match early() {
+        Ok(cmdline) => cmdline,
+        Err(err) => {
+            console::error(&format!("{err:#}"));
+            restart();
+        }
+    };
+    if cmdline.probe {
+        console::warn("probe ok");
+        let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
+    }
+    // `boot` returns only on failure: success is the exec of systemd.
+    let Err(err) = boot(&cmdline);
+    console::error(&format!("cannot boot slot {}: {err:#}", cmdline.slot));
+    if cmdline.rescue {
+        console::warn("os.rescue is set: here is a shell; the machine restarts when it ends");
+        let _ = Command::new("/bin/sh").arg("-i").status();
+    }
+    restart()
+}
+
+fn restart() -> ! {
+    console::error(&format!("restarting in {} seconds", REBOOT_DELAY.as_secs()));
+    std::thread::sleep(REBOOT_DELAY);
+    rustix::fs::sync();
+    let _ = rustix::system::reboot(rustix::system::RebootCommand::Restart);
+    // PID 1 must not end: that would be a kernel panic, which at least restarts the machine too (panic=).
+    std::process::abort()
+}
+
+fn fs(kind: &str, target: &str, flags: MountFlags, data: &str) -> Result<()> {
+    std::fs::create_dir_all(target).with_context(|| format!("cannot create {target}"))?;
+    let data = CString::new(data)?;
+    mount(kind, target, kind, flags, Some(data.as_c_str())).with_context(|| format!("cannot mount {kind} on {target}"))
+}
+
+fn early() -> Result<Cmdline> {
+    let safe = MountFlags::NOSUID | MountFlags::NODEV;
+    fs("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
+    fs("proc", "/proc", safe | MountFlags::NOEXEC, "")?;
+    fs("sysfs", "/sys", safe | MountFlags::NOEXEC, "")?;
+    fs("tmpfs", "/run", safe, "mode=0755")?;
+    let text = files::read_text(Path::new("/proc/cmdline"))?;
+    let cmdline = Cmdline::parse(&text);
+    for word in &cmdline.complaints {
+        console::warn(&format!("kernel argument not understood: {word}"));
+    }
+    Ok(cmdline)
+}
+
+fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
+    let mut report = Report { slot: cmdline.slot.to_string(), ..Report::default() };
+    modules::load_named();
+    let disk = find_disk(cmdline, &mut report)?;
+    mount_root(cmdline, &disk, &mut report)?;
+    mount_boot(&disk, &mut report);
+    let wipe = wipe::plan(Path::new(BOOT), cmdline.wipe);
+    let erased = erase(&disk, wipe.erase, &mut report);
+    let first_boot = mount_state(&disk, erased.state, &mut report);
+    if first_boot {
+        make_unique(&disk, &mut report);
+    }
+    mount_data(&disk, erased.data, first_boot, &mut report);
+    if erased.complete
+        && let Err(err) = wipe::finish(Path::new(BOOT), wipe)
+    {
+        note(&mut report, format!("the wipe is done but its request cannot be removed, it will run again: {err}"));
+    }
+    identify(first_boot, &mut report);
+    prepare_persistent(&mut report);
+    if let Err(err) = mount_zram() {
+        note(&mut report, format!("{err:#}; /var and /tmp are plain tmpfs"));
+    }
+    finish(&disk, &report)?;
+    switch_root()
+}
+
+/// Says something on the console and keeps it for `os status`.
+fn note(report: &mut Report, text: String) {
+    console::warn(&text);
+    report.messages.push(text);
+}
+
+fn find_disk(cmdline: &Cmdline, report: &mut Report) -> Result<BootDisk> {
+    let start = Instant::now();
+    let mut known = BTreeSet::new();
+    let mut next_word = Duration::from_secs(5);
+    loop {
+        modules::coldplug(Path::new("/sys/devices"), &mut known);
+        let scan = disk::scan(Path::new("/sys/class/block"), Path::new("/dev"), cmdline.boot);
+        let several = scan.found.len() > 1;
+        if let Some(found) = scan.found.into_iter().next() {
+            if several {
+                note(report, format!("several disks carry the same system; booting from {}, the first", found.name));
+            }
+            report.disk = found.name.clone();
+            return Ok(found);
+        }
+        let wanted = cmdline.boot.map_or("named os-boot".to_owned(), |guid| format!("with PARTUUID {guid}"));
+        if start.elapsed() >= cmdline.wait {
+            bail!(
+                "no disk has a boot partition {wanted} after {} seconds; disks seen: {}",
+                cmdline.wait.as_secs(),
+                if scan.seen.is_empty() { "none".to_owned() } else { scan.seen.join(" ") }
+            );
+        }
+        if start.elapsed() >= next_word {
+            console::warn(&format!("waiting for the boot partition {wanted}; disks so far: {}", scan.seen.join(" ")));
+            next_word += Duration::from_secs(5);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn mount_root(cmdline: &Cmdline, disk: &BootDisk, report: &mut Report) -> Result<()> {
+    let name = format!("os-root{}", cmdline.slot);
+    let part = disk.part(&name).with_context(|| format!("{} has no partition {name}", disk.name))?;
+    let device = match &cmdline.verity {
+        Some(verity) => {
+            // Without a udev to answer, device-mapper must make its node itself.
+            Cmd::new("veritysetup")
+                .env("DM_DISABLE_UDEV", "1")
+                .arg("open")
+                .arg(&part.device)
+                .arg("os-root")
+                .arg(&part.device)
+                .arg(&verity.root_hash)
+                .arg(format!("--hash-offset={}", verity.data_size))
+                .run()
+                .with_context(|| format!("{name} is not what was signed"))?;
+            report.verity = true;
+            PathBuf::from("/dev/mapper/os-root")
+        }
+        None => {
+            note(report, "the root is not protected by dm-verity".to_owned());
+            part.device.clone()
+        }
+    };
+    std::fs::create_dir_all(SYSROOT)?;
+    let mut last = None;
+    for kind in ["erofs", "squashfs"] {
+        match mount(&device, SYSROOT, kind, MountFlags::RDONLY, None) {
+            Ok(()) => return Ok(()),
+            Err(err) => last = Some(err),
+        }
+    }
+    bail!("cannot mount {name} as erofs or squashfs: {}", last.map(|e| e.to_string()).unwrap_or_default())
+}
+
+fn mount_boot(disk: &BootDisk, report: &mut Report) {
+    let Some(part) = disk.part("os-boot") else {
+        return note(report, format!("{} has no partition os-boot", disk.name));
+    };
+    // fsck.fat(8): 0 clean, 1 corrected. Anything else shows when the mount fails.
+    let _ = Cmd::new("fsck.fat").arg("-a").arg(&part.device).run();
+    let options = c"umask=0077,flush";
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    if let Err(err) = mount(&part.device, BOOT, "vfat", flags, Some(options)) {
+        note(report, format!("cannot mount os-boot: {err}; the last good configuration stays in force"));
+    }
+}
+
+/// What [`erase`] did.
+struct Erased {
+    state: bool,
+    data: bool,
+    complete: bool,
+}
+
+fn erase(disk: &BootDisk, wanted: Option<Wipe>, report: &mut Report) -> Erased {
+    let mut out = Erased { state: false, data: false, complete: true };
+    let Some(wanted) = wanted else { return out };
+    for (name, asked) in [("os-state", wanted.state()), ("os-data", wanted.data())] {
+        if !asked {
+            continue;
+        }
+        note(report, format!("wiping {name}, as asked"));
+        let done = disk
+            .part(name)
+            .with_context(|| format!("{} has no partition {name}", disk.name))
+            .and_then(|part| Ok(storage::format(&part.device, name)?));
+        match done {
+            Ok(()) if name == "os-state" => out.state = true,
+            Ok(()) => out.data = true,
+            Err(err) => {
+                out.complete = false;
+                note(report, format!("wiping {name} failed and will be tried again at the next boot: {err:#}"));
+            }
+        }
+    }
+    out
+}
+
+fn mount_ext4(device: &Path, target: &str) -> rustix::io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    // A longer commit interval spares flash; fsync still reaches the medium at once.
+    mount(device, target, "ext4", flags, Some(c"commit=30"))
+}
+
+/// Mounts state; returns true when the device has no identity yet.
+fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> bool {
+    report.state = match disk.part("os-state") {
+        Some(part) => match storage::prepare(&part.device, "os-state") {
+            Volume::Unusable => Volume::Unusable,
+            found if mount_ext4(&part.device, STATE).is_ok() => {
+                if found == Volume::Repaired {
+                    note(report, "os-state had errors; they were repaired".to_owned());
+                }
+                if wiped { Volume::Formatted } else { found }
+            }
+            _ => Volume::Unusable,
+        },
+        None => Volume::Unusable,
+    };
+    if report.state == Volume::Unusable {
+        note(
+            report,
+            "os-state cannot be repaired: this boot uses a temporary state with a new identity. Nothing was erased; \
+             'os wipe state' makes a new one"
+                .to_owned(),
+        );
+        if let Err(err) = fs("tmpfs", STATE, MountFlags::NOSUID | MountFlags::NODEV, "mode=0755,size=64m") {
+            console::error(&format!("{err:#}"));
+        }
+        // A damaged state is no first boot: the disk keeps its identifiers.
+        return false;
+    }
+    identity::is_missing(Path::new(STATE))
+}
+
+/// Gives this copy of the image identifiers of its own, so that two disks never clash.
+fn make_unique(disk: &BootDisk, report: &mut Report) {
+    let mut failed = Vec::new();
+    if let Some(part) = disk.part("os-state") {
+        // The UUID of a mounted filesystem must not change under it.
+        let _ = unmount(STATE, UnmountFlags::empty());
+        if let Err(err) = storage::new_uuid(&part.device) {
+            failed.push(format!("os-state: {err}"));
+        }
+        if let Err(err) = mount_ext4(&part.device, STATE) {
+            failed.push(format!("os-state: {err}"));
+        }
+    }
+    if let Some(part) = disk.part("os-data")
+        && storage::is_blank(&part.device).is_ok_and(|blank| !blank)
+        && let Err(err) = storage::new_uuid(&part.device)
+    {
+        failed.push(format!("os-data: {err}"));
+    }
+    let table = || -> Result<()> {
+        let mut file = File::options().read(true).write(true).open(&disk.device)?;
+        let mut table = Table::read(&mut file)?;
+        table.randomize()?;
+        table.write(&mut file)?;
+        Ok(file.sync_all()?)
+    };
+    if let Err(err) = table() {
+        failed.push(format!("partition table: {err:#}"));
+    }
+    if failed.is_empty() {
+        console::info("disk and filesystems have identifiers of their own now");
+    } else {
+        note(report, format!("first boot: cannot give new identifiers to {}", failed.join("; ")));
+    }
+}
+
+fn mount_data(disk: &BootDisk, wiped: bool, first_boot: bool, report: &mut Report) {
+    let Some(part) = disk.part("os-data") else {
+        return note(report, format!("{} has no partition os-data: containers will not run", disk.name));
+    };
+    match grow_partition(disk, part.entry.number) {
+        Ok(0) => {}
+        Ok(more) => console::info(&format!("os-data grew by {} MiB", more >> 20)),
+        Err(err) => note(report, format!("cannot grow os-data: {err:#}")),
+    }
+    let found = storage::prepare(&part.device, "os-data");
+    if found == Volume::Unusable || mount_ext4(&part.device, DATA).is_err() {
+        report.data = Volume::Unusable;
+        return note(
+            report,
+            "os-data cannot be repaired: the device runs without containers. Nothing was erased; 'os wipe data' makes \
+             a new one"
+                .to_owned(),
+        );
+    }
+    if found == Volume::Repaired && !first_boot {
+        note(report, "os-data had errors; they were repaired".to_owned());
+    }
+    report.data = if wiped { Volume::Formatted } else { found };
+    if let Err(err) = storage::grow(&part.device) {
+        note(report, format!("cannot grow the filesystem of os-data: {err}"));
+    }
+}
+
+/// Grows the partition to the end of the disk and tells the kernel; returns the bytes gained.
+fn grow_partition(disk: &BootDisk, number: u32) -> Result<u64> {
+    let mut file = File::options().read(true).write(true).open(&disk.device)?;
+    let mut table = Table::read(&mut file)?;
+    let more = table.growth(number)?;
+    if more == 0 {
+        return Ok(0);
+    }
+    table.grow(&mut file, number)?;
+    table.write(&mut file)?;
+    file.sync_all()?;
+    Cmd::new("partx").args(["--update", "--nr", &number.to_string()]).arg(&disk.device).run()?;
+    Ok(more)
+}
+
+/// Puts the machine id where systemd looks for it before anything else runs.
+fn identify(first_boot: bool, report: &mut Report) {
+    let state = Path::new(STATE);
+    let made = match identity::read(state) {
+        Some(_) => Ok(()),
+        None => identity::create(state),
+    };
+    report.first_boot = first_boot && made.is_ok();
+    let bound = made.context("cannot make an identity").and_then(|()| {
+        let source = state.join(identity::MACHINE_ID);
+        let target = Path::new(SYSROOT).join("etc/machine-id");
+        mount_bind(&source, &target).context("cannot bind the machine id")
+    });
+    if let Err(err) = bound {
+        note(report, format!("{err:#}; this boot has a random one"));
+    }
+}
+
+/// Makes the directories behind the persist lists, with what the image has in their place as first content.
+fn prepare_persistent(report: &mut Report) {
+    let sysroot = Path::new(SYSROOT);
+    let (entries, complaints) = persist::load(sysroot);
+    for complaint in complaints {
+        note(report, format!("persist list: {complaint}"));
+    }
+    for entry in entries {
+        if entry.partition == persist::Partition::Data && report.data == Volume::Unusable {
+            continue;
+        }
+        let inside = |path: &Path| sysroot.join(path.strip_prefix("/").unwrap_or(path));
+        let source = inside(&entry.source());
+        if source.exists() {
+            continue;
+        }
+        let made = || -> Result<()> {
+            let template = inside(&entry.path);
+            let new = source.with_extension("os-new");
+            let _ = std::fs::remove_dir_all(&new);
+            std::fs::create_dir_all(&new)?;
+            if template.is_dir() {
+                copy_tree(&template, &new)?;
+            }
+            chown(&new, Some(entry.uid), Some(entry.gid))?;
+            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(entry.mode))?;
+            // Renamed when complete: a power cut leaves no half-filled directory that counts as there.
+            Ok(std::fs::rename(&new, &source)?)
+        };
+        if let Err(err) = made() {
+            note(report, format!("{} is not persistent in this boot: {err:#}", entry.path.display()));
+        }
+    }
+}
+
+/// Copies directories, files and links with owner and mode. Device nodes and sockets are left out.
+fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
+    for item in std::fs::read_dir(from)? {
+        let item = item?;
+        let (source, target) = (item.path(), to.join(item.file_name()));
+        let meta = item.metadata()?;
+        let kind = meta.file_type();
+        if kind.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(&source)?, &target)?;
+        } else if kind.is_dir() {
+            std::fs::create_dir_all(&target)?;
+            copy_tree(&source, &target)?;
+        } else if kind.is_file() {
+            std::fs::copy(&source, &target)?;
+        } else {
+            continue;
+        }
+        std::os::unix::fs::lchown(&target, Some(meta.uid()), Some(meta.gid()))?;
+        if !kind.is_symlink() {
+            std::fs::set_permissions(&target, meta.permissions())?;
+        }
+    }
+    Ok(())
+}
+
+/// `/var` and `/tmp` on compressed RAM, and compressed swap.
+fn mount_zram() -> Result<()> {
+    let meminfo = files::read_text(Path::new("/proc/meminfo"))?;
+    let sizes = zram::sizes(zram::ram(&meminfo).context("/proc/meminfo has no MemTotal")?);
+    let var = Path::new(SYSROOT).join("var");
+    let mounted = zram::add(sizes.var).and_then(|device| zram::format(&device, "os-var").map(|()| device));
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    // The image's own /var is the template; it is copied before the mount hides it.
+    match &mounted {
+        Ok(device) => mount(device, "/newvar", "ext4", flags, Some(c"discard")),
+        Err(_) => mount("tmpfs", "/newvar", "tmpfs", flags, Some(c"mode=0755")),
+    }
+    .context("cannot mount /var")?;
+    copy_tree(&var, Path::new("/newvar"))?;
+    let _ = std::fs::remove_dir("/newvar/lost+found");
+    mount_move("/newvar", &var).context("cannot move /var")?;
+    mounted?;
+    let tmp = Path::new(SYSROOT).join("tmp");
+    let device = zram::add(sizes.tmp)?;
+    zram::format(&device, "os-tmp")?;
+    mount(&device, &tmp, "ext4", flags, Some(c"discard")).context("cannot mount /tmp")?;
+    let _ = std::fs::remove_dir(tmp.join("lost+found"));
+    std::fs::set_permissions(&tmp, std::fs::Permissions::from_mode(0o1777))?;
+    zram::swap_on(&zram::add(sizes.swap)?)?;
+    Ok(())
+}
+
+fn finish(disk: &BootDisk, report: &Report) -> Result<()> {
+    let json = serde_json::to_vec_pretty(report)?;
+    files::write_if_changed(Path::new(crate::report::PATH), &json, 0o644)?;
+    files::write_if_changed(Path::new("/run/udev/rules.d/61-os-disk.rules"), disk::udev_rules(disk).as_bytes(), 0o644)?;
+    Ok(())
+}
+
+fn switch_root() -> Result<std::convert::Infallible> {
+    for dir in ["dev", "proc", "sys", "run"] {
+        let target = Path::new(SYSROOT).join(dir);
+        mount_move(format!("/{dir}"), &target).with_context(|| format!("cannot move /{dir}"))?;
+    }
+    // The initramfs is RAM: give it back. Only what is on its own filesystem, never a mount.
+    if let Ok(root) = std::fs::metadata("/") {
+        remove_tree(Path::new("/"), root.dev());
+    }
+    std::env::set_current_dir(SYSROOT)?;
+    mount_move(SYSROOT, "/").context("cannot make the root slot the root")?;
+    rustix::process::chroot(".").context("cannot change root")?;
+    std::env::set_current_dir("/")?;
+    let err = Command::new("/sbin/init").env_clear().exec();
+    Err(err).context("cannot start /sbin/init")
+}
+
+fn remove_tree(dir: &Path, device: u64) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let Ok(meta) = std::fs::symlink_metadata(&path) else { continue };
+        if meta.dev() != device {
+            continue;
+        }
+        if meta.is_dir() {
+            remove_tree(&path, device);
+            let _ = std::fs::remove_dir(&path);
+        } else {
+            let _ = std::fs::remove_file(&path);
+        }
+    }
+}

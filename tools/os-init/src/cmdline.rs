@@ -1,0 +1,157 @@
+//! The kernel arguments that the initramfs obeys.
+
+use os_disk::gpt::Guid;
+use std::time::Duration;
+
+/// How long to wait for the boot disk when `os.wait` does not say, in seconds. Slow USB bridges need about 20.
+const DEFAULT_WAIT_SECS: u64 = 60;
+
+/// What to erase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wipe {
+    /// Identity and host configuration.
+    State,
+    /// Containers, apps and logs.
+    Data,
+    /// Both.
+    All,
+}
+
+impl Wipe {
+    /// Reads `state`, `data` or `all`.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.trim() {
+            "state" => Some(Self::State),
+            "data" => Some(Self::Data),
+            "all" => Some(Self::All),
+            _ => None,
+        }
+    }
+
+    /// True when this includes the state partition.
+    pub fn state(self) -> bool {
+        self != Self::Data
+    }
+
+    /// True when this includes the data partition.
+    pub fn data(self) -> bool {
+        self != Self::State
+    }
+}
+
+/// dm-verity parameters of the root slot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verity {
+    /// Root hash, hex.
+    pub root_hash: String,
+    /// Bytes of the filesystem; the hash tree starts there.
+    pub data_size: u64,
+}
+
+/// The arguments that concern us.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cmdline {
+    /// Slot to boot: `A` or `B`.
+    pub slot: char,
+    /// Identifier of the boot partition that the bootloader came from.
+    pub boot: Option<Guid>,
+    /// Verity parameters; none only where the image was built without.
+    pub verity: Option<Verity>,
+    /// One-time wipe asked for by hand.
+    pub wipe: Option<Wipe>,
+    /// Drop to a shell when booting fails.
+    pub rescue: bool,
+    /// Only prove that this kernel runs, then power off.
+    pub probe: bool,
+    /// How long to wait for the disk.
+    pub wait: Duration,
+    /// Arguments of ours that were not understood; said on the console, never fatal.
+    pub complaints: Vec<String>,
+}
+
+impl Cmdline {
+    /// Reads the text of `/proc/cmdline`.
+    pub fn parse(text: &str) -> Self {
+        let mut out = Self {
+            slot: 'A',
+            boot: None,
+            verity: None,
+            wipe: None,
+            rescue: false,
+            probe: false,
+            wait: Duration::from_secs(DEFAULT_WAIT_SECS),
+            complaints: Vec::new(),
+        };
+        let (mut root_hash, mut data_size) = (None, None);
+        for word in text.split_ascii_whitespace().filter(|w| w.starts_with("os.")) {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            let understood = match name {
+                "os.slot" => match value {
+                    "A" | "B" => {
+                        out.slot = if value == "A" { 'A' } else { 'B' };
+                        true
+                    }
+                    _ => false,
+                },
+                "os.boot" => Guid::parse(value).map(|guid| out.boot = Some(guid)).is_ok(),
+                "os.roothash" => {
+                    let hex = value.len() == 64 && value.chars().all(|c| c.is_ascii_hexdigit());
+                    hex.then(|| root_hash = Some(value.to_owned())).is_some()
+                }
+                "os.rootsize" => value.parse().map(|size| data_size = Some(size)).is_ok(),
+                "os.wipe" => {
+                    out.wipe = Wipe::parse(value);
+                    out.wipe.is_some() || value.is_empty()
+                }
+                "os.rescue" => matches!(value, "" | "1").then(|| out.rescue = true).is_some() || value == "0",
+                "os.probe" => {
+                    out.probe = true;
+                    true
+                }
+                "os.wait" => value.parse().map(|secs| out.wait = Duration::from_secs(secs)).is_ok(),
+                _ => false,
+            };
+            if !understood {
+                out.complaints.push(word.to_owned());
+            }
+        }
+        if let (Some(root_hash), Some(data_size)) = (root_hash, data_size) {
+            out.verity = Some(Verity { root_hash, data_size });
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_bootloader_passes() {
+        let hash = "ab".repeat(32);
+        let line = format!(
+            "console=ttyS0 os.slot=B os.boot=c12a7328-f81f-11d2-ba4b-00a0c93ec93b os.roothash={hash} os.rootsize=4096 \
+             os.wipe=data quiet"
+        );
+        let c = Cmdline::parse(&line);
+        assert_eq!(c.slot, 'B');
+        assert_eq!(c.boot.unwrap().to_string(), "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
+        assert_eq!(c.verity, Some(Verity { root_hash: hash, data_size: 4096 }));
+        assert_eq!(c.wipe, Some(Wipe::Data));
+        assert!(c.complaints.is_empty());
+        assert!(!c.rescue);
+    }
+
+    #[test]
+    fn nonsense_is_reported_and_harmless() {
+        let c = Cmdline::parse("os.slot=C os.boot=x os.roothash=zz os.rootsize=-1 os.wipe=everything os.typo=1 os.wait=soon");
+        assert_eq!(c.complaints.len(), 7);
+        assert_eq!((c.slot, c.wipe, c.verity), ('A', None, None));
+        assert_eq!(Cmdline::parse("os.wipe=").complaints, Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_root_hash_without_a_size_is_no_verity() {
+        assert_eq!(Cmdline::parse(&format!("os.roothash={}", "0".repeat(64))).verity, None);
+    }
+}

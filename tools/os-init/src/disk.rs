@@ -1,0 +1,153 @@
+//! Finds the disk we booted from and its partitions.
+//!
+//! The bootloader hands over the identifier of the partition it was loaded from, so a second disk with the same labels
+//! never wins. Two freshly flashed disks carry the same identifiers until one of them booted once; then the first in
+//! kernel order is taken and the console says so.
+
+use os_disk::gpt::{Guid, Partition, Table};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// One partition of the boot disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// What the table says.
+    pub entry: Partition,
+    /// Its device node.
+    pub device: PathBuf,
+}
+
+/// The disk we booted from.
+#[derive(Debug, Clone)]
+pub struct BootDisk {
+    /// Kernel name, such as `mmcblk0`.
+    pub name: String,
+    /// Device node.
+    pub device: PathBuf,
+    /// Its partitions, in order.
+    pub parts: Vec<Part>,
+}
+
+impl BootDisk {
+    /// The partition with this GPT name.
+    pub fn part(&self, name: &str) -> Option<&Part> {
+        self.parts.iter().find(|p| p.entry.name == name)
+    }
+}
+
+/// What one look at the disks found.
+#[derive(Debug, Default)]
+pub struct Scan {
+    /// Disks that carry the wanted boot partition, in kernel order.
+    pub found: Vec<BootDisk>,
+    /// Every disk seen, for messages.
+    pub seen: Vec<String>,
+}
+
+/// Looks at every disk in `sys` (`/sys/class/block`) with nodes in `dev` (`/dev`).
+pub fn scan(sys: &Path, dev: &Path, boot: Option<Guid>) -> Scan {
+    let mut names: Vec<String> = std::fs::read_dir(sys)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|name| !["loop", "ram", "zram", "dm-", "sr", "fd", "md"].iter().any(|p| name.starts_with(p)))
+        .filter(|name| !sys.join(name).join("partition").exists())
+        .collect();
+    names.sort();
+    let mut out = Scan::default();
+    for name in names {
+        out.seen.push(name.clone());
+        let device = dev.join(&name);
+        let Ok(table) = File::open(&device).map_err(Into::into).and_then(|mut file| Table::read(&mut file)) else {
+            continue;
+        };
+        let Ok(entries) = table.partitions() else { continue };
+        let ours = entries.iter().any(|e| e.name == "os-boot" && boot.is_none_or(|guid| e.guid == guid));
+        if ours {
+            let parts = entries
+                .into_iter()
+                .map(|entry| Part { device: dev.join(partition_node(&name, entry.number)), entry })
+                .collect();
+            out.found.push(BootDisk { name, device, parts });
+        }
+    }
+    out
+}
+
+/// `sda` → `sda1`, `mmcblk0` → `mmcblk0p1`: the kernel puts a `p` after a digit.
+pub fn partition_node(disk: &str, number: u32) -> String {
+    let separator = if disk.ends_with(|c: char| c.is_ascii_digit()) { "p" } else { "" };
+    format!("{disk}{separator}{number}")
+}
+
+/// udev rules that give the boot disk's partitions the names `/dev/disk/os/<partition name>`.
+///
+/// Written at every boot, because only the initramfs knows which disk that is.
+pub fn udev_rules(disk: &BootDisk) -> String {
+    let mut rules = format!("SUBSYSTEM==\"block\", KERNEL==\"{}\", SYMLINK+=\"disk/os/disk\"\n", disk.name);
+    for part in &disk.parts {
+        // Names come from the disk: only those that are safe in a rule become one.
+        if part.entry.name.starts_with("os-") && part.entry.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+            let kernel = partition_node(&disk.name, part.entry.number);
+            rules.push_str(&format!("SUBSYSTEM==\"block\", KERNEL==\"{kernel}\", SYMLINK+=\"disk/os/{}\"\n", part.entry.name));
+        }
+    }
+    rules
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use os_disk::{kickstart, layout::Layout};
+
+    const LAYOUT: &str = "bootloader --ptable gpt\npart --part-name os-boot --fixed-size 1M\npart --part-name os-data --fixed-size 1M\n";
+
+    fn disk(dir: &Path, name: &str, text: &str) -> Guid {
+        let layout = Layout::plan(&kickstart::parse("x", text).unwrap()).unwrap();
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(dir.join("dev").join(name)).unwrap();
+        file.set_len(layout.disk_size).unwrap();
+        layout.write_table(&mut &file).unwrap();
+        std::fs::create_dir_all(dir.join("sys").join(name)).unwrap();
+        Table::read(&mut &file).unwrap().partitions().unwrap()[0].guid
+    }
+
+    #[test]
+    fn the_disk_we_booted_from_wins_over_one_with_the_same_labels() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("dev")).unwrap();
+        disk(dir.path(), "sda", LAYOUT);
+        let ours = disk(dir.path(), "sdb", LAYOUT);
+        disk(dir.path(), "sdc", "bootloader --ptable gpt\npart --part-name other --fixed-size 1M\n");
+        std::fs::create_dir_all(dir.path().join("sys/loop0")).unwrap();
+        let (sys, dev) = (dir.path().join("sys"), dir.path().join("dev"));
+        let scan = super::scan(&sys, &dev, Some(ours));
+        assert_eq!(scan.found.len(), 1);
+        assert_eq!(scan.found[0].name, "sdb");
+        assert_eq!(scan.found[0].part("os-data").unwrap().device, dev.join("sdb2"));
+        assert_eq!(scan.seen, ["sda", "sdb", "sdc"]);
+        assert_eq!(super::scan(&sys, &dev, None).found.len(), 2);
+    }
+
+    #[test]
+    fn nodes_follow_the_kernels_naming() {
+        assert_eq!(partition_node("sda", 1), "sda1");
+        assert_eq!(partition_node("mmcblk0", 7), "mmcblk0p7");
+        assert_eq!(partition_node("nvme0n1", 2), "nvme0n1p2");
+    }
+
+    #[test]
+    fn hostile_partition_names_make_no_rule() {
+        let entry = |name: &str| Part {
+            entry: Partition { number: 1, name: name.to_owned(), guid: Guid([0; 16]), start: 0, size: 0 },
+            device: PathBuf::new(),
+        };
+        let disk = BootDisk {
+            name: "vda".to_owned(),
+            device: PathBuf::new(),
+            parts: vec![entry("os-boot"), entry("os-\", RUN+=\"/bin/sh")],
+        };
+        let rules = udev_rules(&disk);
+        assert_eq!(rules.lines().count(), 2);
+        assert!(rules.contains("KERNEL==\"vda1\", SYMLINK+=\"disk/os/os-boot\""), "{rules}");
+    }
+}

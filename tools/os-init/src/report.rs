@@ -1,0 +1,49 @@
+//! What the initramfs found and did, for `os status` and the health gate.
+
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+/// Where the report lies on the running device.
+pub const PATH: &str = "/run/os/init.json";
+
+/// Condition of a writable partition after the boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+pub enum Volume {
+    /// Checked and mounted.
+    Ok,
+    /// It had errors; they were repaired.
+    Repaired,
+    /// It was formatted in this boot: blank, or a wipe was asked for.
+    Formatted,
+    /// It cannot be used. For state a temporary filesystem stands in.
+    #[default]
+    Unusable,
+}
+
+/// The report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Booted slot, `A` or `B`.
+    pub slot: String,
+    /// Kernel name of the boot disk.
+    pub disk: String,
+    /// The root is protected by dm-verity.
+    pub verity: bool,
+    /// The device made its identity in this boot.
+    pub first_boot: bool,
+    /// State partition.
+    pub state: Volume,
+    /// Data partition.
+    pub data: Volume,
+    /// What a person should know, in order.
+    pub messages: Vec<String>,
+}
+
+impl Report {
+    /// Reads the report of this boot; `None` when there is none or it cannot be read.
+    pub fn load(path: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+}

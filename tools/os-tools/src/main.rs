@@ -1,0 +1,61 @@
+//! Every device applet in one binary, chosen by the name it is called by.
+//!
+//! One binary costs two thirds of the flash of several (docs/benchmarks.md). This file only dispatches.
+
+use clap::Parser;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Names that this binary answers to; `make install` makes a link for each.
+const APPLETS: &[&str] = &["os", "os-config", "os-hostname", "os-update", "os-apps", "os-init", "os-state-generator"];
+
+fn main() -> ExitCode {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&name).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match name.as_str() {
+        // As PID 1 of the initramfs the kernel calls it /init.
+        "os-init" | "init" => os_init::boot::main(),
+        "os-state-generator" => generator(),
+        "os" => run(os_cli::main(os_cli::Args::parse())),
+        "os-config" => run(os_config::cli::main(os_config::cli::Args::parse())),
+        "os-hostname" => {
+            let args = os_hostname::Args::parse();
+            run(async { os_hostname::main(args).await.map(|()| ExitCode::SUCCESS) })
+        }
+        "os-update" => run(os_update::main(os_update::Args::parse())),
+        "os-apps" => run(os_apps::main(os_apps::Args::parse())),
+        other => {
+            eprintln!("'{other}' is no applet of this binary; call it by one of these names: {}", APPLETS.join(" "));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Runs an applet on one thread: all of them wait for other programs, none computes.
+fn run(applet: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Into::into)
+        .and_then(|runtime| runtime.block_on(applet));
+    result.unwrap_or_else(|err| {
+        os_sys::log::error(&format!("{err:#}"));
+        ExitCode::from(1)
+    })
+}
+
+/// systemd.generator(7): called with three directories, the first is for ordinary units.
+fn generator() -> ExitCode {
+    let Some(out) = std::env::args_os().nth(1) else {
+        eprintln!("os-state-generator is called by systemd with the directory to write to.");
+        return ExitCode::from(2);
+    };
+    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+    match os_init::generator::run(Path::new("/"), &cmdline, Path::new(&out)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            os_sys::log::error(&format!("cannot write the state mounts: {err}"));
+            ExitCode::from(1)
+        }
+    }
+}

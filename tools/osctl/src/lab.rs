@@ -1,0 +1,154 @@
+//! Builds the disk image of the lab lane: Debian's binary packages, our tools, our tree, our layout.
+//!
+//! - [`base`] is the Debian part, cached by its package list
+//! - [`compose`] makes the root tree of it (under fakeroot, in a process of its own)
+//! - [`initramfs`] collects os-init and what it calls
+//! - [`slot`] makes the two partition images of a slot, with verity
+//! - [`boot`], [`data`], [`disk`] make the rest
+//! - [`keys`] are the keys of a developer's machine
+
+pub mod base;
+pub mod boot;
+pub mod bundle;
+pub mod compose;
+pub mod data;
+pub mod disk;
+pub mod initramfs;
+pub mod keys;
+pub mod slot;
+
+use crate::repo::{MACHINE, Repo};
+use crate::step::{Inputs, Steps};
+use anyhow::{Context, Result, bail};
+use os_sys::cmd::Cmd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// What to build.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `production`, `development` or `standalone`.
+    pub variant: String,
+    /// `config.json` for the boot partition; without it one with the developer's ssh key.
+    pub config: Option<PathBuf>,
+    /// Container archives (as `docker save` writes them) to preload beside the demo.
+    pub preload: Vec<PathBuf>,
+}
+
+/// Variants there are.
+pub const VARIANTS: &[&str] = &["production", "development", "standalone"];
+
+/// Free space that a build from nothing needs, in bytes.
+const NEEDED_SPACE: u64 = 6 << 30;
+
+/// Builds the image and returns its path.
+///
+/// # Errors
+/// When a step fails; everything that was finished before it stays and is not done again.
+pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
+    if !VARIANTS.contains(&options.variant.as_str()) {
+        bail!("variant '{}'; there are {}", options.variant, VARIANTS.join(", "));
+    }
+    check_host(repo)?;
+    let start = Instant::now();
+    let lab = repo.lab();
+    let mut steps = Steps::new(&lab.join(&options.variant));
+    println!("Building the {} image for {MACHINE} in {}", options.variant, repo.build.display());
+    let vars = repo.vars()?;
+    let keys = keys::ensure(repo)?;
+    let tools = build_tools(repo, &mut steps)?;
+    let base = base::build(repo, &mut steps)?;
+    let slot = slot::build(repo, &vars, options, &keys, &tools, &base, &mut steps)?;
+    let boot = boot::build(repo, &vars, options, &keys, &mut steps)?;
+    let data = data::build(repo, &vars, options, &base, &mut steps)?;
+    let image = disk::build(repo, &vars, options, &disk::Parts { slot, boot, data }, &mut steps)?;
+    let meta = std::fs::metadata(&image)?;
+    println!(
+        "{}\n  {} MiB, {} MiB of them on disk, in {:.1} s",
+        image.display(),
+        meta.len() >> 20,
+        std::os::unix::fs::MetadataExt::blocks(&meta) * 512 >> 20,
+        start.elapsed().as_secs_f64()
+    );
+    Ok(image)
+}
+
+fn check_host(repo: &Repo) -> Result<()> {
+    const TOOLS: &[(&str, &str)] = &[
+        ("mmdebstrap", "mmdebstrap"),
+        ("mkfs.erofs", "erofs-utils"),
+        ("veritysetup", "cryptsetup-bin"),
+        ("mke2fs", "e2fsprogs"),
+        ("mkfs.vfat", "dosfstools"),
+        ("mcopy", "mtools"),
+        ("grub-mkimage", "grub-common"),
+        ("cpio", "cpio"),
+        ("zstd", "zstd"),
+        ("depmod", "kmod"),
+        ("systemctl", "systemd"),
+        ("openssl", "openssl"),
+        ("ssh-keygen", "openssh-client"),
+        ("fakeroot", "fakeroot"),
+        ("make", "make"),
+    ];
+    let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
+    let missing: Vec<&str> = TOOLS
+        .iter()
+        .filter(|(tool, _)| !path.split(':').any(|dir| Path::new(dir).join(tool).exists()))
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() {
+        bail!("programs are missing; install them with: sudo apt-get install {}", missing.join(" "));
+    }
+    std::fs::create_dir_all(&repo.build).with_context(|| format!("cannot create {}", repo.build.display()))?;
+    let stat = rustix::fs::statvfs(&repo.build)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free < NEEDED_SPACE && !repo.lab().exists() {
+        bail!(
+            "{} has {} MiB free and a build takes up to {} MiB; free some, or set OS_BUILD_DIR to another disk",
+            repo.build.display(),
+            free >> 20,
+            NEEDED_SPACE >> 20
+        );
+    }
+    Ok(())
+}
+
+/// A program that must see files owned by root: run as it is by root, under fakeroot by anybody else.
+pub fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Cmd {
+    let cmd = if rustix::process::geteuid().is_root() {
+        Cmd::new(program)
+    } else {
+        Cmd::new("fakeroot").arg("--").arg(program)
+    };
+    // A plain user's PATH lacks the directories of mkfs and its like on Debian.
+    cmd.env("PATH", std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin")
+}
+
+/// A program of /usr/sbin, which a plain user's PATH on Debian lacks.
+pub fn sbin(program: &str) -> Cmd {
+    Cmd::new(program).env("PATH", std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin")
+}
+
+/// Builds the device binary; cargo decides what is out of date.
+fn build_tools(repo: &Repo, steps: &mut Steps) -> Result<PathBuf> {
+    print!("  {:<28} ", "tools (cargo)");
+    let _ = std::io::Write::flush(&mut std::io::stdout());
+    let start = Instant::now();
+    let dir = repo.root.join("tools");
+    Cmd::new("cargo")
+        .dir(&dir)
+        .args(["build", "--quiet", "--locked", "--profile", "lab", "--package", "os-tools"])
+        .run()
+        .context("cannot build the tools")?;
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{seconds:.1} s");
+    steps.times.push(("tools (cargo)".to_owned(), seconds));
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| dir.join("target"), PathBuf::from);
+    Ok(target.join("lab"))
+}
+
+/// Adds a list file to the inputs of a step.
+fn with_list(inputs: Inputs, repo: &Repo, name: &str) -> Result<Inputs> {
+    inputs.path(&repo.root.join("tools/osctl/lab").join(name))
+}

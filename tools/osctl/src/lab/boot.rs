@@ -1,0 +1,80 @@
+//! The boot partition: GRUB, its counters, and `config.json`.
+
+use crate::lab::keys::Keys;
+use crate::lab::{Options, sbin};
+use crate::repo::{self, Repo};
+use crate::step::{Inputs, Output, Steps};
+use anyhow::{Context, Result};
+use os_disk::vars::Vars;
+use os_sys::cmd::Cmd;
+use std::fs::{self, File};
+use std::path::Path;
+
+/// What GRUB's environment block says on a new device; the form RAUC's grub backend reads.
+const COUNTERS: &[&str] = &["ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0"];
+
+/// Builds `os-boot.vfat` and returns its path.
+///
+/// # Errors
+/// When GRUB or the filesystem cannot be made.
+pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &mut Steps) -> Result<Output> {
+    let config = match &options.config {
+        Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
+        None => default_config(&keys.ssh_public()?)?,
+    };
+    let grub_cfg = repo.meta_os().join("recipes-bsp/grub/files/grub.cfg");
+    let files = repo::need(vars, "OS_BOOT_FILES")?;
+    let modules = repo::need(vars, "OS_GRUB_MODULES")?;
+    let size = repo::need(vars, "OS_BOOT_SIZE")?;
+    let inputs = Inputs::new()
+        .text(&config)
+        .text(&files)
+        .text(&modules)
+        .text(&size)
+        .text(&COUNTERS.join(" "))
+        .path(&grub_cfg)?;
+    let out = repo.lab().join(&options.variant).join("boot");
+    let identity = steps.run("boot partition", inputs, &out, |dir| {
+        sbin("grub-mkimage")
+            .args(["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"])
+            .arg(dir.join("grub-efi-bootx64.efi"))
+            .args(modules.split_ascii_whitespace())
+            .run()?;
+        fs::copy(&grub_cfg, dir.join("grub.cfg"))?;
+        sbin("grub-editenv").arg(dir.join("grubenv")).arg("create").run()?;
+        sbin("grub-editenv").arg(dir.join("grubenv")).arg("set").args(COUNTERS).run()?;
+        fs::write(dir.join("config.json"), &config)?;
+        image(dir, &files, super::disk::bytes(&size)?)
+    })?;
+    Ok(Output { path: out.join("os-boot.vfat"), identity })
+}
+
+/// A configuration that lets the developer in, and says where the rest is described.
+fn default_config(key: &str) -> Result<String> {
+    Ok(serde_json::to_string_pretty(&serde_json::json!({ "os": { "sshKeys": [key] } }))? + "\n")
+}
+
+fn image(dir: &Path, files: &str, size: u64) -> Result<()> {
+    let image = dir.join("os-boot.vfat");
+    File::create(&image)?.set_len(size)?;
+    sbin("mkfs.vfat").args(["-n", "OS-BOOT", "-i", "6f730062", "--invariant"]).arg(&image).run()?;
+    let mut made = std::collections::BTreeSet::new();
+    for entry in files.split_ascii_whitespace() {
+        let (source, target) = entry.split_once(';').unwrap_or((entry, entry));
+        let mut parent = String::new();
+        for part in target.split('/').rev().skip(1).collect::<Vec<_>>().into_iter().rev() {
+            parent = format!("{parent}/{part}");
+            if made.insert(parent.clone()) {
+                Cmd::new("mmd").arg("-i").arg(&image).arg(format!("::{parent}")).run()?;
+            }
+        }
+        Cmd::new("mcopy")
+            .arg("-i")
+            .arg(&image)
+            .arg(dir.join(source))
+            .arg(format!("::{target}"))
+            .run()
+            .with_context(|| format!("{target} (OS_BOOT_FILES) cannot be put on the boot partition"))?;
+    }
+    Ok(())
+}

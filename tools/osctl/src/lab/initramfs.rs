@@ -1,0 +1,210 @@
+//! Collects the initramfs: os-init, the programs it calls, their libraries, and the modules that find a disk.
+
+use crate::lab::sbin;
+use crate::repo::{self, Repo};
+use anyhow::{Context, Result, bail};
+use os_sys::cmd::Cmd;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+/// Where a Debian system of this architecture keeps its libraries.
+const LIB_DIRS: &[&str] = &["usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib"];
+
+/// Writes `initramfs` (zstd-compressed cpio) to `out`. `shell` is a static busybox for `os.rescue`, or none.
+///
+/// # Errors
+/// When the list names something that the tree does not have.
+pub fn build(repo: &Repo, tree: &Path, shell: Option<&Path>, epoch: u64, out: &Path) -> Result<()> {
+    let stage = out.join("initramfs.d");
+    fs::create_dir_all(&stage)?;
+    let mut stage = Stage { tree, dir: &stage, modules: BTreeSet::new() };
+    stage.skeleton()?;
+    stage.binary("usr/lib/os/os-tools")?;
+    symlink("usr/lib/os/os-tools", stage.dir.join("init"))?;
+    let kernel = only_entry(&tree.join("usr/lib/modules"))?;
+    let depends = read_depends(&tree.join("usr/lib/modules").join(&kernel))?;
+    for line in repo::list(&repo.root.join("tools/osctl/lab/initramfs.txt"))? {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match words.as_slice() {
+            ["bin", path] => stage.binary(path)?,
+            ["lib", name] => stage.library(name)?,
+            ["file", path] => stage.copy(path)?,
+            ["link", path, target] => {
+                stage.parent(path)?;
+                symlink(target, stage.dir.join(path))?;
+            }
+            // A module that this kernel has built in is not in the list of modules; that is fine.
+            ["module", name] => stage.module_by_name(&depends, name),
+            ["modules", dir] => stage.modules_below(&depends, dir),
+            _ => bail!("initramfs.txt: not understood: {line}"),
+        }
+    }
+    stage.copy_modules(&kernel)?;
+    if let Some(busybox) = shell {
+        fs::copy(busybox, stage.dir.join("usr/bin/busybox"))?;
+        for applet in ["sh", "ls", "cat", "mount", "umount", "dmesg", "vi", "reboot", "poweroff"] {
+            symlink("busybox", stage.dir.join("usr/bin").join(applet))?;
+        }
+    }
+    pack(stage.dir, epoch, &out.join("initramfs"))?;
+    fs::remove_dir_all(stage.dir)?;
+    Ok(())
+}
+
+struct Stage<'a> {
+    tree: &'a Path,
+    dir: &'a Path,
+    modules: BTreeSet<String>,
+}
+
+impl Stage<'_> {
+    fn skeleton(&self) -> Result<()> {
+        for dir in ["usr/bin", "usr/sbin", "usr/lib/modprobe.d", "etc", "dev", "proc", "sys", "run", "sysroot", "newvar", "tmp"] {
+            fs::create_dir_all(self.dir.join(dir))?;
+        }
+        for (link, target) in [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+            symlink(target, self.dir.join(link))?;
+        }
+        // os-init adds its zram devices one by one.
+        fs::write(self.dir.join("usr/lib/modprobe.d/os.conf"), "options zram num_devices=0\n")?;
+        Ok(())
+    }
+
+    fn parent(&self, path: &str) -> Result<()> {
+        let parent = self.dir.join(path).parent().map(Path::to_owned).unwrap_or_default();
+        Ok(fs::create_dir_all(parent)?)
+    }
+
+    /// Copies a file of the tree to the same place; a link is followed.
+    fn copy(&self, path: &str) -> Result<()> {
+        self.parent(path)?;
+        let source = self.tree.join(path);
+        fs::copy(&source, self.dir.join(path)).with_context(|| format!("the base has no {path}"))?;
+        Ok(())
+    }
+
+    fn binary(&self, path: &str) -> Result<()> {
+        self.copy(path)?;
+        self.libraries_of(&self.dir.join(path))
+    }
+
+    fn libraries_of(&self, file: &Path) -> Result<()> {
+        let bytes = fs::read(file)?;
+        let elf = goblin::elf::Elf::parse(&bytes).with_context(|| format!("{} is no program", file.display()))?;
+        for name in &elf.libraries {
+            self.library(name)?;
+        }
+        if let Some(interpreter) = elf.interpreter {
+            let name = Path::new(interpreter).file_name().unwrap_or_default();
+            let target = self.dir.join("usr/lib64").join(name);
+            if !target.exists() {
+                fs::create_dir_all(self.dir.join("usr/lib64"))?;
+                fs::copy(self.find_library(&name.to_string_lossy())?, target)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn library(&self, name: &str) -> Result<()> {
+        let target = self.dir.join("usr/lib").join(name);
+        if target.exists() || self.dir.join("usr/lib64").join(name).exists() {
+            return Ok(());
+        }
+        fs::copy(self.find_library(name)?, &target)?;
+        self.libraries_of(&target)
+    }
+
+    fn find_library(&self, name: &str) -> Result<PathBuf> {
+        let found = LIB_DIRS.iter().map(|dir| self.tree.join(dir).join(name)).find(|p| p.exists());
+        found.with_context(|| format!("the base has no library {name}"))
+    }
+
+    fn module_by_name(&mut self, depends: &BTreeMap<String, Vec<String>>, name: &str) {
+        let wanted = module_name(name);
+        if let Some(path) = depends.keys().find(|path| module_name(path) == wanted) {
+            self.add_module(depends, &path.clone());
+        }
+    }
+
+    fn modules_below(&mut self, depends: &BTreeMap<String, Vec<String>>, dir: &str) {
+        let below: Vec<String> = depends.keys().filter(|p| p.starts_with(&format!("{dir}/"))).cloned().collect();
+        for path in below {
+            self.add_module(depends, &path);
+        }
+    }
+
+    fn add_module(&mut self, depends: &BTreeMap<String, Vec<String>>, path: &str) {
+        self.modules.insert(path.to_owned());
+        self.modules.extend(depends.get(path).into_iter().flatten().cloned());
+    }
+
+    fn copy_modules(&self, kernel: &str) -> Result<()> {
+        let base = format!("usr/lib/modules/{kernel}");
+        for module in &self.modules {
+            self.copy(&format!("{base}/{module}"))?;
+        }
+        for list in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
+            self.copy(&format!("{base}/{list}"))?;
+        }
+        sbin("depmod").arg("-b").arg(self.dir).arg(kernel).run()?;
+        Ok(())
+    }
+}
+
+/// `kernel/fs/ext4/ext4.ko.xz` → `ext4`; hyphens count as underscores.
+fn module_name(path: &str) -> String {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.split(".ko").next().unwrap_or(file).replace('-', "_")
+}
+
+/// Reads `modules.dep`: module path to the paths it needs, all of them.
+fn read_depends(dir: &Path) -> Result<BTreeMap<String, Vec<String>>> {
+    let text = os_sys::files::read_text(&dir.join("modules.dep"))?;
+    let line = |line: &str| {
+        let (module, needs) = line.split_once(':')?;
+        Some((module.to_owned(), needs.split_ascii_whitespace().map(str::to_owned).collect()))
+    };
+    Ok(text.lines().filter_map(line).collect())
+}
+
+fn only_entry(dir: &Path) -> Result<String> {
+    let names: Vec<String> =
+        fs::read_dir(dir)?.filter_map(|e| e.ok().map(|e| e.file_name().to_string_lossy().into_owned())).collect();
+    match names.as_slice() {
+        [one] => Ok(one.clone()),
+        other => bail!("{} has {} kernels; one was expected", dir.display(), other.len()),
+    }
+}
+
+fn pack(dir: &Path, epoch: u64, out: &Path) -> Result<()> {
+    // Sorted names, one time, owner root: the same content gives the same bytes.
+    let list = out.with_extension("list");
+    let names = Cmd::new("find").dir(dir).args([".", "-mindepth", "1"]).read()?;
+    let mut names: Vec<&str> = names.lines().collect();
+    names.sort_unstable();
+    fs::write(&list, names.join("\n") + "\n")?;
+    Cmd::new("find").dir(dir).args([".", "-exec", "touch", "-h", "-d", &format!("@{epoch}"), "{}", "+"]).run()?;
+    let cpio = out.with_extension("cpio");
+    Cmd::new("cpio")
+        .dir(dir)
+        .args(["--quiet", "-o", "-H", "newc", "--reproducible", "-R", "0:0"])
+        .stdin(File::open(&list)?)
+        .stdout(File::create(&cpio)?)
+        .run()?;
+    Cmd::new("zstd").args(["-q", "-f", "-12", "-T0", "--rm"]).arg(&cpio).arg("-o").arg(out).run()?;
+    fs::remove_file(&list)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn module_names_are_the_kernels() {
+        assert_eq!(module_name("kernel/fs/nls/nls_iso8859-1.ko.xz"), "nls_iso8859_1");
+        assert_eq!(module_name("ext4"), "ext4");
+    }
+}

@@ -1,0 +1,150 @@
+//! The two partition images of a slot: root with its verity tree, and kernel with the hash of that tree.
+
+use crate::lab::keys::Keys;
+use crate::lab::{Options, as_root, compose, sbin};
+use crate::repo::{self, Repo};
+use crate::step::{Inputs, Output, Steps};
+use anyhow::{Context, Result, bail};
+use os_disk::vars::Vars;
+use os_sys::cmd::Cmd;
+use std::fs::{self, File};
+use std::path::Path;
+
+/// Timestamp of everything in a slot when `SOURCE_DATE_EPOCH` does not say: 2026-01-01, also the floor of the clock.
+const DEFAULT_EPOCH: u64 = 1_767_225_600;
+
+/// Builds the slot and returns the directory with its images, named as the kickstart template names them.
+///
+/// # Errors
+/// When a part cannot be built or does not fit its partition.
+pub fn build(
+    repo: &Repo,
+    vars: &Vars,
+    options: &Options,
+    keys: &Keys,
+    tools: &Path,
+    base: &Output,
+    steps: &mut Steps,
+) -> Result<Output> {
+    let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
+        Ok(text) => text.parse().context("SOURCE_DATE_EPOCH is no number")?,
+        Err(_) => DEFAULT_EPOCH,
+    };
+    let inputs = Inputs::new()
+        .text(&options.variant)
+        .text(&epoch.to_string())
+        .text(&repo::need(vars, "OS_KERNEL_ARGS")?)
+        .text(&repo::need(vars, "OS_VERSION")?)
+        .text(&repo::need(vars, "OS_ROOT_COMPRESSION")?)
+        .text(&base.identity)
+        .path(&tools.join("os-tools"))?
+        .path(&keys.bundle_cert)?;
+    let out = repo.lab().join(&options.variant).join("slot");
+    let identity = steps.run("system slot", compose::inputs(repo, inputs)?, &out, |dir| {
+        as_root(std::env::current_exe()?)
+            .args(["lab", "compose", "--variant", &options.variant, "--epoch", &epoch.to_string(), "--base"])
+            .arg(&base.path)
+            .arg("--tools")
+            .arg(tools)
+            .arg("--keyring")
+            .arg(&keys.bundle_cert)
+            .arg("--out")
+            .arg(dir)
+            .run()?;
+        let root = dir.join(repo::need(vars, "OS_ROOT_IMAGE")?);
+        fs::rename(dir.join("root.erofs"), &root)?;
+        let verity = seal(&root)?;
+        fits(&root, vars, "OS_ROOT_SIZE")?;
+        let config = slot_cfg(vars, &verity)?;
+        fs::write(dir.join("slot.cfg"), config)?;
+        let kernel = dir.join(repo::need(vars, "OS_KERNEL_IMAGE")?);
+        kernel_image(dir, &kernel, vars, epoch)
+    })?;
+    Ok(Output { path: out, identity })
+}
+
+/// dm-verity parameters of an image.
+struct Verity {
+    root_hash: String,
+    data_size: u64,
+}
+
+/// Appends the verity hash tree to an image.
+fn seal(image: &Path) -> Result<Verity> {
+    let file = File::options().write(true).open(image)?;
+    // The tree starts on a block of its own.
+    let data_size = file.metadata()?.len().next_multiple_of(4096);
+    file.set_len(data_size)?;
+    let text = sbin("veritysetup")
+        .arg("format")
+        .arg(image)
+        .arg(image)
+        .arg(format!("--hash-offset={data_size}"))
+        // A fixed salt and identifier: the same filesystem gives the same hash. The salt is no secret.
+        .args([format!("--salt={}", "0".repeat(64)), "--uuid=6f732d76-6572-4000-8000-000000000001".to_owned()])
+        .read()?;
+    let root_hash = text
+        .lines()
+        .find_map(|l| l.strip_prefix("Root hash:"))
+        .map(|h| h.trim().to_owned())
+        .context("veritysetup said no root hash")?;
+    Ok(Verity { root_hash, data_size })
+}
+
+/// What GRUB runs for this slot; `$os_kernel` and `$os_args` come from grub.cfg.
+fn slot_cfg(vars: &Vars, verity: &Verity) -> Result<String> {
+    let args = [
+        format!("os.roothash={} os.rootsize={}", verity.root_hash, verity.data_size),
+        repo::need(vars, "OS_CONSOLES")?,
+        repo::need(vars, "OS_KERNEL_ARGS")?,
+    ];
+    Ok(format!(
+        "linux \"$os_kernel/vmlinuz\" $os_args {}\ninitrd \"$os_kernel/initramfs\"\n",
+        args.join(" ").split_ascii_whitespace().collect::<Vec<_>>().join(" ")
+    ))
+}
+
+fn kernel_image(dir: &Path, image: &Path, vars: &Vars, epoch: u64) -> Result<()> {
+    let size = super::disk::bytes(&repo::need(vars, "OS_KERNEL_SIZE")?)?;
+    File::create(image)?.set_len(size)?;
+    // A fixed volume id, and the name that a person sees with a card reader.
+    sbin("mkfs.vfat").args(["-n", "OS-KERNEL", "-i", "6f73006b", "--invariant"]).arg(image).run()?;
+    for name in ["vmlinuz", "initramfs", "slot.cfg"] {
+        Cmd::new("touch").arg("-d").arg(format!("@{epoch}")).arg(dir.join(name)).run()?;
+        Cmd::new("mcopy")
+            .arg("-m")
+            .env("TZ", "UTC")
+            .arg("-i")
+            .arg(image)
+            .arg(dir.join(name))
+            .arg(format!("::{name}"))
+            .run()
+            .with_context(|| format!("{name} does not fit; OS_KERNEL_SIZE in os-layout.inc is too small"))?;
+    }
+    Ok(())
+}
+
+fn fits(image: &Path, vars: &Vars, variable: &str) -> Result<()> {
+    let (size, limit) = (fs::metadata(image)?.len(), super::disk::bytes(&repo::need(vars, variable)?)?);
+    if size > limit {
+        bail!("{} has {} KiB and {variable} (os-layout.inc) allows {}", image.display(), size >> 10, limit >> 10);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slot_says_its_hash() {
+        let mut vars = Vars::default();
+        vars.parse("t", "OS_CONSOLES = \"console=tty0  console=ttyS0\"\nOS_KERNEL_ARGS = \"quiet\"\n").unwrap();
+        let verity = Verity { root_hash: "ab".to_owned(), data_size: 4096 };
+        assert_eq!(
+            slot_cfg(&vars, &verity).unwrap(),
+            "linux \"$os_kernel/vmlinuz\" $os_args os.roothash=ab os.rootsize=4096 console=tty0 console=ttyS0 quiet\n\
+             initrd \"$os_kernel/initramfs\"\n"
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! The one command on the workstation, as a library: the end-to-end tests use the same machine and image code.
+//!
+//! - [`repo`] knows where things are
+//! - [`step`] runs build steps once per input and says how long they took
+//! - [`lab`] builds the image of the lab lane
+//! - [`qemu`] starts virtual machines with it
+//! - [`crates_inc`] writes the crate list of the Yocto recipe
+//! - [`check`] compares what both lanes must agree on
+
+pub mod check;
+pub mod crates_inc;
+pub mod lab;
+pub mod qemu;
+pub mod repo;
+pub mod step;

@@ -1,0 +1,168 @@
+//! Starts virtual machines with an image: x86-64, UEFI, one disk, a watchdog.
+
+use crate::repo::Repo;
+use anyhow::{Context, Result, bail};
+use os_sys::cmd::Cmd;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How the processor is emulated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accel {
+    /// Hardware virtualisation; chosen only after it booted this very kernel.
+    Kvm,
+    /// Software.
+    Tcg,
+}
+
+/// How long the kernel may take to answer under KVM before KVM counts as broken.
+const PROBE_LIMIT: Duration = Duration::from_secs(20);
+
+/// A machine to be.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Disk in qcow2 form.
+    pub disk: PathBuf,
+    /// The machine's own copy of the UEFI variables.
+    pub firmware_vars: PathBuf,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// Ports of the host that lead into the guest (host, guest), all on 127.0.0.1.
+    pub forwards: Vec<(u16, u16)>,
+    /// No way out for the guest except the forwards.
+    pub isolated: bool,
+    /// How to emulate.
+    pub accel: Accel,
+    /// Further arguments.
+    pub extra: Vec<String>,
+}
+
+impl Machine {
+    /// The command line, without console.
+    ///
+    /// # Errors
+    /// When the firmware is not installed.
+    pub fn command(&self) -> Result<Command> {
+        let (code, _) = firmware()?;
+        let mut cmd = Command::new("qemu-system-x86_64");
+        let accel: &[&str] = match self.accel {
+            Accel::Kvm => &["-accel", "kvm", "-cpu", "host"],
+            // Without the two "off" QEMU 7.2 makes 6.12 kernels oops at random.
+            Accel::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max,cx16=off,la57=off"],
+        };
+        cmd.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-vga", "none"])
+            .args(accel)
+            .args(["-m", &self.memory.to_string(), "-smp", &self.cpus.to_string()])
+            .arg("-drive")
+            .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", code.display()))
+            .arg("-drive")
+            .arg(format!("if=pflash,format=raw,unit=1,file={}", self.firmware_vars.display()))
+            .arg("-drive")
+            .arg(format!("if=none,id=disk,format=qcow2,discard=unmap,file={}", self.disk.display()))
+            .args(["-device", "virtio-blk-pci,drive=disk,bootindex=1"])
+            .args(["-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"]);
+        let mut net = "user,id=net".to_owned();
+        if self.isolated {
+            net.push_str(",restrict=on");
+        }
+        for (host, guest) in &self.forwards {
+            net.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
+        }
+        cmd.args(["-netdev", &net, "-device", "virtio-net-pci,netdev=net,romfile="]);
+        cmd.args(&self.extra);
+        Ok(cmd)
+    }
+}
+
+/// Firmware image and the template of its variables.
+///
+/// # Errors
+/// When OVMF is not installed.
+pub fn firmware() -> Result<(PathBuf, PathBuf)> {
+    for (code, vars) in [("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")] {
+        let (code, vars) = (Path::new("/usr/share/OVMF").join(code), Path::new("/usr/share/OVMF").join(vars));
+        if code.exists() && vars.exists() {
+            return Ok((code, vars));
+        }
+    }
+    bail!("no UEFI firmware for virtual machines; install it with: sudo apt-get install ovmf")
+}
+
+/// Makes a disk that starts as `image` and keeps its changes in `disk`, `size` bytes large.
+///
+/// # Errors
+/// When qemu-img fails.
+pub fn overlay(image: &Path, disk: &Path, size: u64) -> Result<()> {
+    let image = image.canonicalize().with_context(|| format!("there is no {}; make image builds it", image.display()))?;
+    Ok(Cmd::new("qemu-img")
+        .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
+        .arg(&image)
+        .arg(disk)
+        .arg(size.to_string())
+        .run()?)
+}
+
+/// KVM if it boots our kernel, else TCG. The answer is kept for this boot of the host.
+///
+/// # Errors
+/// When there is no built slot to probe with.
+pub fn accel(repo: &Repo, variant: &str) -> Result<Accel> {
+    if !Path::new("/dev/kvm").exists() {
+        return Ok(Accel::Tcg);
+    }
+    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let record = repo.lab().join("kvm-probe");
+    if let Ok(text) = std::fs::read_to_string(&record)
+        && let Some(answer) = text.strip_prefix(&boot_id)
+    {
+        return Ok(if answer == "kvm" { Accel::Kvm } else { Accel::Tcg });
+    }
+    let slot = repo.lab().join(variant).join("slot");
+    let works = kvm_boots(&slot.join("vmlinuz"), &slot.join("initramfs"))?;
+    std::fs::write(&record, format!("{boot_id}{}", if works { "kvm" } else { "tcg" }))?;
+    Ok(if works { Accel::Kvm } else { Accel::Tcg })
+}
+
+/// Boots the kernel under KVM until os-init answers: /dev/kvm exists on many hosts where stock kernels do not run.
+fn kvm_boots(kernel: &Path, initramfs: &Path) -> Result<bool> {
+    let mut child = Command::new("qemu-system-x86_64")
+        .args(["-machine", "q35", "-nodefaults", "-display", "none", "-vga", "none", "-no-reboot", "-m", "512"])
+        .args(["-accel", "kvm", "-cpu", "host", "-serial", "stdio", "-kernel"])
+        .arg(kernel)
+        .arg("-initrd")
+        .arg(initramfs)
+        .args(["-append", "console=ttyS0 panic=-1 os.probe"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start qemu-system-x86_64; install it with: sudo apt-get install qemu-system-x86")?;
+    let mut stdout = child.stdout.take().context("no output from QEMU")?;
+    let (send, receive) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let (mut text, mut buffer) = (Vec::new(), [0; 4096]);
+        while let Ok(got @ 1..) = stdout.read(&mut buffer) {
+            text.extend_from_slice(buffer.get(..got).unwrap_or_default());
+            if text.windows(8).any(|w| w == b"probe ok") {
+                let _ = send.send(());
+                return;
+            }
+        }
+    });
+    let start = Instant::now();
+    let mut works = false;
+    while start.elapsed() < PROBE_LIMIT && !works {
+        match receive.recv_timeout(Duration::from_millis(200)) {
+            Ok(()) => works = true,
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {}
+        }
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+    Ok(works)
+}

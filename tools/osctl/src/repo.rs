@@ -1,0 +1,84 @@
+//! Where things are.
+
+use anyhow::{Context, Result, bail};
+use os_disk::vars::Vars;
+use std::path::{Path, PathBuf};
+
+/// The machine whose disk the lab builds; the same name and layout as the Yocto machine.
+pub const MACHINE: &str = "qemux86-64";
+
+/// The checkout and the directory that everything is built in.
+#[derive(Debug, Clone)]
+pub struct Repo {
+    /// Top of the checkout.
+    pub root: PathBuf,
+    /// Build directory.
+    pub build: PathBuf,
+}
+
+impl Repo {
+    /// Finds the checkout from the current directory upwards. `OS_BUILD_DIR` moves the build directory.
+    ///
+    /// # Errors
+    /// When the current directory is not inside a checkout.
+    pub fn find() -> Result<Self> {
+        let here = std::env::current_dir()?;
+        let root = here.ancestors().find(|dir| dir.join("meta-os/conf").is_dir() && dir.join("tools").is_dir());
+        let Some(root) = root else {
+            bail!("{} is not inside a checkout of this project (no meta-os/conf and tools above it)", here.display());
+        };
+        let build = std::env::var_os("OS_BUILD_DIR").map_or_else(|| root.join("build"), PathBuf::from);
+        Ok(Self { root: root.to_owned(), build })
+    }
+
+    /// The lab's own build directory.
+    pub fn lab(&self) -> PathBuf {
+        self.build.join("lab")
+    }
+
+    /// The core layer.
+    pub fn meta_os(&self) -> PathBuf {
+        self.root.join("meta-os")
+    }
+
+    /// The built disk image of a variant.
+    pub fn image(&self, variant: &str) -> PathBuf {
+        self.build.join(format!("os-image-{variant}-{MACHINE}.img"))
+    }
+
+    /// Every variable of the distro fragments that both lanes read.
+    ///
+    /// # Errors
+    /// When a fragment cannot be read or is not understood.
+    pub fn vars(&self) -> Result<Vars> {
+        let mut vars = Vars::default();
+        vars.set("MACHINE", MACHINE);
+        for name in ["os-layout.inc", "os-boot.inc", "os-version.inc"] {
+            vars.load(&self.meta_os().join("conf/distro/include").join(name))?;
+        }
+        // A builder's wish from the environment, as BitBake passes through with BB_ENV_PASSTHROUGH_ADDITIONS.
+        for name in ["OS_ROOT_COMPRESSION", "OS_KERNEL_ARGS", "OS_VERSION"] {
+            if let Ok(value) = std::env::var(name) {
+                vars.set(name, &value);
+            }
+        }
+        Ok(vars)
+    }
+}
+
+/// A variable that must be set.
+///
+/// # Errors
+/// When it is not.
+pub fn need(vars: &Vars, name: &str) -> Result<String> {
+    vars.get(name)?.with_context(|| format!("{name} is not set in meta-os/conf/distro/include"))
+}
+
+/// Lines of a list file without comments, trimmed.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn list(path: &Path) -> Result<Vec<String>> {
+    let text = os_sys::files::read_text(path)?;
+    Ok(text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).map(str::to_owned).collect())
+}
