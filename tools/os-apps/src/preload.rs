@@ -129,8 +129,7 @@ async fn load(docker: &Docker, archive: &Path) -> Result<()> {
         };
         Some((chunk, file))
     });
-    let mut progress =
-        docker.import_image_stream(ImportImageOptionsBuilder::default().build(), chunks, None);
+    let mut progress = docker.import_image_stream(ImportImageOptionsBuilder::default().build(), chunks, None);
     while let Some(step) = progress.next().await {
         if let Some(err) = step?.error_detail {
             anyhow::bail!("the engine refused it: {}", err.message.unwrap_or_default());

@@ -92,7 +92,11 @@ pub async fn main(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Status => {
             let status = status::collect().await;
-            if json { print_json(&status)? } else { print!("{status}") }
+            if json {
+                print_json(&status)?
+            } else {
+                print!("{status}")
+            }
             Ok(code(status.is_good()))
         }
         Command::Config { command } => config(command, json).await,
@@ -114,12 +118,20 @@ async fn config(command: ConfigCommand, json: bool) -> Result<ExitCode> {
         ConfigCommand::Status => {
             let status = ConfigStatus::load(Path::new(os_config::STATUS))
                 .context("no result yet; see journalctl -u os-config")?;
-            if json { print_json(&status)? } else { print!("{status}") }
+            if json {
+                print_json(&status)?
+            } else {
+                print!("{status}")
+            }
             Ok(code(status.is_good()))
         }
         ConfigCommand::Apply => {
             let status = os_config::apply::run().await?;
-            if json { print_json(&status)? } else { print!("{status}") }
+            if json {
+                print_json(&status)?
+            } else {
+                print!("{status}")
+            }
             Ok(code(status.is_good()))
         }
         ConfigCommand::Check { file } => {

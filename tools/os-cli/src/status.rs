@@ -285,7 +285,11 @@ impl fmt::Display for Status {
         let mib = |bytes: u64| bytes >> 20;
         let row = |f: &mut fmt::Formatter<'_>, name: &str, text: String| writeln!(f, "{name:<10} {text}");
         let os = &self.os;
-        row(f, "System", format!("{} {} ({}) on {}, kernel {}", os.name, os.version, os.variant, os.machine, os.kernel))?;
+        row(
+            f,
+            "System",
+            format!("{} {} ({}) on {}, kernel {}", os.name, os.version, os.variant, os.machine, os.kernel),
+        )?;
         let id = self.device_id.as_deref().unwrap_or("none");
         row(f, "Device", format!("{}, id {id}", self.hostname))?;
         if let Some(up) = self.uptime_seconds {

@@ -29,7 +29,9 @@ const DEVELOPMENT_FLAG: &str = "/run/os/development-mode";
 pub async fn run() -> Result<Status> {
     let file = match files::read_limited(Path::new(CONFIG), MAX_SIZE) {
         Ok(bytes) => Ok(bytes),
-        Err(ReadError::File(err)) if err.is_not_found() => Err("the file is missing; put one with at least {} there".to_owned()),
+        Err(ReadError::File(err)) if err.is_not_found() => {
+            Err("the file is missing; put one with at least {} there".to_owned())
+        }
         Err(err) => Err(err.to_string()),
     };
     let last_good = files::read_limited(Path::new(LAST_GOOD), MAX_SIZE).ok();
@@ -146,7 +148,9 @@ async fn network_profiles(bus: &Bus) -> Row {
         Err(err) => return row(key, true, Err(err.into())),
     };
     let reload = async {
-        if import.changed && let Some(settings) = bus.network_settings().await? {
+        if import.changed
+            && let Some(settings) = bus.network_settings().await?
+        {
             settings.reload_connections().await.tried("NetworkManager cannot reload its profiles")?;
         }
         if !import.refused.is_empty() {

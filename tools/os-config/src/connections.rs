@@ -68,7 +68,11 @@ pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, Fil
 }
 
 fn safe_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 128 && name != ".." && name != "." && !name.chars().any(|c| c == '/' || c.is_control())
+    !name.is_empty()
+        && name.len() <= 128
+        && name != ".."
+        && name != "."
+        && !name.chars().any(|c| c == '/' || c.is_control())
 }
 
 #[cfg(test)]

@@ -52,13 +52,9 @@ pub fn decide(file: Result<&[u8], String>, last_good: Option<&[u8]>) -> Decision
         Some(Ok(good)) => {
             Decision { config: good.config, source: Source::LastGood, problems, unknown: good.unknown, keep: false }
         }
-        _ => Decision {
-            config: Config::default(),
-            source: Source::Defaults,
-            problems,
-            unknown: Vec::new(),
-            keep: false,
-        },
+        _ => {
+            Decision { config: Config::default(), source: Source::Defaults, problems, unknown: Vec::new(), keep: false }
+        }
     }
 }
 

@@ -144,11 +144,7 @@ pub fn parse(bytes: &[u8]) -> Result<Accepted, Vec<Problem>> {
             other => reader.unknown.push(pointer_to("", other)),
         }
     }
-    if reader.problems.is_empty() {
-        Ok(Accepted { config, unknown: reader.unknown })
-    } else {
-        Err(reader.problems)
-    }
+    if reader.problems.is_empty() { Ok(Accepted { config, unknown: reader.unknown }) } else { Err(reader.problems) }
 }
 
 struct Reader {
@@ -173,7 +169,8 @@ impl Reader {
     fn read_ssh_keys(&mut self, value: &Value) -> Option<Vec<SshKey>> {
         const MAX_KEYS: usize = 64;
         let Value::Array(items) = value else {
-            self.problems.push(Problem::new("/os/sshKeys", format!("is {}; allowed is an array of strings", kind(value))));
+            self.problems
+                .push(Problem::new("/os/sshKeys", format!("is {}; allowed is an array of strings", kind(value))));
             return None;
         };
         if items.len() > MAX_KEYS {
@@ -263,7 +260,8 @@ const SSH_TYPES: &[&str] = &[
 
 impl SshKey {
     fn from_json(value: &Value) -> Result<Self, String> {
-        const ALLOWED: &str = "allowed is one line: type, key in base64, comment; such as \"ssh-ed25519 AAAA… me@laptop\"";
+        const ALLOWED: &str =
+            "allowed is one line: type, key in base64, comment; such as \"ssh-ed25519 AAAA… me@laptop\"";
         let text = string(value)?.trim();
         if text.len() > 16 << 10 || text.chars().any(char::is_control) {
             return Err(format!("is no single line; {ALLOWED}"));

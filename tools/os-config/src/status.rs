@@ -52,7 +52,9 @@ pub struct Status {
 impl Status {
     /// True when the file is in force and every key of it.
     pub fn is_good(&self) -> bool {
-        self.source == Source::File && self.problems.is_empty() && self.keys.iter().all(|k| k.outcome != Outcome::Failed)
+        self.source == Source::File
+            && self.problems.is_empty()
+            && self.keys.iter().all(|k| k.outcome != Outcome::Failed)
     }
 
     /// Reads the result of the last application.

@@ -5,8 +5,8 @@
 mod proxies;
 
 pub use proxies::{
-    AvahiServerProxy, HostnamedProxy, NetworkManagerProxy, NetworkSettingsProxy, RaucProxy,
-    SystemdManagerProxy, SystemdUnit,
+    AvahiServerProxy, HostnamedProxy, NetworkManagerProxy, NetworkSettingsProxy, RaucProxy, SystemdManagerProxy,
+    SystemdUnit,
 };
 
 use std::collections::HashMap;

@@ -6,8 +6,7 @@ use zbus::wire::{OwnedObjectPath, OwnedVariant};
 
 /// One row of `ListUnitsFiltered`: name, description, load state, active state, sub state, following, object path, job
 /// id, job type, job path (org.freedesktop.systemd1(5)).
-pub type SystemdUnit =
-    (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
+pub type SystemdUnit = (String, String, String, String, String, String, OwnedObjectPath, u32, String, OwnedObjectPath);
 
 /// systemd (org.freedesktop.systemd1(5)).
 #[proxy(

@@ -227,10 +227,10 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
     if part.size == 0 {
         return Err("every partition needs --fixed-size: the layout must not depend on its content".to_owned());
     }
-    if part.align == 0 || part.align % crate::SECTOR != 0 {
+    if part.align == 0 || !part.align.is_multiple_of(crate::SECTOR) {
         return Err(format!("--align is {} bytes; it must be a multiple of 512", part.align));
     }
-    if part.size % crate::SECTOR != 0 {
+    if !part.size.is_multiple_of(crate::SECTOR) {
         return Err(format!("--fixed-size is {} bytes; it must be a multiple of 512", part.size));
     }
     if part.source == Source::BootFiles && part.fstype != FsType::Vfat {

@@ -1,6 +1,6 @@
 //! From a parsed kickstart file to byte offsets on a disk, checked, and to a partition table.
 
-use crate::gpt::{Guid, GptError};
+use crate::gpt::{GptError, Guid};
 use crate::kickstart::{Kickstart, Part, TableType};
 use crate::{MIN_ALIGN, SECTOR};
 use gptman::{GPT, GPTPartitionEntry};
@@ -159,7 +159,10 @@ mod tests {
     fn clashes_are_refused() {
         let twice = "bootloader --ptable gpt\npart --part-name a --fixed-size 1M\npart --part-name a --fixed-size 1M\n";
         assert!(matches!(plan(twice), Err(LayoutError::DuplicateName { line: 3, .. })));
-        assert!(matches!(plan("bootloader --ptable gpt\npart --fixed-size 1M\n"), Err(LayoutError::NoName { line: 2 })));
+        assert!(matches!(
+            plan("bootloader --ptable gpt\npart --fixed-size 1M\n"),
+            Err(LayoutError::NoName { line: 2 })
+        ));
         let huge = "bootloader --ptable gpt\npart --part-name a --fixed-size 17179869183G\npart --part-name b --fixed-size 1G\n";
         assert!(matches!(plan(huge), Err(LayoutError::TooLarge { .. })));
     }

@@ -65,8 +65,7 @@ impl Vars {
     /// # Errors
     /// When it cannot be read or holds a line that is not understood.
     pub fn load(&mut self, path: &Path) -> Result<(), VarsError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| VarsError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| VarsError::Read { path: path.to_owned(), source })?;
         self.parse(&path.display().to_string(), &text)
     }
 
@@ -136,9 +135,7 @@ impl Vars {
         let base = self.strong.get(name).or_else(|| self.default.get(name)).or_else(|| self.weak.get(name));
         match (base, self.append.get(name)) {
             (None, None) => None,
-            (base, append) => {
-                Some(format!("{}{}", base.map_or("", String::as_str), append.map_or("", String::as_str)))
-            }
+            (base, append) => Some(format!("{}{}", base.map_or("", String::as_str), append.map_or("", String::as_str))),
         }
     }
 
@@ -177,8 +174,7 @@ impl Vars {
                 continue;
             };
             let at = || (file.to_owned(), name.to_owned());
-            if open.iter().any(|o| o == name)
-            {
+            if open.iter().any(|o| o == name) {
                 let (file, name) = at();
                 return Err(VarsError::Circle { file, line, name });
             }

@@ -144,7 +144,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_reported_and_harmless() {
-        let c = Cmdline::parse("os.slot=C os.boot=x os.roothash=zz os.rootsize=-1 os.wipe=everything os.typo=1 os.wait=soon");
+        let c = Cmdline::parse(
+            "os.slot=C os.boot=x os.roothash=zz os.rootsize=-1 os.wipe=everything os.typo=1 os.wait=soon",
+        );
         assert_eq!(c.complaints.len(), 7);
         assert_eq!((c.slot, c.wipe, c.verity), ('A', None, None));
         assert_eq!(Cmdline::parse("os.wipe=").complaints, Vec::<String>::new());

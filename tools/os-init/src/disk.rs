@@ -87,9 +87,13 @@ pub fn udev_rules(disk: &BootDisk) -> String {
     let mut rules = format!("SUBSYSTEM==\"block\", KERNEL==\"{}\", SYMLINK+=\"disk/os/disk\"\n", disk.name);
     for part in &disk.parts {
         // Names come from the disk: only those that are safe in a rule become one.
-        if part.entry.name.starts_with("os-") && part.entry.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-') {
+        if part.entry.name.starts_with("os-") && part.entry.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        {
             let kernel = partition_node(&disk.name, part.entry.number);
-            rules.push_str(&format!("SUBSYSTEM==\"block\", KERNEL==\"{kernel}\", SYMLINK+=\"disk/os/{}\"\n", part.entry.name));
+            rules.push_str(&format!(
+                "SUBSYSTEM==\"block\", KERNEL==\"{kernel}\", SYMLINK+=\"disk/os/{}\"\n",
+                part.entry.name
+            ));
         }
     }
     rules
@@ -100,11 +104,18 @@ mod tests {
     use super::*;
     use os_disk::{kickstart, layout::Layout};
 
-    const LAYOUT: &str = "bootloader --ptable gpt\npart --part-name os-boot --fixed-size 1M\npart --part-name os-data --fixed-size 1M\n";
+    const LAYOUT: &str =
+        "bootloader --ptable gpt\npart --part-name os-boot --fixed-size 1M\npart --part-name os-data --fixed-size 1M\n";
 
     fn disk(dir: &Path, name: &str, text: &str) -> Guid {
         let layout = Layout::plan(&kickstart::parse("x", text).unwrap()).unwrap();
-        let file = File::options().read(true).write(true).create(true).truncate(true).open(dir.join("dev").join(name)).unwrap();
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(dir.join("dev").join(name))
+            .unwrap();
         file.set_len(layout.disk_size).unwrap();
         layout.write_table(&mut &file).unwrap();
         std::fs::create_dir_all(dir.join("sys").join(name)).unwrap();

@@ -86,7 +86,10 @@ mod tests {
 
     #[test]
     fn names_are_systemds() {
-        assert_eq!(unit_name(Path::new("/etc/NetworkManager/system-connections")), "etc-NetworkManager-system\\x2dconnections.mount");
+        assert_eq!(
+            unit_name(Path::new("/etc/NetworkManager/system-connections")),
+            "etc-NetworkManager-system\\x2dconnections.mount"
+        );
         assert_eq!(unit_name(Path::new("/var/lib/x.y")), "var-lib-x.y.mount");
     }
 
@@ -109,7 +112,9 @@ mod tests {
 
     #[test]
     fn only_serial_consoles_get_a_login() {
-        let found = consoles("console=tty1 console=ttyAMA0,115200n8 console=ttyAMA0 console=null console=tty../x a=console=ttyS9");
+        let found = consoles(
+            "console=tty1 console=ttyAMA0,115200n8 console=ttyAMA0 console=null console=tty../x a=console=ttyS9",
+        );
         assert_eq!(found, ["ttyAMA0"]);
     }
 }

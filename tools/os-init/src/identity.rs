@@ -24,7 +24,8 @@ pub fn read(state: &Path) -> Option<String> {
 pub fn read_id(path: &Path) -> Option<String> {
     let text = files::read_limited(path, 64).ok()?;
     let id = String::from_utf8(text).ok()?.trim().to_owned();
-    (id.len() == 32 && id.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) && id.chars().any(|c| c != '0')).then_some(id)
+    (id.len() == 32 && id.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f')) && id.chars().any(|c| c != '0'))
+        .then_some(id)
 }
 
 /// Makes and stores what is missing of the two.

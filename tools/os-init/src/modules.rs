@@ -6,8 +6,18 @@ use std::path::Path;
 
 /// What the flow needs by name, whatever the hardware: filesystems, verity, zram with its compressors.
 const ALWAYS: &[&str] = &[
-    "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "erofs", "squashfs", "dm_mod", "dm_verity", "sha256_generic",
-    "zram", "overlay",
+    "ext4",
+    "vfat",
+    "nls_cp437",
+    "nls_ascii",
+    "nls_iso8859_1",
+    "erofs",
+    "squashfs",
+    "dm_mod",
+    "dm_verity",
+    "sha256_generic",
+    "zram",
+    "overlay",
 ];
 
 /// Loads [`ALWAYS`]. A module that does not exist is built in, or its absence shows at the step that needs it.

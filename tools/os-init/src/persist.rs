@@ -107,7 +107,10 @@ fn parse_line(line: &str) -> Result<Entry, String> {
         "data" => Partition::Data,
         other => return Err(format!("partition {other}; allowed are state and data")),
     };
-    let mode = u32::from_str_radix(mode, 8).ok().filter(|m| *m <= 0o7777).ok_or_else(|| format!("mode {mode} is not octal"))?;
+    let mode = u32::from_str_radix(mode, 8)
+        .ok()
+        .filter(|m| *m <= 0o7777)
+        .ok_or_else(|| format!("mode {mode} is not octal"))?;
     let ids = owner.split_once(':').and_then(|(u, g)| Some((u.parse().ok()?, g.parse().ok()?)));
     let (uid, gid) = ids.ok_or_else(|| format!("owner {owner}; write it as uid:gid in numbers"))?;
     Ok(Entry { path: path.to_owned(), partition, mode, uid, gid })

@@ -41,6 +41,12 @@ impl CmdError {
     }
 }
 
+/// `PATH` with the directories of system programs, which the kernel's first process and Debian's plain users lack.
+fn search_path() -> String {
+    let given = std::env::var("PATH").unwrap_or_else(|_| "/usr/bin:/bin".to_owned());
+    format!("{given}:/usr/sbin:/sbin")
+}
+
 /// One call of a program, built up like [`Command`].
 #[derive(Debug)]
 pub struct Cmd {
@@ -53,7 +59,7 @@ impl Cmd {
     pub fn new(program: impl AsRef<OsStr>) -> Self {
         let program = program.as_ref();
         let mut inner = Command::new(program);
-        inner.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::null());
+        inner.env("LC_ALL", "C").env("PATH", search_path()).stdin(Stdio::null()).stdout(Stdio::null());
         Self { program: program.to_string_lossy().into_owned(), inner }
     }
 
@@ -101,9 +107,8 @@ impl Cmd {
         let child = self.inner.stderr(Stdio::piped());
         // `output()` would replace a stdout that was set; spawn keeps it.
         let child = child.spawn().map_err(|source| CmdError::Start { program: self.program.clone(), source })?;
-        let out = child
-            .wait_with_output()
-            .map_err(|source| CmdError::Start { program: self.program.clone(), source })?;
+        let out =
+            child.wait_with_output().map_err(|source| CmdError::Start { program: self.program.clone(), source })?;
         self.check(out).map(drop)
     }
 
@@ -112,7 +117,11 @@ impl Cmd {
     /// # Errors
     /// When the program cannot be started or does not exit with 0.
     pub fn read(mut self) -> Result<String, CmdError> {
-        let out = self.inner.stdout(Stdio::piped()).output().map_err(|source| CmdError::Start { program: self.program.clone(), source })?;
+        let out = self
+            .inner
+            .stdout(Stdio::piped())
+            .output()
+            .map_err(|source| CmdError::Start { program: self.program.clone(), source })?;
         self.check(out).map(|out| String::from_utf8_lossy(&out.stdout).into_owned())
     }
 

@@ -15,13 +15,6 @@ pub enum Written {
     Changed,
 }
 
-impl Written {
-    /// True when either of the two changed something.
-    pub fn or(self, other: Self) -> Self {
-        if self == Self::Changed { self } else { other }
-    }
-}
-
 /// A file operation that failed, with the path.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action} {}: {source}", .path.display())]
@@ -64,12 +57,8 @@ pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<Writte
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &temp)(e)),
         _ => {}
     }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&temp)
-        .map_err(at("create", &temp))?;
+    let mut file =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(&temp).map_err(at("create", &temp))?;
     file.set_permissions(Permissions::from_mode(mode)).map_err(at("set mode of", &temp))?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(at("write", &temp))?;
     drop(file);

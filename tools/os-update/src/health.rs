@@ -112,7 +112,12 @@ mod tests {
 
     #[test]
     fn damaged_data_is_not_the_releases_fault() {
-        let seen = Observation { engine: false, data: false, active: vec!["dbus.service".into(), "NetworkManager.service".into()], failed: vec![] };
+        let seen = Observation {
+            engine: false,
+            data: false,
+            active: vec!["dbus.service".into(), "NetworkManager.service".into()],
+            failed: vec![],
+        };
         assert!(reasons(&seen).is_empty());
     }
 }

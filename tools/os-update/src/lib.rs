@@ -47,12 +47,8 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
             }
         },
         Command::Commit => {
-            let (slot, _) = bus
-                .rauc()
-                .await?
-                .mark("good", "booted")
-                .await
-                .tried("RAUC did not mark the booted slot as good")?;
+            let (slot, _) =
+                bus.rauc().await?.mark("good", "booted").await.tried("RAUC did not mark the booted slot as good")?;
             log::info(&format!("{slot} is good"));
             // RAUC is started on demand and has no reason to stay: idle memory is for containers.
             bus.unit_job(Verb::Stop, "rauc.service").await.context("cannot let RAUC rest")?;

@@ -1,13 +1,199 @@
 //! What both build lanes must agree on, compared.
 
-use crate::repo::Repo;
-use anyhow::Result;
+use crate::lab::disk;
+use crate::repo::{self, Repo};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::ExitCode;
 
 /// Runs every comparison and prints one line for each.
 ///
 /// # Errors
 /// When a file that is compared cannot be read.
-pub fn run(_repo: &Repo) -> Result<ExitCode> {
-    Ok(ExitCode::SUCCESS)
+pub fn run(repo: &Repo) -> Result<ExitCode> {
+    type Comparison = fn(&Repo) -> Result<()>;
+    let comparisons: &[(&str, Comparison)] = &[
+        ("package lists of lab and image recipe", packages),
+        ("layout: order, alignment, size", layout),
+        ("slots of RAUC's system.conf are partitions of the layout", slots),
+        ("grub.cfg, boot files and counters", boot),
+        ("units of the tools and SYSTEMD_SERVICE of the recipe", units),
+        ("crates of the workspace and SRC_URI of the recipe", sources),
+        ("initramfs programs of both lanes", initramfs),
+        ("docs/config.md and config.schema.json", config_docs),
+    ];
+    let mut failed = 0;
+    for (name, compare) in comparisons {
+        match compare(repo) {
+            Ok(()) => println!("ok      {name}"),
+            Err(err) => {
+                failed += 1;
+                println!("FAILED  {name}: {err:#}");
+            }
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn read(repo: &Repo, path: &str) -> Result<String> {
+    Ok(os_sys::files::read_text(&repo.root.join(path))?)
+}
+
+/// The words of a quoted, continued BitBake assignment.
+fn assignment(text: &str, name: &str) -> Result<BTreeSet<String>> {
+    let start = text.find(&format!("\n{name} ")).with_context(|| format!("no assignment of {name}"))?;
+    let rest = text.get(start..).and_then(|t| t.split_once('"')).map(|(_, rest)| rest);
+    let value = rest.and_then(|r| r.split('"').next()).with_context(|| format!("{name} has no value"))?;
+    Ok(value.split_ascii_whitespace().filter(|w| *w != "\\").map(str::to_owned).collect())
+}
+
+fn same(what: &str, left: &BTreeSet<String>, right: &BTreeSet<String>) -> Result<()> {
+    let only_left: Vec<_> = left.difference(right).cloned().collect();
+    let only_right: Vec<_> = right.difference(left).cloned().collect();
+    ensure!(
+        only_left.is_empty() && only_right.is_empty(),
+        "{what}: only in the first: [{}], only in the second: [{}]",
+        only_left.join(" "),
+        only_right.join(" ")
+    );
+    Ok(())
+}
+
+fn packages(repo: &Repo) -> Result<()> {
+    let mut lab = BTreeSet::new();
+    for line in repo::list(&repo.root.join("tools/osctl/lab/packages.txt"))? {
+        let (_, yocto) = line.split_once(':').with_context(|| format!("no colon in: {line}"))?;
+        lab.extend(yocto.split_ascii_whitespace().filter(|n| *n != "-").map(str::to_owned));
+    }
+    // The tools and their configuration are not packages in the lab.
+    lab.extend(["os-base".to_owned(), "os-tools".to_owned()]);
+    let recipe = read(repo, "meta-os/recipes-core/packagegroups/packagegroup-os.bb")?;
+    same("packages.txt and packagegroup-os", &lab, &assignment(&recipe, "RDEPENDS:${PN}")?)
+}
+
+fn layout(repo: &Repo) -> Result<()> {
+    let vars = repo.vars()?;
+    let layout = disk::layout(repo, &vars)?;
+    let names: Vec<&str> = layout.parts.iter().map(|p| p.name()).collect();
+    let wanted = ["os-boot", "os-kernelA", "os-kernelB", "os-rootA", "os-rootB", "os-state", "os-data"];
+    ensure!(names == wanted, "partitions are {names:?}; the bootloader and RAUC count on {wanted:?}");
+    for part in &layout.parts {
+        ensure!(part.start % (4 << 20) == 0, "{} starts at {}, no multiple of 4 MiB", part.name(), part.start);
+    }
+    let size = |name: &str| layout.find(name).map(|p| p.part.size);
+    ensure!(size("os-kernelA") == size("os-kernelB") && size("os-rootA") == size("os-rootB"), "slots differ in size");
+    let smallest = disk::bytes(&repo::need(&vars, "OS_SMALLEST_DISK")?)?;
+    // A card sold as 4 GB has 4 * 10^9 bytes.
+    let smallest = smallest / (1 << 30) * 1_000_000_000;
+    ensure!(layout.disk_size <= smallest, "the image has {} bytes, the smallest medium {smallest}", layout.disk_size);
+    Ok(())
+}
+
+fn slots(repo: &Repo) -> Result<()> {
+    let layout = disk::layout(repo, &repo.vars()?)?;
+    let conf = read(repo, "meta-os/recipes-core/rauc/files/system.conf")?;
+    let mut seen = 0;
+    for device in conf.lines().filter_map(|l| l.strip_prefix("device=")) {
+        let name =
+            device.strip_prefix("/dev/disk/os/").with_context(|| format!("{device} is not below /dev/disk/os"))?;
+        ensure!(layout.find(name).is_some(), "{device} is no partition of the layout");
+        seen += 1;
+    }
+    ensure!(seen == 4, "{seen} slots");
+    Ok(())
+}
+
+fn boot(repo: &Repo) -> Result<()> {
+    let layout = disk::layout(repo, &repo.vars()?)?;
+    let cfg = read(repo, "meta-os/recipes-bsp/grub/files/grub.cfg")?;
+    for (slot, name) in [("gpt2", "os-kernelA"), ("gpt3", "os-kernelB")] {
+        let number = layout.find(name).map(|p| p.number).unwrap_or_default();
+        ensure!(
+            cfg.contains(slot) && slot == format!("gpt{number}"),
+            "grub.cfg takes {name} for {slot}, it is {number}"
+        );
+    }
+    let recipe = read(repo, "meta-os/recipes-core/os-boot-files/os-boot-files.bb")?;
+    for counter in crate::lab::boot::COUNTERS {
+        ensure!(recipe.contains(counter), "os-boot-files.bb does not set {counter}");
+    }
+    Ok(())
+}
+
+fn units(repo: &Repo) -> Result<()> {
+    let mut units = BTreeSet::new();
+    for entry in std::fs::read_dir(repo.root.join("tools"))?.flatten() {
+        let Ok(dist) = std::fs::read_dir(entry.path().join("dist")) else { continue };
+        units.extend(dist.flatten().map(|unit| unit.file_name().to_string_lossy().into_owned()));
+    }
+    let recipe = read(repo, "meta-os/recipes-core/os-tools/os-tools.bb")?;
+    same("tools/*/dist and SYSTEMD_SERVICE", &units, &assignment(&recipe, "SYSTEMD_SERVICE:${PN}")?)
+}
+
+fn sources(repo: &Repo) -> Result<()> {
+    let manifest = read(repo, "tools/Cargo.toml")?;
+    let members = manifest.split("members = [").nth(1).and_then(|t| t.split(']').next()).context("no members")?;
+    let mut members: BTreeSet<String> =
+        members.split(',').map(|m| m.trim().trim_matches('"').to_owned()).filter(|m| !m.is_empty()).collect();
+    members.extend(["LICENSE", "Cargo.lock", "Cargo.toml", "Makefile"].map(str::to_owned));
+    let recipe = read(repo, "meta-os/recipes-core/os-tools/os-tools.bb")?;
+    let listed = assignment(&recipe, "SRC_URI")?;
+    let name = |uri: &String| uri.strip_prefix("file://").and_then(|u| u.split(';').next()).map(str::to_owned);
+    same("workspace and SRC_URI", &members, &listed.iter().filter_map(name).collect())
+}
+
+/// What each lane's initramfs must hold for os-init's calls, by program.
+fn initramfs(repo: &Repo) -> Result<()> {
+    const NEEDED: &[(&str, &str)] = &[
+        ("kmod", "kmod"),
+        ("e2fsck", "e2fsprogs-e2fsck"),
+        ("mke2fs", "e2fsprogs-mke2fs"),
+        ("resize2fs", "e2fsprogs-resize2fs"),
+        ("tune2fs", "e2fsprogs-tune2fs"),
+        ("fsck.fat", "dosfstools"),
+        ("veritysetup", "cryptsetup"),
+        ("partx", "util-linux-partx"),
+        ("mkswap", "util-linux-mkswap"),
+        ("swapon", "util-linux-swapon"),
+    ];
+    let recipe = read(repo, "meta-os/recipes-core/images/os-initramfs.bb")?;
+    let installed = assignment(&recipe, "PACKAGE_INSTALL")?;
+    let lab = repo::list(&repo.root.join("tools/osctl/lab/initramfs.txt"))?;
+    let programs: BTreeSet<String> = lab
+        .iter()
+        .filter_map(|l| Some(Path::new(l.strip_prefix("bin ")?.trim()).file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    same("initramfs.txt and what os-init needs", &programs, &NEEDED.iter().map(|(p, _)| (*p).to_owned()).collect())?;
+    for (program, package) in NEEDED {
+        ensure!(installed.contains(*package), "os-initramfs.bb lacks {package} for {program}");
+    }
+    Ok(())
+}
+
+fn config_docs(repo: &Repo) -> Result<()> {
+    for (path, wanted) in crate::config_docs::files()? {
+        let found = read(repo, path)?;
+        ensure!(crate::config_docs::is_current(&found, &wanted), "{path} is out of date; run: osctl docs");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_are_read_over_lines() {
+        let text = "\nA = \"x\"\nRDEPENDS:${PN} = \"\\\n    a \\\n    b \\\n\"\n";
+        assert_eq!(assignment(text, "RDEPENDS:${PN}").unwrap().into_iter().collect::<Vec<_>>(), ["a", "b"]);
+        assert!(assignment(text, "B").is_err());
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let set = |words: &str| words.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
+        assert!(same("x", &set("a b"), &set("b a")).is_ok());
+        assert!(same("x", &set("a b"), &set("b c")).unwrap_err().to_string().contains("[a]"));
+    }
 }

@@ -12,9 +12,8 @@ use anyhow::{Context, Result, bail};
 pub fn generate(lock: &str) -> Result<String> {
     let mut crates = Vec::new();
     for block in lock.split("[[package]]").skip(1) {
-        let field = |name: &str| {
-            block.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(" = \"")?.strip_suffix('"'))
-        };
+        let field =
+            |name: &str| block.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(" = \"")?.strip_suffix('"'));
         let name = field("name").context("Cargo.lock: a package without a name")?;
         let version = field("version").with_context(|| format!("Cargo.lock: {name} without a version"))?;
         // Our own crates have no source.

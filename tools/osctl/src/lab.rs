@@ -67,7 +67,7 @@ pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
         "{}\n  {} MiB, {} MiB of them on disk, in {:.1} s",
         image.display(),
         meta.len() >> 20,
-        std::os::unix::fs::MetadataExt::blocks(&meta) * 512 >> 20,
+        (std::os::unix::fs::MetadataExt::blocks(&meta) * 512) >> 20,
         start.elapsed().as_secs_f64()
     );
     Ok(image)
@@ -116,18 +116,7 @@ fn check_host(repo: &Repo) -> Result<()> {
 
 /// A program that must see files owned by root: run as it is by root, under fakeroot by anybody else.
 pub fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Cmd {
-    let cmd = if rustix::process::geteuid().is_root() {
-        Cmd::new(program)
-    } else {
-        Cmd::new("fakeroot").arg("--").arg(program)
-    };
-    // A plain user's PATH lacks the directories of mkfs and its like on Debian.
-    cmd.env("PATH", std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin")
-}
-
-/// A program of /usr/sbin, which a plain user's PATH on Debian lacks.
-pub fn sbin(program: &str) -> Cmd {
-    Cmd::new(program).env("PATH", std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin")
+    if rustix::process::geteuid().is_root() { Cmd::new(program) } else { Cmd::new("fakeroot").arg("--").arg(program) }
 }
 
 /// Builds the device binary; cargo decides what is out of date.

@@ -5,9 +5,11 @@
 //! - [`lab`] builds the image of the lab lane
 //! - [`qemu`] starts virtual machines with it
 //! - [`crates_inc`] writes the crate list of the Yocto recipe
+//! - [`config_docs`] writes the reference of config.json from its table of keys
 //! - [`check`] compares what both lanes must agree on
 
 pub mod check;
+pub mod config_docs;
 pub mod crates_inc;
 pub mod lab;
 pub mod qemu;

@@ -33,8 +33,8 @@ enum Command {
     },
     /// Compare what both build lanes must agree on
     Check,
-    /// Print the JSON Schema of config.json
-    Schema,
+    /// Write the reference of config.json into docs/ from its table of keys
+    Docs,
 }
 
 #[derive(Debug, Subcommand)]
@@ -112,8 +112,8 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Lab { command } => lab_command(command),
         Command::Crates { check } => crates(&Repo::find()?, check),
         Command::Check => check::run(&Repo::find()?),
-        Command::Schema => {
-            println!("{}", serde_json::to_string_pretty(&os_config::model::schema()?)?);
+        Command::Docs => {
+            osctl::config_docs::write(&Repo::find()?)?;
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -148,6 +148,7 @@ fn boot(repo: &Repo, options: &Run) -> Result<ExitCode> {
     let accel = if options.tcg { qemu::Accel::Tcg } else { qemu::accel(repo, &options.variant)? };
     let machine = Machine {
         disk,
+        format: "qcow2",
         firmware_vars,
         memory: options.memory,
         cpus: options.cpus,

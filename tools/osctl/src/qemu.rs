@@ -23,8 +23,10 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 /// A machine to be.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Disk in qcow2 form.
+    /// Disk.
     pub disk: PathBuf,
+    /// Form of the disk: `qcow2` or `raw`.
+    pub format: &'static str,
     /// The machine's own copy of the UEFI variables.
     pub firmware_vars: PathBuf,
     /// Memory in MiB.
@@ -62,7 +64,7 @@ impl Machine {
             .arg("-drive")
             .arg(format!("if=pflash,format=raw,unit=1,file={}", self.firmware_vars.display()))
             .arg("-drive")
-            .arg(format!("if=none,id=disk,format=qcow2,discard=unmap,file={}", self.disk.display()))
+            .arg(format!("if=none,id=disk,format={},discard=unmap,file={}", self.format, self.disk.display()))
             .args(["-device", "virtio-blk-pci,drive=disk,bootindex=1"])
             .args(["-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"]);
         let mut net = "user,id=net".to_owned();
@@ -97,7 +99,8 @@ pub fn firmware() -> Result<(PathBuf, PathBuf)> {
 /// # Errors
 /// When qemu-img fails.
 pub fn overlay(image: &Path, disk: &Path, size: u64) -> Result<()> {
-    let image = image.canonicalize().with_context(|| format!("there is no {}; make image builds it", image.display()))?;
+    let image =
+        image.canonicalize().with_context(|| format!("there is no {}; make image builds it", image.display()))?;
     Ok(Cmd::new("qemu-img")
         .args(["create", "-q", "-f", "qcow2", "-F", "raw", "-b"])
         .arg(&image)

@@ -42,7 +42,8 @@ impl Inputs {
         if meta.is_symlink() {
             self.0.update(std::fs::read_link(path)?.as_os_str().as_encoded_bytes());
         } else if meta.is_dir() {
-            let mut names: Vec<PathBuf> = std::fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
+            let mut names: Vec<PathBuf> =
+                std::fs::read_dir(path)?.map(|e| e.map(|e| e.path())).collect::<Result<_, _>>()?;
             names.sort();
             for name in names {
                 self.add(&name)?;
@@ -92,7 +93,13 @@ impl Steps {
     ///
     /// # Errors
     /// When the work fails.
-    pub fn run(&mut self, name: &str, inputs: Inputs, output: &Path, work: impl FnOnce(&Path) -> Result<()>) -> Result<String> {
+    pub fn run(
+        &mut self,
+        name: &str,
+        inputs: Inputs,
+        output: &Path,
+        work: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<String> {
         let stamp = self.dir.join(name.replace(' ', "-"));
         let digest = inputs.finish();
         if output.exists()
@@ -158,10 +165,12 @@ mod tests {
         let mut steps = Steps::new(dir.path());
         let mut ran = 0;
         for input in ["a", "a", "b"] {
-            steps.run("s", Inputs::new().text(input), &out, |d| {
-                ran += 1;
-                Ok(std::fs::write(d.join("x"), input)?)
-            }).unwrap();
+            steps
+                .run("s", Inputs::new().text(input), &out, |d| {
+                    ran += 1;
+                    Ok(std::fs::write(d.join("x"), input)?)
+                })
+                .unwrap();
         }
         assert_eq!(ran, 2);
         let failed = steps.run("s", Inputs::new().text("c"), &out, |d| {

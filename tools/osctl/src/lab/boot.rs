@@ -1,7 +1,7 @@
 //! The boot partition: GRUB, its counters, and `config.json`.
 
+use crate::lab::Options;
 use crate::lab::keys::Keys;
-use crate::lab::{Options, sbin};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result};
@@ -11,7 +11,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 /// What GRUB's environment block says on a new device; the form RAUC's grub backend reads.
-const COUNTERS: &[&str] = &["ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0"];
+pub const COUNTERS: &[&str] = &["ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0"];
 
 /// Builds `os-boot.vfat` and returns its path.
 ///
@@ -35,14 +35,14 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &m
         .path(&grub_cfg)?;
     let out = repo.lab().join(&options.variant).join("boot");
     let identity = steps.run("boot partition", inputs, &out, |dir| {
-        sbin("grub-mkimage")
+        Cmd::new("grub-mkimage")
             .args(["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"])
             .arg(dir.join("grub-efi-bootx64.efi"))
             .args(modules.split_ascii_whitespace())
             .run()?;
         fs::copy(&grub_cfg, dir.join("grub.cfg"))?;
-        sbin("grub-editenv").arg(dir.join("grubenv")).arg("create").run()?;
-        sbin("grub-editenv").arg(dir.join("grubenv")).arg("set").args(COUNTERS).run()?;
+        Cmd::new("grub-editenv").arg(dir.join("grubenv")).arg("create").run()?;
+        Cmd::new("grub-editenv").arg(dir.join("grubenv")).arg("set").args(COUNTERS).run()?;
         fs::write(dir.join("config.json"), &config)?;
         image(dir, &files, super::disk::bytes(&size)?)
     })?;
@@ -57,7 +57,7 @@ fn default_config(key: &str) -> Result<String> {
 fn image(dir: &Path, files: &str, size: u64) -> Result<()> {
     let image = dir.join("os-boot.vfat");
     File::create(&image)?.set_len(size)?;
-    sbin("mkfs.vfat").args(["-n", "OS-BOOT", "-i", "6f730062", "--invariant"]).arg(&image).run()?;
+    Cmd::new("mkfs.vfat").args(["-n", "OS-BOOT", "-i", "6f730062", "--invariant"]).arg(&image).run()?;
     let mut made = std::collections::BTreeSet::new();
     for entry in files.split_ascii_whitespace() {
         let (source, target) = entry.split_once(';').unwrap_or((entry, entry));

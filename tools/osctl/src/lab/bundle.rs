@@ -1,8 +1,9 @@
 //! A signed RAUC bundle of the built slot.
 
-use crate::lab::{keys, sbin};
+use crate::lab::keys;
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result};
+use os_sys::cmd::Cmd;
 use std::path::PathBuf;
 
 /// Makes `os-bundle-<variant>-<machine>.raucb` and returns its path.
@@ -21,7 +22,9 @@ pub fn build(repo: &Repo, variant: &str) -> Result<PathBuf> {
         repo::need(&vars, "OS_COMPATIBLE")?,
         repo::need(&vars, "OS_VERSION")?
     );
-    for (class, variable, name) in [("kernel", "OS_KERNEL_IMAGE", "kernel.vfat"), ("rootfs", "OS_ROOT_IMAGE", "rootfs.img")] {
+    for (class, variable, name) in
+        [("kernel", "OS_KERNEL_IMAGE", "kernel.vfat"), ("rootfs", "OS_ROOT_IMAGE", "rootfs.img")]
+    {
         let source = slot.join(repo::need(&vars, variable)?);
         std::fs::hard_link(&source, dir.join(name))
             .with_context(|| format!("there is no {}; make image builds it", source.display()))?;
@@ -30,7 +33,7 @@ pub fn build(repo: &Repo, variant: &str) -> Result<PathBuf> {
     std::fs::write(dir.join("manifest.raucm"), manifest)?;
     let bundle = repo.build.join(format!("os-bundle-{variant}-{}.raucb", repo::MACHINE));
     let _ = std::fs::remove_file(&bundle);
-    sbin("rauc")
+    Cmd::new("rauc")
         .arg("bundle")
         .arg(format!("--cert={}", keys.bundle_cert.display()))
         .arg(format!("--key={}", keys.bundle_key.display()))

@@ -1,7 +1,7 @@
 //! Makes the root tree and what is cut from it. Runs as a process of its own, under fakeroot for a plain user, because
 //! the files must belong to root and nothing else of the build has to.
 
-use crate::lab::{base, initramfs, sbin};
+use crate::lab::{base, initramfs};
 use crate::repo::{self, MACHINE, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
@@ -81,7 +81,7 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     );
     write(tree, "usr/lib/os-release", &release)?;
     // Turns on what the presets say and turns off everything that a package turned on by itself.
-    sbin("systemctl").arg("--root").arg(tree).arg("preset-all").run()?;
+    Cmd::new("systemctl").arg("--root").arg(tree).arg("preset-all").run()?;
     Ok(())
 }
 
@@ -172,7 +172,7 @@ fn cut(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     initramfs::build(repo, tree, shell.as_deref(), args.epoch, &args.out)?;
     let compression = repo::need(&repo.vars()?, "OS_ROOT_COMPRESSION")?;
     // Fixed identifiers and times: the same input gives the same image. The device's identity is elsewhere.
-    sbin("mkfs.erofs")
+    Cmd::new("mkfs.erofs")
         .arg(format!("-z{compression}"))
         .args(["-d0", "-C65536", "-Eztailpacking", "-U", ROOT_UUID])
         .arg(format!("-T{}", args.epoch))

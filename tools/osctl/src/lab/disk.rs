@@ -1,12 +1,13 @@
 //! Puts the partition images into one disk image, laid out by the kickstart template that wic reads too.
 
-use crate::lab::{Options, sbin};
+use crate::lab::Options;
 use crate::repo::Repo;
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result, bail};
 use os_disk::kickstart::{self, FsType, Source};
 use os_disk::layout::{Layout, Placed};
 use os_disk::vars::Vars;
+use os_sys::cmd::Cmd;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -86,7 +87,8 @@ fn place(disk: &mut File, placed: &Placed, parts: &Parts, dir: &Path) -> Result<
         Source::BootFiles => parts.boot.path.clone(),
         Source::RawCopy { file } => {
             let candidates = [parts.slot.path.join(file), parts.data.path.clone()];
-            let found = candidates.into_iter().find(|p| p.file_name().is_some_and(|n| n == file.as_str()) && p.exists());
+            let found =
+                candidates.into_iter().find(|p| p.file_name().is_some_and(|n| n == file.as_str()) && p.exists());
             found.with_context(|| format!("nothing builds {file}"))?
         }
         Source::EmptyFs => {
@@ -95,12 +97,23 @@ fn place(disk: &mut File, placed: &Placed, parts: &Parts, dir: &Path) -> Result<
             let label = part.label.as_deref().unwrap_or_default();
             match part.fstype {
                 FsType::Ext4 => {
-                    sbin("mke2fs")
-                        .args(["-q", "-F", "-t", "ext4", "-O", "metadata_csum_seed", "-E", "root_owner=0:0", "-L", label])
+                    Cmd::new("mke2fs")
+                        .args([
+                            "-q",
+                            "-F",
+                            "-t",
+                            "ext4",
+                            "-O",
+                            "metadata_csum_seed",
+                            "-E",
+                            "root_owner=0:0",
+                            "-L",
+                            label,
+                        ])
                         .arg(&image)
                         .run()?;
                 }
-                FsType::Vfat => sbin("mkfs.vfat").args(["-n", label]).arg(&image).run()?,
+                FsType::Vfat => Cmd::new("mkfs.vfat").args(["-n", label]).arg(&image).run()?,
                 FsType::None => return Ok(()),
             }
             image

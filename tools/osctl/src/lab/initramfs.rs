@@ -1,6 +1,5 @@
 //! Collects the initramfs: os-init, the programs it calls, their libraries, and the modules that find a disk.
 
-use crate::lab::sbin;
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
@@ -61,7 +60,19 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     fn skeleton(&self) -> Result<()> {
-        for dir in ["usr/bin", "usr/sbin", "usr/lib/modprobe.d", "etc", "dev", "proc", "sys", "run", "sysroot", "newvar", "tmp"] {
+        for dir in [
+            "usr/bin",
+            "usr/sbin",
+            "usr/lib/modprobe.d",
+            "etc",
+            "dev",
+            "proc",
+            "sys",
+            "run",
+            "sysroot",
+            "newvar",
+            "tmp",
+        ] {
             fs::create_dir_all(self.dir.join(dir))?;
         }
         for (link, target) in [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
@@ -148,7 +159,7 @@ impl Stage<'_> {
         for list in ["modules.order", "modules.builtin", "modules.builtin.modinfo"] {
             self.copy(&format!("{base}/{list}"))?;
         }
-        sbin("depmod").arg("-b").arg(self.dir).arg(kernel).run()?;
+        Cmd::new("depmod").arg("-b").arg(self.dir).arg(kernel).run()?;
         Ok(())
     }
 }

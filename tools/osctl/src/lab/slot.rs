@@ -1,7 +1,7 @@
 //! The two partition images of a slot: root with its verity tree, and kernel with the hash of that tree.
 
 use crate::lab::keys::Keys;
-use crate::lab::{Options, as_root, compose, sbin};
+use crate::lab::{Options, as_root, compose};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result, bail};
@@ -75,7 +75,7 @@ fn seal(image: &Path) -> Result<Verity> {
     // The tree starts on a block of its own.
     let data_size = file.metadata()?.len().next_multiple_of(4096);
     file.set_len(data_size)?;
-    let text = sbin("veritysetup")
+    let text = Cmd::new("veritysetup")
         .arg("format")
         .arg(image)
         .arg(image)
@@ -108,7 +108,7 @@ fn kernel_image(dir: &Path, image: &Path, vars: &Vars, epoch: u64) -> Result<()>
     let size = super::disk::bytes(&repo::need(vars, "OS_KERNEL_SIZE")?)?;
     File::create(image)?.set_len(size)?;
     // A fixed volume id, and the name that a person sees with a card reader.
-    sbin("mkfs.vfat").args(["-n", "OS-KERNEL", "-i", "6f73006b", "--invariant"]).arg(image).run()?;
+    Cmd::new("mkfs.vfat").args(["-n", "OS-KERNEL", "-i", "6f73006b", "--invariant"]).arg(image).run()?;
     for name in ["vmlinuz", "initramfs", "slot.cfg"] {
         Cmd::new("touch").arg("-d").arg(format!("@{epoch}")).arg(dir.join(name)).run()?;
         Cmd::new("mcopy")

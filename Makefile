@@ -1,0 +1,50 @@
+# The front door: make image · make run · make test · make check · make bench
+# Everything is built below build/ and tools/target/. V=production picks another variant.
+
+V ?= development
+OSCTL = tools/target/debug/osctl
+CARGO = cargo --quiet
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+help:
+	@echo "make image   build the disk image of the lab lane   (V=production for another variant)"
+	@echo "make run     boot it in QEMU; Ctrl-A X leaves"
+	@echo "make bundle  make a signed update bundle of it"
+	@echo "make test    lints, unit tests, and the end-to-end run in QEMU"
+	@echo "make check   the part of make test that needs no virtual machine"
+	@echo "make bench   measure, and write docs/benchmarks.md"
+	@echo "make clean   remove everything that was built"
+
+image: $(OSCTL)
+	@$(OSCTL) lab build --variant $(V) $(if $(CONFIG),--config $(CONFIG))
+
+run: image
+	@$(OSCTL) lab run --variant $(V) $(RUNFLAGS)
+
+bundle: image
+	@$(OSCTL) lab bundle --variant $(V)
+
+check: $(OSCTL)
+	@ci/check
+
+test: check
+	@$(MAKE) --no-print-directory image V=development
+	@cd tools && $(CARGO) build --locked -p e2e
+	@tools/target/debug/e2e run
+
+bench: $(OSCTL)
+	@$(MAKE) --no-print-directory image V=development
+	@cd tools && $(CARGO) build --locked -p e2e
+	@tools/target/debug/e2e bench
+
+host-packages:
+	@ci/host-packages
+
+# cargo knows best what is out of date; it is asked every time.
+$(OSCTL): host-packages
+	@cd tools && $(CARGO) build --locked -p osctl
+
+clean:
+	rm -rf build tools/target
+
+.PHONY: help image run bundle check test bench host-packages clean $(OSCTL)

@@ -1,0 +1,11 @@
+SUMMARY = "The OS: a read-only, verified host for containers"
+DESCRIPTION = "Disk image with two slots, state and data; see docs/internals.md."
+HOMEPAGE = "https://example.org/os"
+SECTION = "base"
+LICENSE = "MIT"
+
+inherit core-image os_disk
+
+IMAGE_INSTALL = "packagegroup-core-boot packagegroup-os"
+IMAGE_FEATURES = "read-only-rootfs"
+IMAGE_LINGUAS = ""

@@ -1,0 +1,34 @@
+SUMMARY = "Initramfs of the OS: os-init and what it calls"
+DESCRIPTION = "Finds the disk it was booted from, verifies the root, checks and mounts state and data."
+HOMEPAGE = "https://example.org/os"
+SECTION = "base"
+LICENSE = "MIT"
+
+inherit core-image
+
+PACKAGE_INSTALL = "\
+    base-passwd \
+    cryptsetup \
+    dosfstools \
+    e2fsprogs-e2fsck \
+    e2fsprogs-mke2fs \
+    e2fsprogs-resize2fs \
+    e2fsprogs-tune2fs \
+    kmod \
+    os-tools-init \
+    util-linux-mkswap \
+    util-linux-partx \
+    util-linux-swapon \
+    ${VIRTUAL-RUNTIME_base-utils} \
+"
+# Drivers of the disk and of the filesystems; a kernel that has them built in recommends nothing.
+PACKAGE_INSTALL += "${MACHINE_ESSENTIAL_EXTRA_RDEPENDS}"
+
+IMAGE_FEATURES = ""
+IMAGE_LINGUAS = ""
+IMAGE_FSTYPES = "cpio.zst"
+IMAGE_NAME_SUFFIX ?= ""
+IMAGE_ROOTFS_SIZE = "8192"
+IMAGE_ROOTFS_EXTRA_SPACE = "0"
+# The kernel lies beside the initramfs, not in it.
+PACKAGE_EXCLUDE = "kernel-image-*"

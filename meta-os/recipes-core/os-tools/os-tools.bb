@@ -1,0 +1,58 @@
+SUMMARY = "Tools of the OS on the device"
+DESCRIPTION = "One multi-call binary: init of the initramfs, configuration, host name, updates, apps, and the os command."
+HOMEPAGE = "https://example.org/os"
+SECTION = "base"
+LICENSE = "Apache-2.0"
+LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
+
+# Set by the distribution; a build of the layer alone has none.
+OS_VERSION ?= "0"
+PV = "${OS_VERSION}"
+
+inherit os_cargo systemd
+
+require os-tools-crates.inc
+
+SRC_URI += "\
+    file://LICENSE;subdir=${BP} \
+    file://Cargo.lock;subdir=${BP} \
+    file://Cargo.toml;subdir=${BP} \
+    file://Makefile;subdir=${BP} \
+    file://e2e;subdir=${BP} \
+    file://os-apps;subdir=${BP} \
+    file://os-cli;subdir=${BP} \
+    file://os-config;subdir=${BP} \
+    file://os-dbus;subdir=${BP} \
+    file://os-disk;subdir=${BP} \
+    file://os-hostname;subdir=${BP} \
+    file://os-init;subdir=${BP} \
+    file://os-sys;subdir=${BP} \
+    file://os-tools;subdir=${BP} \
+    file://os-update;subdir=${BP} \
+    file://osctl;subdir=${BP} \
+"
+
+S = "${UNPACKDIR}/${BP}"
+
+CARGO_BUILD_FLAGS:append = " --package os-tools"
+EXTRA_CARGO_FLAGS:append = " --package os-tools"
+
+# make install is the one place that says where files go; the lab image calls it too.
+do_install() {
+    binary=$(find ${B} -path "*/release/os-tools" -type f | head -n 1)
+    oe_runmake -C ${S} install DESTDIR=${D} BINDIR_FROM=$(dirname $binary) \
+        prefix=${prefix} bindir=${bindir} unitdir=${systemd_system_unitdir} \
+        generatordir=${nonarch_libdir}/systemd/system-generators libdir_os=${nonarch_libdir}/os
+    ln -s ${nonarch_libdir}/os/os-tools ${D}/init
+}
+
+PACKAGES =+ "${PN}-init"
+
+SYSTEMD_SERVICE:${PN} = "os-commit.service os-config.path os-config.service os-health.service os-preload.service"
+
+FILES:${PN} += "${nonarch_libdir}/os ${nonarch_libdir}/systemd"
+# /init for the initramfs; the binary it points to is the same one.
+FILES:${PN}-init += "/init"
+
+RDEPENDS:${PN} += "iproute2"
+RDEPENDS:${PN}-init += "${PN}"

@@ -1,0 +1,48 @@
+SUMMARY = "What the OS is made of"
+DESCRIPTION = "Everything os-image installs. A vendor adds with IMAGE_INSTALL and takes away with PACKAGE_EXCLUDE."
+HOMEPAGE = "https://example.org/os"
+SECTION = "base"
+
+PACKAGE_ARCH = "${MACHINE_ARCH}"
+
+inherit packagegroup
+
+RDEPENDS:${PN} = "\
+    apparmor \
+    avahi-daemon \
+    ca-certificates \
+    containerd \
+    cryptsetup \
+    dbus \
+    dnsmasq \
+    docker-moby \
+    docker-moby-cli \
+    dosfstools \
+    e2fsprogs-e2fsck \
+    e2fsprogs-mke2fs \
+    e2fsprogs-resize2fs \
+    e2fsprogs-tune2fs \
+    grub-editenv \
+    iproute2 \
+    iptables \
+    iw \
+    kernel-modules \
+    kmod \
+    less \
+    libnss-mdns \
+    modemmanager \
+    networkmanager \
+    networkmanager-nmcli \
+    openssh-keygen \
+    openssh-sshd \
+    os-base \
+    os-tools \
+    polkit \
+    rauc \
+    systemd \
+    tzdata \
+    util-linux \
+    wireless-regdb-static \
+    wpa-supplicant \
+    zstd \
+"

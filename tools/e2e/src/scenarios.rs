@@ -1,0 +1,359 @@
+//! The boots.
+
+use crate::checks::Checks;
+use crate::disk::Disk;
+use crate::mdns::{self, Wire};
+use crate::vm::{Start, Vm};
+use anyhow::{Context, Result, ensure};
+use os_sys::cmd::Cmd;
+use osctl::lab::keys::{self, Keys};
+use osctl::qemu::{self, Accel};
+use osctl::repo::Repo;
+use serde_json::{Value, json};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Variant under test.
+const VARIANT: &str = "development";
+
+/// Address of the device on the second card.
+const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+
+struct Lab {
+    dir: PathBuf,
+    keys: Keys,
+    stranger: PathBuf,
+    accel: Accel,
+    disk: Disk,
+}
+
+impl Lab {
+    fn boot(&self, extra: Vec<String>) -> Result<Vm> {
+        Vm::start(&Start { disk: &self.disk, dir: &self.dir, key: &self.keys.ssh, accel: self.accel, extra })
+    }
+
+    fn config(&self, more: Value) -> Result<Vec<u8>> {
+        let mut config = json!({ "os": { "sshKeys": [self.keys.ssh_public()?] } });
+        if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
+            config.extend(more);
+        }
+        Ok(serde_json::to_vec_pretty(&config)?)
+    }
+}
+
+/// Runs every scenario whose name contains `only`.
+pub(crate) fn run(repo: &Repo, only: &str) -> Result<Checks> {
+    let dir = repo.build.join("e2e");
+    std::fs::create_dir_all(&dir)?;
+    let keys = keys::ensure(repo)?;
+    let stranger = dir.join("stranger");
+    if !stranger.exists() {
+        Cmd::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&stranger).run()?;
+    }
+    let accel = qemu::accel(repo, VARIANT)?;
+    println!("Processor: {accel:?}");
+    let disk = Disk::flash(repo, &repo.image(VARIANT), &dir, "disk")?;
+    let lab = Lab { dir, keys, stranger, accel, disk };
+    let mut checks = Checks::new();
+    // In this order: later ones stand on what earlier ones left on the disk.
+    type Scenario = fn(&Lab, &mut Checks) -> Result<()>;
+    let scenarios: &[(&str, Scenario)] = &[
+        ("first boot", first_boot),
+        ("changed configuration", changed),
+        ("broken configuration", broken),
+        ("rescue", rescue),
+    ];
+    for (name, scenario) in scenarios.iter().filter(|(name, _)| name.contains(only)) {
+        checks.scenario(name);
+        if let Err(err) = scenario(&lab, &mut checks) {
+            checks.check(&format!("{name}: runs to its end"), || Err(err));
+        }
+    }
+    Ok(checks)
+}
+
+fn equal(found: &str, wanted: &str) -> Result<()> {
+    ensure!(found.trim() == wanted, "found '{}', wanted '{wanted}'", found.trim());
+    Ok(())
+}
+
+fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    lab.disk.write("config.json", &lab.config(json!({ "hostname": "e2e-one", "ntpServers": "192.0.2.1" }))?)?;
+    lab.disk.make_dir("system-connections")?;
+    lab.disk.write("system-connections/wire.nmconnection", mdns::profile(ADDRESS).as_bytes())?;
+    let wire = Wire::new()?;
+    let mut vm = lab.boot(wire.arguments(mdns::MAC)?)?;
+    vm.wait_ssh()?;
+    println!("  login after {:.0} s", vm.started.elapsed().as_secs_f64());
+    let settled = vm.wait_for(
+        "systemctl is-system-running --wait >/dev/null; systemctl is-system-running",
+        Duration::from_secs(240),
+    );
+
+    checks.check("every unit came up", || {
+        let failed = vm.ssh("systemctl --failed --no-legend --plain")?;
+        ensure!(failed.trim().is_empty(), "{}", failed.trim());
+        settled.map(drop)
+    });
+    checks.check("no ordering cycle, no kernel taint", || {
+        let cycles = vm.ssh("journalctl -b --no-pager -o cat | grep -c 'ordering cycle' || true")?;
+        equal(&cycles, "0")?;
+        equal(&vm.ssh("cat /proc/sys/kernel/tainted")?, "0")
+    });
+    checks
+        .check("host name from config.json", || equal(&vm.ssh("hostname; hostnamectl --static")?, "e2e-one\ne2e-one"));
+    checks.check("avahi announces it", || {
+        equal(&vm.ssh("busctl --json=short call org.freedesktop.Avahi / org.freedesktop.Avahi.Server GetHostNameFqdn | grep -o 'e2e-one.local'")?, "e2e-one.local")
+    });
+    checks.check("the name is answered on the wire (profile from system-connections/)", || {
+        wire.resolve("e2e-one.local", ADDRESS, Duration::from_secs(40))
+    });
+    checks.check("ssh by another key is refused", || vm.ssh_refused(&lab.stranger));
+    checks.check("sshd takes keys only, root only", || {
+        let config = vm.ssh("mkdir -p /run/sshd; /usr/sbin/sshd -T")?;
+        for line in ["passwordauthentication no", "permitrootlogin without-password", "allowusers root"] {
+            ensure!(config.lines().any(|l| l == line), "no line '{line}'");
+        }
+        Ok(())
+    });
+    checks.check("no account has a password", || equal(&vm.ssh("awk -F: '$2 !~ /^[!*]/' /etc/shadow")?, ""));
+    checks.check("the preloaded container runs, without any network", || {
+        equal(&vm.ssh("docker ps --format '{{.Names}} {{.Image}}'")?, "hello hello:1")?;
+        let page = vm.http()?;
+        ensure!(page.contains("It runs"), "{page}");
+        Ok(())
+    });
+    checks.check("its archive is gone from the data partition", || equal(&vm.ssh("ls /mnt/data/preload")?, ""));
+    checks.check("the root is read-only and verified", || {
+        let (code, _) = vm.ssh_code("touch /usr/x 2>/dev/null")?;
+        ensure!(code != 0, "/usr can be written");
+        let mount = vm.ssh("findmnt -n -o SOURCE,FSTYPE,OPTIONS /")?;
+        ensure!(mount.starts_with("/dev/mapper/os-root erofs ro"), "{mount}");
+        equal(&vm.ssh("veritysetup status os-root | sed -n 's/^ *status: *//p'")?, "verified")
+    });
+    checks.check("data has grown to the end of the disk", || {
+        let size: u64 = vm.ssh("findmnt -bn -o SIZE /mnt/data")?.trim().parse()?;
+        ensure!(size > 3 << 30, "{size} bytes");
+        let backup = vm.ssh("sfdisk --verify /dev/disk/os/disk 2>&1 || true")?;
+        ensure!(backup.contains("No errors detected"), "{backup}");
+        Ok(())
+    });
+    checks.check("partitions have names below /dev/disk/os", || {
+        equal(
+            &vm.ssh("cd /dev/disk/os && ls -1 | sort | tr '\\n' ' '")?,
+            "disk os-boot os-data os-kernelA os-kernelB os-rootA os-rootB os-state",
+        )
+    });
+    checks.check("zram holds /var, /tmp and swap, compressed with lz4", || {
+        let text = vm.ssh("zramctl -n -o ALGORITHM,MOUNTPOINT | sort | awk '{print $1,$2}' | tr '\\n' ' '")?;
+        equal(&text, "lz4 /tmp lz4 /var lz4 [SWAP]")
+    });
+    checks.check("the journal lives in at most 8 MB of RAM", || {
+        equal(&vm.ssh("ls -d /var/log/journal/* 2>/dev/null | wc -l")?, "0")?;
+        let bytes = vm.ssh("du -sb /run/log/journal | cut -f1")?;
+        ensure!(bytes.trim().parse::<u64>()? <= 9 << 20, "{bytes}");
+        Ok(())
+    });
+    checks.check("the hardware watchdog is armed", || {
+        let text = vm.ssh("journalctl -b --no-pager -o cat | grep -i 'using hardware watchdog' | tail -1")?;
+        ensure!(text.contains("i6300ESB"), "{text}");
+        Ok(())
+    });
+    checks.check("AppArmor is on", || equal(&vm.ssh("cat /sys/module/apparmor/parameters/enabled")?, "Y"));
+    checks.check("the time server is config.json's", || {
+        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "192.0.2.1")
+    });
+    checks.check("names resolve for the host through os-dns", || {
+        equal(&vm.ssh("systemctl is-active os-dns; getent hosts e2e-one.local | grep -c e2e-one")?, "active\n1")
+    });
+    checks.check("RAUC: both slots known, the booted one good", || {
+        let slots: Value = serde_json::from_str(&vm.ssh("rauc status --output-format=json")?)?;
+        ensure!(slots["booted"] == "A" && slots["boot_primary"] == "kernel.0", "{slots}");
+        let list = slots["slots"].as_array().context("no slots")?;
+        ensure!(list.len() == 4, "{} slots", list.len());
+        ensure!(list.iter().any(|s| s["kernel.0"]["boot_status"] == "good"), "{slots}");
+        Ok(())
+    });
+    checks.check("the boot counter was reset", || {
+        equal(
+            &vm.ssh("grub-editenv /mnt/boot/EFI/BOOT/grubenv list | sort | tr '\\n' ' '")?,
+            "A_OK=1 A_TRY=0 B_OK=0 B_TRY=0 ORDER=A B",
+        )
+    });
+    checks.check("os status --json says that all is well", || {
+        let (code, text) = vm.ssh_code("os status --json")?;
+        let status: Value = serde_json::from_str(&text)?;
+        ensure!(code == 0 && status["health"]["system"] == "running", "exit code {code}: {text}");
+        ensure!(
+            status["boot"]["slot"] == "A" && status["boot"]["verity"] == true && status["boot"]["firstBoot"] == true,
+            "{text}"
+        );
+        ensure!(status["engine"]["running"] == 1 && status["config"]["source"] == "file", "{text}");
+        ensure!(status["network"]["addresses"].as_object().is_some_and(|a| a.len() == 2), "{text}");
+        ensure!(status["os"]["variant"] == VARIANT && status["hostname"] == "e2e-one", "{text}");
+        Ok(())
+    });
+    checks.check("nothing of ours is resident", || {
+        equal(&vm.ssh("ls -l /proc/[0-9]*/exe 2>/dev/null | grep -c os-tools || true")?, "0")?;
+        equal(&vm.ssh("pgrep -c rauc || true")?, "0")
+    });
+    checks.check("our units are sandboxed", || {
+        for unit in ["os-config", "os-health", "os-commit", "os-preload", "os-dns"] {
+            let text = vm.ssh(&format!("systemd-analyze security --no-pager {unit}.service | tail -1"))?;
+            let level: f64 =
+                text.split("service: ").nth(1).and_then(|t| t.split(' ').next()).context("no level")?.parse()?;
+            ensure!(level < 5.0, "{unit}: {level}");
+        }
+        Ok(())
+    });
+    checks.check("development mode: root on the serial console, Docker API on 2375", || {
+        equal(&vm.ssh("systemctl is-active serial-getty@ttyS0 os-docker-tcp.socket")?, "active\nactive")?;
+        let answer =
+            vm.ssh("exec 3<>/dev/tcp/127.0.0.1/2375; printf 'GET /_ping HTTP/1.0\\r\\n\\r\\n' >&3; tail -1 <&3")?;
+        ensure!(answer.contains("OK"), "{answer}");
+        vm.wait_console("e2e-one login: root (automatic login)", Duration::from_secs(30))
+    });
+    live_changes(&vm, lab, checks);
+    checks.check("os wipe asks first, and takes --yes", || {
+        let (code, text) = vm.ssh_code("os wipe data </dev/null 2>&1")?;
+        ensure!(code == 1 && text.contains("--yes"), "exit code {code}: {text}");
+        vm.ssh("os wipe data --yes").map(drop)
+    });
+    std::fs::write(lab.dir.join("identity"), vm.ssh(IDENTITY)?)?;
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}
+
+/// What must survive a reboot.
+const IDENTITY: &str = "cat /etc/machine-id /mnt/state/os/device-id /mnt/state/os/ssh/ssh_host_ed25519_key.pub; \
+     blkid -p -o value -s PTUUID /dev/disk/os/disk; blkid -o value -s UUID /dev/disk/os/os-state";
+
+fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
+    let put = |config: &[u8]| -> Result<()> {
+        // As an editor saves: a new file under the old name.
+        let text = String::from_utf8_lossy(config);
+        vm.ssh(&format!(
+            "cat > /mnt/boot/config.new <<'EOF'\n{text}\nEOF\nmv /mnt/boot/config.new /mnt/boot/config.json"
+        ))?;
+        Ok(())
+    };
+    checks.check("a change is applied at once and restarts no container", || {
+        let before = vm.ssh("docker inspect -f '{{.State.StartedAt}}' hello")?;
+        put(&lab.config(json!({ "hostname": "e2e-two", "persistentLogging": true }))?)?;
+        vm.wait_for("test $(hostname) = e2e-two", Duration::from_secs(30))?;
+        equal(&vm.ssh("docker inspect -f '{{.State.StartedAt}}' hello")?, before.trim())?;
+        vm.wait_for("findmnt /var/log/journal && ls /mnt/data/log/journal/*/system.journal", Duration::from_secs(30))?;
+        vm.wait_for("os config status >/dev/null", Duration::from_secs(10))?;
+        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "")
+    });
+    checks.check("a refused file keeps the last good one in force and says why", || {
+        put(br#"{"hostname": 7, "os": {"sshKeys": "none"}}"#)?;
+        let text =
+            vm.wait_for("os config status --json | grep -q last-good && os config status", Duration::from_secs(30));
+        ensure!(text.is_err(), "os config status exited with 0 for a refused file");
+        let (code, text) = vm.ssh_code("os config status")?;
+        ensure!(code == 1 && text.contains("/hostname") && text.contains("/os/sshKeys"), "exit code {code}: {text}");
+        equal(&vm.ssh("hostname")?, "e2e-two")
+    });
+    checks.check("developmentMode false closes consoles and the Docker API, at once", || {
+        put(&lab.config(json!({ "hostname": "e2e-two", "developmentMode": false }))?)?;
+        vm.wait_for("! systemctl is-active serial-getty@ttyS0 os-docker-tcp.socket", Duration::from_secs(40))?;
+        let (code, _) = vm.ssh_code("(exec 3<>/dev/tcp/127.0.0.1/2375) 2>/dev/null")?;
+        ensure!(code != 0, "port 2375 is still open");
+        equal(&vm.ssh("test -e /mnt/boot/system-connections && docker ps --format '{{.Names}}'")?, "hello")?;
+        vm.wait_for("! findmnt /var/log/journal", Duration::from_secs(20)).map(drop)
+    });
+}
+
+fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    lab.disk.write("config.json", &lab.config(json!({ "hostname": "e2e-three", "developmentMode": false }))?)?;
+    let mut vm = lab.boot(Vec::new())?;
+    vm.wait_ssh()?;
+    println!("  login after {:.0} s", vm.started.elapsed().as_secs_f64());
+    checks.check("a change made with a card reader is in force", || {
+        vm.wait_for("os config status", Duration::from_secs(60))?;
+        equal(&vm.ssh("hostname")?, "e2e-three")
+    });
+    checks.check("identity and host key survived, and are this device's own", || {
+        equal(&vm.ssh(IDENTITY)?, std::fs::read_to_string(lab.dir.join("identity"))?.trim())
+    });
+    checks.check("data was wiped, once, and grown again", || {
+        let status = vm.wait_for("os status --json", Duration::from_secs(120))?;
+        let status: Value = serde_json::from_str(&status)?;
+        ensure!(status["boot"]["data"] == "formatted" && status["boot"]["firstBoot"] == false, "{}", status["boot"]);
+        equal(&vm.ssh("docker ps -aq; ls /mnt/boot/wipe* 2>/dev/null || true")?, "")?;
+        let size: u64 = vm.ssh("findmnt -bn -o SIZE /mnt/data")?.trim().parse()?;
+        ensure!(size > 3 << 30, "{size} bytes");
+        Ok(())
+    });
+    checks.check("no console login outside development mode", || {
+        let (code, _) = vm.ssh_code("systemctl is-active 'getty@*' 'serial-getty@*' >/dev/null")?;
+        ensure!(code != 0 && !vm.console().contains("automatic login"), "a getty runs");
+        Ok(())
+    });
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}
+
+fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let good = lab.config(json!({ "hostname": "e2e-good", "developmentMode": false }))?;
+    let noise: Vec<u8> = (0u64..10 << 20).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+    let unknown = lab.config(json!({ "hostname": "e2e-good", "developmentMode": false, "hostnmae": "typo" }))?;
+    // Name, content (none: no file), still in force from the file, what console and status must say.
+    let cases: &[(&str, Option<&[u8]>, bool, &str)] = &[
+        ("unknown keys", Some(&unknown), true, "config.json /hostnmae: unknown key, no effect"),
+        ("truncated JSON", good.get(..good.len() / 2), false, "config.json: not valid JSON: EOF while parsing"),
+        (
+            "wrong types",
+            Some(br#"{"hostname": ["x"], "persistentLogging": "yes", "os": 7}"#),
+            false,
+            "config.json /persistentLogging: is a string; allowed are true and false",
+        ),
+        ("10 MB of noise", Some(&noise), false, "is larger than"),
+        ("a missing file", None, false, "config.json: the file is missing"),
+    ];
+    for (name, content, in_force, message) in cases {
+        match content {
+            Some(content) => lab.disk.write("config.json", content)?,
+            None => lab.disk.remove("config.json")?,
+        }
+        let mut vm = lab.boot(Vec::new())?;
+        checks.check(&format!("{name}: the device boots and lets its owner in"), || vm.wait_ssh());
+        checks.check(&format!("{name}: the last good configuration is in force"), || {
+            equal(&vm.ssh("hostname")?, "e2e-good")?;
+            let status: Value = serde_json::from_str(&vm.ssh_code("os config status --json")?.1)?;
+            let source = if *in_force { "file" } else { "last-good" };
+            ensure!(status["source"] == source, "{status}");
+            Ok(())
+        });
+        checks.check(&format!("{name}: console and os config status say what is wrong"), || {
+            let status = vm.ssh_code("os config status")?.1;
+            ensure!(status.contains(message), "status: {status}");
+            ensure!(vm.console().contains(message), "the console does not say '{message}'");
+            Ok(())
+        });
+        checks.check(&format!("{name}: turns off"), || vm.power_off());
+    }
+    // What a person does next: put a good one back.
+    lab.disk.write("config.json", &good)
+}
+
+fn rescue(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    lab.disk.set_grub(&["A_TRY=3"])?;
+    let mut vm = lab.boot(Vec::new())?;
+    checks.check("after three failed tries and no other slot, the rescue entry starts", || {
+        vm.wait_ssh()?;
+        vm.wait_for("systemctl is-active os-rescue.target", Duration::from_secs(60))?;
+        let (code, _) = vm.ssh_code("systemctl is-active docker multi-user.target >/dev/null")?;
+        ensure!(code != 0, "containers run in rescue");
+        Ok(())
+    });
+    checks.check("the counters stay as they are", || {
+        let text = vm.ssh("grub-editenv /mnt/boot/EFI/BOOT/grubenv list")?;
+        ensure!(text.contains("A_TRY=3"), "{text}");
+        Ok(())
+    });
+    checks.check("turns off", || vm.power_off());
+    lab.disk.set_grub(&["A_TRY=0"])
+}

@@ -1,0 +1,246 @@
+//! A running machine and the ways into it.
+
+use crate::disk::Disk;
+use anyhow::{Context, Result, bail};
+use os_sys::cmd::Cmd;
+use osctl::qemu::{Accel, Machine};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// How long a boot may take under software emulation on two busy cores.
+pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(300);
+
+/// What a machine is started with.
+#[derive(Debug)]
+pub(crate) struct Start<'a> {
+    pub(crate) disk: &'a Disk,
+    pub(crate) dir: &'a Path,
+    pub(crate) key: &'a Path,
+    pub(crate) accel: Accel,
+    /// Further arguments for QEMU.
+    pub(crate) extra: Vec<String>,
+}
+
+/// A running machine. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Vm {
+    child: Child,
+    console: Arc<Mutex<String>>,
+    qmp: PathBuf,
+    key: PathBuf,
+    ssh_port: u16,
+    web_port: u16,
+    pub(crate) started: Instant,
+}
+
+impl Vm {
+    pub(crate) fn start(options: &Start<'_>) -> Result<Self> {
+        let (ssh_port, web_port) = (free_port()?, free_port()?);
+        let firmware_vars = options.dir.join("firmware-vars.fd");
+        std::fs::copy(osctl::qemu::firmware()?.1, &firmware_vars)?;
+        let qmp = options.dir.join("qmp");
+        let _ = std::fs::remove_file(&qmp);
+        let machine = Machine {
+            disk: options.disk.path.clone(),
+            format: "raw",
+            firmware_vars,
+            memory: 1024,
+            cpus: 2,
+            forwards: vec![(ssh_port, 22222), (web_port, 80)],
+            // No test may need the internet, and the device must not either.
+            isolated: true,
+            accel: options.accel,
+            extra: options.extra.clone(),
+        };
+        let log = std::fs::File::create(options.dir.join("qemu.log"))?;
+        let mut child = machine
+            .command()?
+            .args(["-display", "none", "-serial", "stdio", "-no-reboot", "-qmp"])
+            .arg(format!("unix:{},server=on,wait=off", qmp.display()))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .context("cannot start qemu-system-x86_64")?;
+        let console = Arc::new(Mutex::new(String::new()));
+        let stdout = child.stdout.take().context("no console")?;
+        let record = std::fs::File::create(options.dir.join("console.log"))?;
+        std::thread::spawn({
+            let console = Arc::clone(&console);
+            move || read_console(stdout, &console, record)
+        });
+        let key = options.key.to_owned();
+        Ok(Self { child, console, qmp, key, ssh_port, web_port, started: Instant::now() })
+    }
+
+    /// Everything the console said so far.
+    pub(crate) fn console(&self) -> String {
+        self.console.lock().map(|c| c.clone()).unwrap_or_default()
+    }
+
+    /// Waits until the console says something.
+    pub(crate) fn wait_console(&mut self, text: &str, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if self.console().contains(text) {
+                return Ok(());
+            }
+            self.alive()?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        bail!("the console did not say '{text}' in {} s", limit.as_secs())
+    }
+
+    fn alive(&mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("the machine ended ({status}); the end of its console: {}", tail(&self.console()));
+        }
+        Ok(())
+    }
+
+    fn ssh_command(&self, key: &Path) -> Cmd {
+        let options = [
+            "StrictHostKeyChecking=no",
+            "UserKnownHostsFile=/dev/null",
+            "LogLevel=ERROR",
+            "BatchMode=yes",
+            "IdentitiesOnly=yes",
+            "ConnectTimeout=20",
+        ];
+        let mut cmd = Cmd::new("timeout").args(["120", "ssh", "-p", &self.ssh_port.to_string(), "-i"]).arg(key);
+        for option in options {
+            cmd = cmd.args(["-o", option]);
+        }
+        cmd.arg("root@127.0.0.1")
+    }
+
+    /// Runs a shell command as root and returns what it prints.
+    pub(crate) fn ssh(&self, command: &str) -> Result<String> {
+        self.ssh_command(&self.key).arg(command).read().with_context(|| format!("on the device: {command}"))
+    }
+
+    /// Runs a command that may fail and returns what it prints with its exit code.
+    pub(crate) fn ssh_code(&self, command: &str) -> Result<(i32, String)> {
+        let text = self.ssh(&format!("{command}; echo \"code $?\""))?;
+        let (out, code) = text.trim_end().rsplit_once("code ").context("no exit code came back")?;
+        Ok((code.trim().parse()?, out.to_owned()))
+    }
+
+    /// Tries to log in with another key.
+    pub(crate) fn ssh_refused(&self, key: &Path) -> Result<()> {
+        match self.ssh_command(key).arg("true").read() {
+            Err(err) if err.to_string().contains("Permission denied") => Ok(()),
+            Err(err) => bail!("refused for another reason: {err}"),
+            Ok(_) => bail!("the login was accepted"),
+        }
+    }
+
+    /// Waits until a login works.
+    pub(crate) fn wait_ssh(&mut self) -> Result<()> {
+        let mut last = String::new();
+        while self.started.elapsed() < BOOT_LIMIT {
+            self.alive()?;
+            match self.ssh("true") {
+                Ok(_) => return Ok(()),
+                Err(err) => last = format!("{err:#}"),
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        bail!("no login in {} s: {last}; the end of the console: {}", BOOT_LIMIT.as_secs(), tail(&self.console()))
+    }
+
+    /// Waits until a command on the device exits with 0; returns what it printed last.
+    pub(crate) fn wait_for(&self, command: &str, limit: Duration) -> Result<String> {
+        let start = Instant::now();
+        let mut last;
+        loop {
+            match self.ssh_code(command) {
+                Ok((0, text)) => return Ok(text),
+                Ok((code, text)) => last = format!("exit code {code}: {text}"),
+                Err(err) => last = format!("{err:#}"),
+            }
+            if start.elapsed() > limit {
+                bail!("'{command}' did not succeed in {} s: {last}", limit.as_secs());
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+    }
+
+    /// Gets a page from port 80 of the device.
+    pub(crate) fn http(&self) -> Result<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.web_port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(b"GET / HTTP/1.0\r\nHost: device\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+
+    /// Asks QEMU over QMP and returns the answer.
+    pub(crate) fn qmp(&self, command: &str) -> Result<serde_json::Value> {
+        let mut stream = UnixStream::connect(&self.qmp)?;
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        let mut lines = BufReader::new(stream.try_clone()?);
+        let mut answer = || -> Result<serde_json::Value> {
+            loop {
+                let mut line = String::new();
+                lines.read_line(&mut line)?;
+                let value: serde_json::Value = serde_json::from_str(&line)?;
+                if value.get("event").is_none() {
+                    return Ok(value);
+                }
+            }
+        };
+        answer()?;
+        writeln!(stream, "{{\"execute\":\"qmp_capabilities\"}}")?;
+        answer()?;
+        writeln!(stream, "{{\"execute\":\"{command}\"}}")?;
+        answer()
+    }
+
+    /// Presses the power button and waits until the machine is off.
+    pub(crate) fn power_off(mut self) -> Result<()> {
+        self.qmp("system_powerdown")?;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(90) {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        bail!("the machine is still on 90 s after the power button; its console: {}", tail(&self.console()))
+    }
+}
+
+impl Drop for Vm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn read_console(mut from: impl Read, console: &Mutex<String>, mut record: std::fs::File) {
+    let mut buffer = [0; 4096];
+    while let Ok(got @ 1..) = from.read(&mut buffer) {
+        let bytes = buffer.get(..got).unwrap_or_default();
+        let _ = record.write_all(bytes);
+        if let Ok(mut text) = console.lock() {
+            text.push_str(&String::from_utf8_lossy(bytes));
+        }
+    }
+}
+
+fn free_port() -> Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// The last lines of a text.
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines.iter().skip(lines.len().saturating_sub(12)).copied().collect::<Vec<_>>().join(" | ")
+}
