@@ -6,7 +6,7 @@ use crate::decide::Decision;
 use crate::model::Config;
 use crate::status::{Outcome, Row, Status};
 use crate::{CONFIG, LAST_GOOD, MAX_SIZE, STATUS, connections, decide};
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use os_dbus::{Bus, Tried, Verb};
 use os_sys::cmd::Cmd;
 use os_sys::files::{self, ReadError, Written};
@@ -16,8 +16,6 @@ use std::path::Path;
 const AUTHORIZED_KEYS: &str = "/run/os/ssh/authorized_keys";
 const TIMESYNCD: &str = "/run/systemd/timesyncd.conf.d/50-os-config.conf";
 const JOURNALD: &str = "/run/systemd/journald.conf.d/50-os-config.conf";
-const JOURNAL_DIR: &str = "/mnt/data/log/journal";
-const JOURNAL_MOUNT: &str = "var-log-journal.mount";
 const DEVELOPMENT_TARGET: &str = "os-development.target";
 /// Present while development mode is on; units of the mode check it, so that none of them can start without it.
 const DEVELOPMENT_FLAG: &str = "/run/os/development-mode";
@@ -85,26 +83,32 @@ fn default_development() -> bool {
 }
 
 async fn persistent_logging(bus: &Bus, on: bool) -> Result<Written> {
-    if on {
-        if !is_mount_point("/mnt/data") {
-            return Err(anyhow!("the data partition is not mounted; the journal stays in RAM"));
-        }
-        std::fs::create_dir_all(JOURNAL_DIR).with_context(|| format!("cannot create {JOURNAL_DIR}"))?;
-        let written = write(JOURNALD, Some("[Journal]\nStorage=persistent\nSystemMaxUse=256M\n"))?;
-        if written == Written::Changed {
-            bus.unit_job(Verb::Start, JOURNAL_MOUNT).await?;
-            bus.unit_job(Verb::TryRestart, "systemd-journald.service").await?;
-            Cmd::new("journalctl").arg("--flush").run()?;
-        }
-        return Ok(written);
+    if on && !is_mount_point("/var/log/journal") {
+        return Err(anyhow!("the data partition is not mounted; the journal stays in RAM"));
     }
-    let written = write(JOURNALD, None)?;
+    let content = on.then_some("[Journal]\nStorage=persistent\nSystemMaxUse=256M\n");
+    let written = write(JOURNALD, content)?;
     if written == Written::Changed {
-        Cmd::new("journalctl").arg("--relinquish-var").run()?;
-        bus.unit_job(Verb::TryRestart, "systemd-journald.service").await?;
-        bus.unit_job(Verb::Stop, JOURNAL_MOUNT).await?;
+        let done = switch_journal(bus, on).await;
+        if done.is_err() && on {
+            // What is not in force must not look as if it were: the next application tries again.
+            write(JOURNALD, None)?;
+        }
+        done?;
     }
     Ok(written)
+}
+
+async fn switch_journal(bus: &Bus, on: bool) -> Result<()> {
+    if !on {
+        // journald lets go of the files before its new configuration forgets them.
+        Cmd::new("journalctl").arg("--relinquish-var").run()?;
+    }
+    bus.unit_job(Verb::TryRestart, "systemd-journald.service").await?;
+    if on {
+        Cmd::new("journalctl").arg("--flush").run()?;
+    }
+    Ok(())
 }
 
 fn is_mount_point(path: &str) -> bool {

@@ -21,14 +21,14 @@ const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
 pub enum BusError {
     /// No connection to the system bus.
     #[error("cannot connect to the system bus: {0}")]
-    Connect(#[source] zbus::Error),
+    Connect(zbus::Error),
     /// A call failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {cause}")]
     Call {
         /// What was tried, as a sentence start.
         what: &'static str,
         /// What the bus or the service answered.
-        source: zbus::Error,
+        cause: zbus::Error,
     },
     /// A unit job ended in something else than "done".
     #[error("{unit}: the job ended with '{result}'; see journalctl -u {unit}")]
@@ -51,7 +51,7 @@ pub trait Tried<T> {
 
 impl<T> Tried<T> for zbus::Result<T> {
     fn tried(self, what: &'static str) -> Result<T, BusError> {
-        self.map_err(|source| BusError::Call { what, source })
+        self.map_err(|cause| BusError::Call { what, cause })
     }
 }
 
@@ -171,7 +171,8 @@ impl Bus {
     pub async fn unit_job(&self, verb: Verb, unit: &str) -> Result<(), BusError> {
         use futures_util::StreamExt;
         let systemd = self.systemd().await?;
-        systemd.subscribe().await.tried("cannot subscribe to systemd")?;
+        // The second time in one process systemd answers that it knows us; without its signals the wait below would show it.
+        let _ = systemd.subscribe().await;
         // Subscribed before the call: a job may be over before the call returns.
         let mut removed = systemd.receive_job_removed().await.tried("cannot listen to systemd")?;
         let job = match verb {

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum VarsError {
     /// The file cannot be read.
-    #[error("cannot read {}: {source}", .path.display())]
+    #[error("cannot read {}: {cause}", .path.display())]
     Read {
         /// The fragment.
         path: PathBuf,
         /// What the system answered.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A line that is not one of the forms above.
     #[error("{file}:{line}: not an assignment this reader knows: {text}")]
@@ -65,7 +65,7 @@ impl Vars {
     /// # Errors
     /// When it cannot be read or holds a line that is not understood.
     pub fn load(&mut self, path: &Path) -> Result<(), VarsError> {
-        let text = std::fs::read_to_string(path).map_err(|source| VarsError::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|cause| VarsError::Read { path: path.to_owned(), cause })?;
         self.parse(&path.display().to_string(), &text)
     }
 

@@ -35,12 +35,12 @@ pub fn ram(meminfo: &str) -> Option<u64> {
 #[derive(Debug, thiserror::Error)]
 pub enum ZramError {
     /// sysfs refused.
-    #[error("cannot set up zram through {path}: {source}")]
+    #[error("cannot set up zram through {path}: {cause}")]
     Sys {
         /// The file.
         path: String,
         /// What the kernel answered.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A program failed.
     #[error(transparent)]
@@ -54,13 +54,13 @@ pub enum ZramError {
 pub fn add(size: u64) -> Result<PathBuf, ZramError> {
     let add = "/sys/class/zram-control/hot_add";
     // Without num_devices=0 the module brings zram0 along; it is unused and stays so.
-    let text = std::fs::read_to_string(add).map_err(|source| ZramError::Sys { path: add.to_owned(), source })?;
+    let text = std::fs::read_to_string(add).map_err(|cause| ZramError::Sys { path: add.to_owned(), cause })?;
     let name = format!("zram{}", text.trim());
     let attribute = |file: &str| format!("/sys/block/{name}/{file}");
     // The kernel's default compressor is fine where lz4 is missing.
     let _ = std::fs::write(attribute("comp_algorithm"), "lz4");
     let path = attribute("disksize");
-    std::fs::write(&path, size.to_string()).map_err(|source| ZramError::Sys { path, source })?;
+    std::fs::write(&path, size.to_string()).map_err(|cause| ZramError::Sys { path, cause })?;
     Ok(Path::new("/dev").join(name))
 }
 

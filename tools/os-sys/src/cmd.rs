@@ -10,12 +10,12 @@ const STDERR_TAIL: usize = 2048;
 #[derive(Debug, thiserror::Error)]
 pub enum CmdError {
     /// The program could not be started at all.
-    #[error("cannot run {program}: {source}")]
+    #[error("cannot run {program}: {cause}")]
     Start {
         /// Name or path as it was called.
         program: String,
         /// What the kernel answered.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The program ran and ended with an error.
     #[error("{program} failed ({status}){}{stderr}", if .stderr.is_empty() { "" } else { ": " })]
@@ -106,9 +106,8 @@ impl Cmd {
     pub fn run(mut self) -> Result<(), CmdError> {
         let child = self.inner.stderr(Stdio::piped());
         // `output()` would replace a stdout that was set; spawn keeps it.
-        let child = child.spawn().map_err(|source| CmdError::Start { program: self.program.clone(), source })?;
-        let out =
-            child.wait_with_output().map_err(|source| CmdError::Start { program: self.program.clone(), source })?;
+        let child = child.spawn().map_err(|cause| CmdError::Start { program: self.program.clone(), cause })?;
+        let out = child.wait_with_output().map_err(|cause| CmdError::Start { program: self.program.clone(), cause })?;
         self.check(out).map(drop)
     }
 
@@ -121,7 +120,7 @@ impl Cmd {
             .inner
             .stdout(Stdio::piped())
             .output()
-            .map_err(|source| CmdError::Start { program: self.program.clone(), source })?;
+            .map_err(|cause| CmdError::Start { program: self.program.clone(), cause })?;
         self.check(out).map(|out| String::from_utf8_lossy(&out.stdout).into_owned())
     }
 

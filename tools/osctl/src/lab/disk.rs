@@ -131,7 +131,10 @@ fn place(disk: &mut File, placed: &Placed, parts: &Parts, dir: &Path) -> Result<
 }
 
 /// Copies a file to an offset, leaving out blocks of zeros so that the image stays sparse.
-fn copy_sparse(from: &mut File, to: &mut File, offset: u64) -> std::io::Result<()> {
+///
+/// # Errors
+/// When one of the files fails.
+pub fn copy_sparse(from: &mut File, to: &mut File, offset: u64) -> std::io::Result<()> {
     const BLOCK: usize = 64 << 10;
     let mut buffer = vec![0; BLOCK];
     let mut at = offset;
