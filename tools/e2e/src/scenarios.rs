@@ -334,7 +334,8 @@ fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
             ensure!(vm.console().contains(message), "the console does not say '{message}'");
             Ok(())
         });
-        checks.check(&format!("{name}: turns off"), || vm.power_off());
+        // The plug is pulled: that must not matter either.
+        drop(vm);
     }
     // What a person does next: put a good one back.
     lab.disk.write("config.json", &good)

@@ -38,6 +38,9 @@ pub struct Options {
 /// Variants there are.
 pub const VARIANTS: &[&str] = &["production", "development", "standalone"];
 
+/// File in the lab's directory with the seconds of the last build that fetched Debian: a build from nothing.
+pub const COLD_BUILD: &str = "cold-build-seconds";
+
 /// Free space that a build from nothing needs, in bytes.
 const NEEDED_SPACE: u64 = 6 << 30;
 
@@ -62,6 +65,9 @@ pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
     let boot = boot::build(repo, &vars, options, &keys, &mut steps)?;
     let data = data::build(repo, &vars, options, &base, &mut steps)?;
     let image = disk::build(repo, &vars, options, &disk::Parts { slot, boot, data }, &mut steps)?;
+    if steps.times.iter().any(|(name, _)| name == base::STEP) {
+        std::fs::write(lab.join(COLD_BUILD), start.elapsed().as_secs().to_string())?;
+    }
     let meta = std::fs::metadata(&image)?;
     println!(
         "{}\n  {} MiB, {} MiB of them on disk, in {:.1} s",

@@ -9,6 +9,9 @@ use os_sys::cmd::Cmd;
 /// Debian release the lab is made from.
 pub const SUITE: &str = "trixie";
 
+/// Name of the step that fetches Debian.
+pub const STEP: &str = "Debian packages";
+
 /// Debian packages of the list, sorted.
 ///
 /// # Errors
@@ -35,7 +38,7 @@ pub fn build(repo: &Repo, steps: &mut Steps) -> Result<Output> {
     let out = repo.lab().join("base");
     // One base serves every variant: its record must not lie with one of them.
     let mut shared = Steps::new(&repo.lab());
-    let identity = shared.run("Debian packages", inputs, &out, |dir| {
+    let identity = shared.run(STEP, inputs, &out, |dir| {
         let mut cmd = Cmd::new("mmdebstrap")
             .args(["--variant=minbase", "--aptopt=APT::Install-Recommends \"false\""])
             .arg(format!("--include={}", packages(repo)?.join(",")));

@@ -48,8 +48,10 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let vars = repo.vars()?;
     Cmd::new("tar").arg("-xpf").arg(&args.base).arg("-C").arg(tree).arg("--exclude=./dev/*").run()?;
     keep_for_later(tree, &args.out)?;
-    for pattern in repo::list(&repo.root.join("tools/osctl/lab/remove.txt"))? {
-        remove(tree, &pattern)?;
+    let list = repo::list(&repo.root.join("tools/osctl/lab/remove.txt"))?;
+    let keep: Vec<PathBuf> = list.iter().filter_map(|l| Some(tree.join(l.strip_prefix("keep ")?))).collect();
+    for pattern in list.iter().filter(|l| !l.starts_with("keep ")) {
+        remove(tree, pattern, &keep)?;
     }
     let files = repo.meta_os().join("recipes-core/os-base/files");
     for overlay in ["rootfs".to_owned(), format!("rootfs-{}", args.variant)] {
@@ -132,8 +134,8 @@ fn copy_overlay(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes what matches `pattern` below `tree`; `*` matches within one name.
-fn remove(tree: &Path, pattern: &str) -> Result<()> {
+/// Removes what matches `pattern` below `tree`, except `keep`; `*` matches within one name.
+fn remove(tree: &Path, pattern: &str, keep: &[PathBuf]) -> Result<()> {
     if pattern.starts_with('/') || pattern.split('/').any(|p| p == "..") {
         bail!("remove.txt: '{pattern}' leaves the tree");
     }
@@ -150,7 +152,7 @@ fn remove(tree: &Path, pattern: &str) -> Result<()> {
         }
         found = next;
     }
-    for path in found {
+    for path in found.into_iter().filter(|path| !keep.contains(path)) {
         let gone = if path.symlink_metadata()?.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         gone.with_context(|| format!("cannot remove {}", path.display()))?;
     }
@@ -227,12 +229,12 @@ mod tests {
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();
         }
-        remove(dir.path(), "etc/ssh/ssh_host_*").unwrap();
-        remove(dir.path(), "usr/share/doc").unwrap();
-        remove(dir.path(), "no/such/thing*").unwrap();
+        remove(dir.path(), "etc/ssh/*", &[dir.path().join("etc/ssh/sshd_config")]).unwrap();
+        remove(dir.path(), "usr/share/doc", &[]).unwrap();
+        remove(dir.path(), "no/such/thing*", &[]).unwrap();
         assert!(dir.path().join("etc/ssh/sshd_config").exists());
         assert!(!dir.path().join("etc/ssh/ssh_host_rsa").exists() && !dir.path().join("usr/share/doc").exists());
-        assert!(remove(dir.path(), "../x").is_err());
+        assert!(remove(dir.path(), "../x", &[]).is_err());
     }
 
     #[test]
