@@ -27,5 +27,11 @@ do_configure:append() {
     fi
 }
 
+# Symbols go into the debug package; a binary that cargo stripped has none left.
+export CARGO_PROFILE_RELEASE_STRIP = "false"
+
 # The class of meta-rust-bin lets cargo reach the network; with every crate at hand nothing has to.
-do_compile[network] = "0"
+# nooelint: oelint.task.noanonpython
+python () {
+    d.delVarFlag("do_compile", "network")
+}
