@@ -4,8 +4,6 @@
 //! not listed here is an error with file and line: an option that one build lane honours and the other ignores would
 //! give two different disks.
 
-use std::path::{Path, PathBuf};
-
 /// A kickstart file that was refused, with the place and the reason.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{file}:{line}: {reason}")]
@@ -125,19 +123,6 @@ pub fn parse(file: &str, text: &str) -> Result<Kickstart, KickstartError> {
         return Err(fail("no partition"));
     }
     Ok(Kickstart { table, parts })
-}
-
-/// Finds the one template of a directory by name, for messages that list what there is.
-///
-/// # Errors
-/// When the directory cannot be read.
-pub fn templates(dir: &Path) -> std::io::Result<Vec<PathBuf>> {
-    let mut found: Vec<PathBuf> = std::fs::read_dir(dir)?
-        .filter_map(|entry| entry.ok().map(|e| e.path()))
-        .filter(|path| path.to_string_lossy().ends_with(".wks.in"))
-        .collect();
-    found.sort();
-    Ok(found)
 }
 
 fn parse_bootloader(options: &[String]) -> Result<TableType, String> {
