@@ -175,8 +175,9 @@ fn os(text: &str) -> Os {
 
 fn space(mount: &str) -> Option<Space> {
     // A directory that is no mount point would show the root's numbers.
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").ok()?;
-    mounts.lines().find(|l| l.split(' ').nth(4) == Some(mount))?;
+    if !os_sys::files::is_mount_point(mount) {
+        return None;
+    }
     let stat = rustix::fs::statvfs(mount).ok()?;
     Some(Space {
         total: stat.f_blocks.saturating_mul(stat.f_frsize),

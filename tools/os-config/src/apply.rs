@@ -83,7 +83,7 @@ fn default_development() -> bool {
 }
 
 async fn persistent_logging(bus: &Bus, on: bool) -> Result<Written> {
-    if on && !is_mount_point("/var/log/journal") {
+    if on && !files::is_mount_point("/var/log/journal") {
         return Err(anyhow!("the data partition is not mounted; the journal stays in RAM"));
     }
     let content = on.then_some("[Journal]\nStorage=persistent\nSystemMaxUse=256M\n");
@@ -109,11 +109,6 @@ async fn switch_journal(bus: &Bus, on: bool) -> Result<()> {
         Cmd::new("journalctl").arg("--flush").run()?;
     }
     Ok(())
-}
-
-fn is_mount_point(path: &str) -> bool {
-    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    mounts.lines().any(|line| line.split(' ').nth(4) == Some(path))
 }
 
 async fn development_mode(bus: &Bus, on: bool) -> Result<Written> {

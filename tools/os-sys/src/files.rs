@@ -133,6 +133,12 @@ pub fn read_text(path: &Path) -> Result<String, FileError> {
     std::fs::read_to_string(path).map_err(at("read", path))
 }
 
+/// True when something is mounted exactly at `path` (proc_pid_mountinfo(5)).
+pub fn is_mount_point(path: &str) -> bool {
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    mounts.lines().any(|line| line.split(' ').nth(4) == Some(path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,6 +171,12 @@ mod tests {
         std::fs::write(&path, vec![0; 11]).unwrap();
         assert!(matches!(read_limited(&path, 10), Err(ReadError::TooLarge { limit: 10, .. })));
         assert_eq!(read_limited(&path, 11).unwrap().len(), 11);
+    }
+
+    #[test]
+    fn a_mount_point_is_told_from_a_directory() {
+        assert!(is_mount_point("/proc"));
+        assert!(!is_mount_point("/proc/self"));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Every device applet in one binary, chosen by the name it is called by.
 //!
-//! One binary costs two thirds of the flash of several (docs/benchmarks.md). This file only dispatches.
+//! One binary takes less flash than several that each carry the same libraries. This file only dispatches.
 
 use clap::Parser;
 use std::path::Path;
