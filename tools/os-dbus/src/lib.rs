@@ -5,8 +5,8 @@
 mod proxies;
 
 pub use proxies::{
-    AvahiServerProxy, HostnamedProxy, NetworkManagerProxy, NetworkSettingsProxy, RaucProxy, SystemdManagerProxy,
-    SystemdUnit,
+    AvahiServerProxy, HostnamedProxy, LocaledProxy, NetworkManagerProxy, NetworkSettingsProxy, RaucProxy,
+    SystemdManagerProxy, SystemdUnit, TimedatedProxy,
 };
 
 use std::collections::HashMap;
@@ -145,6 +145,49 @@ impl Bus {
         NetworkSettingsProxy::new(&self.0).await.map(Some).tried("cannot reach NetworkManager")
     }
 
+    /// Connects a profile of NetworkManager, again if it is connected. One that no device fits now waits for its device.
+    ///
+    /// # Errors
+    /// When NetworkManager does not know the profile or refuses it.
+    pub async fn activate_connection(&self, uuid: &str) -> Result<(), BusError> {
+        let (Some(manager), Some(settings)) = (self.network_manager().await?, self.network_settings().await?) else {
+            return Ok(());
+        };
+        let any = zbus::wire::ObjectPath::from_static_str_unchecked("/");
+        let profile = settings.get_connection_by_uuid(uuid).await.tried("NetworkManager does not take the profile")?;
+        match manager.activate_connection(&profile.as_ref(), &any, &any).await {
+            Err(zbus::Error::MethodError(name, ..)) if name.as_str().ends_with(".UnknownDevice") => Ok(()),
+            other => other.map(drop).tried("NetworkManager cannot connect the profile"),
+        }
+    }
+
+    /// Sets the time zone through timedated.
+    ///
+    /// # Errors
+    /// When timedated refuses it: no such zone, above all.
+    pub async fn set_timezone(&self, zone: &str) -> Result<(), BusError> {
+        let timedated = TimedatedProxy::new(&self.0).await.tried("cannot reach timedated")?;
+        timedated.set_timezone(zone, false).await.tried("timedated refused it")
+    }
+
+    /// Sets the locale through localed.
+    ///
+    /// # Errors
+    /// When localed refuses it: the image does not hold it, above all.
+    pub async fn set_locale(&self, lang: &str) -> Result<(), BusError> {
+        let localed = LocaledProxy::new(&self.0).await.tried("cannot reach localed")?;
+        localed.set_locale(&[&format!("LANG={lang}")], false).await.tried("localed refused it")
+    }
+
+    /// Sets the keymap of the text console through localed; empty for the kernel's own.
+    ///
+    /// # Errors
+    /// When localed refuses it: the image does not hold it, above all.
+    pub async fn set_keymap(&self, keymap: &str) -> Result<(), BusError> {
+        let localed = LocaledProxy::new(&self.0).await.tried("cannot reach localed")?;
+        localed.set_keymap(keymap, "", false, false).await.tried("localed refused it")
+    }
+
     /// RAUC, started on demand.
     ///
     /// # Errors
@@ -175,12 +218,7 @@ impl Bus {
         let _ = systemd.subscribe().await;
         // Subscribed before the call: a job may be over before the call returns.
         let mut removed = systemd.receive_job_removed().await.tried("cannot listen to systemd")?;
-        let job = match verb {
-            Verb::Start => systemd.start_unit(unit, "replace").await,
-            Verb::Stop => systemd.stop_unit(unit, "replace").await,
-            Verb::TryRestart => systemd.try_restart_unit(unit, "replace").await,
-        };
-        let job = job.tried("systemd refused the job")?;
+        let job = self.job(verb, unit).await?;
         while let Some(signal) = removed.next().await {
             let args = signal.args().tried("systemd sent a signal that cannot be read")?;
             if args.job.as_str() == job.as_str() {
@@ -193,19 +231,24 @@ impl Bus {
         Err(BusError::Job { unit: unit.to_owned(), result: "systemd went away".to_owned() })
     }
 
+    async fn job(&self, verb: Verb, unit: &str) -> Result<zbus::wire::OwnedObjectPath, BusError> {
+        let systemd = self.systemd().await?;
+        match verb {
+            Verb::Start => systemd.start_unit(unit, "replace").await,
+            Verb::Stop => systemd.stop_unit(unit, "replace").await,
+            Verb::Restart => systemd.restart_unit(unit, "replace").await,
+            Verb::TryRestart => systemd.try_restart_unit(unit, "replace").await,
+            Verb::Reload => systemd.reload_or_try_restart_unit(unit, "replace").await,
+        }
+        .tried("systemd refused the job")
+    }
+
     /// Queues a job without waiting: for units that are ordered after the caller, where waiting would never end.
     ///
     /// # Errors
     /// When systemd refuses.
     pub async fn queue(&self, verb: Verb, unit: &str) -> Result<(), BusError> {
-        let systemd = self.systemd().await?;
-        match verb {
-            Verb::Start => systemd.start_unit(unit, "replace").await,
-            Verb::Stop => systemd.stop_unit(unit, "replace").await,
-            Verb::TryRestart => systemd.try_restart_unit(unit, "replace").await,
-        }
-        .map(drop)
-        .tried("systemd refused the job")
+        self.job(verb, unit).await.map(drop)
     }
 }
 
@@ -216,8 +259,12 @@ pub enum Verb {
     Start,
     /// Stop it.
     Stop,
+    /// Restart it, or start it.
+    Restart,
     /// Restart it if it runs.
     TryRestart,
+    /// Have it read its configuration again if it runs.
+    Reload,
 }
 
 fn slot(name: String, values: &HashMap<String, OwnedVariant>) -> Slot {

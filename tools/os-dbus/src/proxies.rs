@@ -21,6 +21,10 @@ pub trait SystemdManager {
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// Restarts a unit if it runs; returns the job.
     fn try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Restarts a unit, or starts it; returns the job.
+    fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Has a unit read its configuration again, or restarts it where it cannot; nothing when it does not run.
+    fn reload_or_try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// Units in any of the given states.
     fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<SystemdUnit>>;
     /// Asks for signals.
@@ -28,6 +32,12 @@ pub trait SystemdManager {
     /// `running`, `degraded`, `starting`, …
     #[zbus(property)]
     fn system_state(&self) -> zbus::Result<String>;
+    /// Time of the hardware watchdog in microseconds; 0 when it is off.
+    #[zbus(property, name = "RuntimeWatchdogUSec")]
+    fn runtime_watchdog_usec(&self) -> zbus::Result<u64>;
+    /// Sets it.
+    #[zbus(property, name = "RuntimeWatchdogUSec")]
+    fn set_runtime_watchdog_usec(&self, microseconds: u64) -> zbus::Result<()>;
     /// A job is over.
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: &str, result: &str);
@@ -45,6 +55,31 @@ pub trait Hostnamed {
     /// The host name in force.
     #[zbus(property)]
     fn hostname(&self) -> zbus::Result<String>;
+}
+
+/// timedated (org.freedesktop.timedate1(5)).
+#[proxy(
+    interface = "org.freedesktop.timedate1",
+    default_service = "org.freedesktop.timedate1",
+    default_path = "/org/freedesktop/timedate1"
+)]
+pub trait Timedated {
+    /// Sets the time zone.
+    fn set_timezone(&self, zone: &str, interactive: bool) -> zbus::Result<()>;
+}
+
+/// localed (org.freedesktop.locale1(5)).
+#[proxy(
+    interface = "org.freedesktop.locale1",
+    default_service = "org.freedesktop.locale1",
+    default_path = "/org/freedesktop/locale1"
+)]
+pub trait Localed {
+    /// Sets the locale, as assignments such as `LANG=C.UTF-8`.
+    fn set_locale(&self, locale: &[&str], interactive: bool) -> zbus::Result<()>;
+    /// Sets the keymap of the text console.
+    #[zbus(name = "SetVConsoleKeyboard")]
+    fn set_keymap(&self, keymap: &str, toggle: &str, convert: bool, interactive: bool) -> zbus::Result<()>;
 }
 
 /// Avahi's server object.
@@ -65,6 +100,15 @@ pub trait AvahiServer {
     default_path = "/org/freedesktop/NetworkManager"
 )]
 pub trait NetworkManager {
+    /// Reads configuration again; flag 1 is its own files.
+    fn reload(&self, flags: u32) -> zbus::Result<()>;
+    /// Connects a profile; `/` lets NetworkManager choose the device.
+    fn activate_connection(
+        &self,
+        connection: &zbus::wire::ObjectPath<'_>,
+        device: &zbus::wire::ObjectPath<'_>,
+        specific: &zbus::wire::ObjectPath<'_>,
+    ) -> zbus::Result<OwnedObjectPath>;
     /// `NMState`: 20 disconnected, 40 connecting, 50 local, 60 site, 70 global.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<u32>;
@@ -79,6 +123,8 @@ pub trait NetworkManager {
 pub trait NetworkSettings {
     /// Reads changed profiles from disk.
     fn reload_connections(&self) -> zbus::Result<bool>;
+    /// The profile with an identifier.
+    fn get_connection_by_uuid(&self, uuid: &str) -> zbus::Result<OwnedObjectPath>;
 }
 
 /// RAUC (its documentation, "D-Bus API").

@@ -62,8 +62,7 @@ pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<Writte
     file.set_permissions(Permissions::from_mode(mode)).map_err(at("set mode of", &temp))?;
     file.write_all(content).and_then(|()| file.sync_all()).map_err(at("write", &temp))?;
     drop(file);
-    std::fs::rename(&temp, path).map_err(at("replace", path))?;
-    sync_dir(dir)?;
+    rename(&temp, path)?;
     Ok(Written::Changed)
 }
 
@@ -82,6 +81,15 @@ pub fn remove_if_there(path: &Path) -> Result<Written, FileError> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Written::Unchanged),
         Err(e) => Err(at("remove", path)(e)),
     }
+}
+
+/// Renames a file over another in the same directory, and flushes the directory.
+///
+/// # Errors
+/// When the rename fails.
+pub fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    std::fs::rename(from, to).map_err(at("replace", to))?;
+    to.parent().map_or(Ok(()), sync_dir)
 }
 
 fn sync_dir(dir: &Path) -> Result<(), FileError> {
