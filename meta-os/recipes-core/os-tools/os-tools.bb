@@ -42,15 +42,27 @@ do_install() {
     binary=$(find ${B} -path "*/release/os-tools" -type f | head -n 1)
     oe_runmake -C ${S} install DESTDIR=${D} BINDIR_FROM=$(dirname $binary) \
         prefix=${prefix} bindir=${bindir} unitdir=${systemd_system_unitdir} \
-        generatordir=${nonarch_libdir}/systemd/system-generators libdir_os=${nonarch_libdir}/os
+        generatordir=${nonarch_libdir}/systemd/system-generators libdir_os=${nonarch_libdir}/os udevdir=${nonarch_base_libdir}/udev \
+        completiondir=${datadir}/bash-completion/completions
     ln -s ${nonarch_libdir}/os/os-tools ${D}/init
 }
 
 PACKAGES =+ "${PN}-init"
 
-SYSTEMD_SERVICE:${PN} = "os-commit.service os-config.path os-config.service os-health.service os-preload.service"
+SYSTEMD_SERVICE:${PN} = "\
+    mnt-data-swapfile.swap \
+    os-commit.service \
+    os-config.path \
+    os-config.service \
+    os-country.service \
+    os-first-boot.service \
+    os-health.service \
+    os-import@.service \
+    os-mqtt.service \
+    os-preload.service \
+"
 
-FILES:${PN} += "${nonarch_libdir}/os ${nonarch_libdir}/systemd"
+FILES:${PN} += "${nonarch_libdir}/os ${nonarch_libdir}/systemd ${nonarch_base_libdir}/udev ${datadir}/bash-completion"
 # /init for the initramfs; the binary it points to is the same one.
 FILES:${PN}-init += "/init"
 

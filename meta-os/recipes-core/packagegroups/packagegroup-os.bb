@@ -26,15 +26,19 @@ RDEPENDS:${PN} = "\
     iproute2 \
     iptables \
     iw \
+    kbd-keymaps \
     kernel-modules \
     kmod \
     less \
     libnss-mdns \
     modemmanager \
+    mosquitto \
     networkmanager \
     networkmanager-nmcli \
     openssh-keygen \
     openssh-sshd \
+    openssl-bin \
+    openvpn \
     os-base \
     os-tools \
     polkit \

@@ -1,13 +1,12 @@
 //! `os`: the one command on the device.
 
+mod config;
 mod status;
 mod wipe;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
-use os_config::status::Status as ConfigStatus;
 use os_dbus::Bus;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Look after this device.
@@ -30,14 +29,14 @@ enum Command {
     /// The configuration of the device, config.json
     Config {
         #[command(subcommand)]
-        command: ConfigCommand,
+        command: config::Command,
     },
     /// The two system slots
     Slot {
         #[command(subcommand)]
         command: SlotCommand,
     },
-    /// Erase state, data or both at the next boot
+    /// Erase apps, state, data or all of it at the next boot
     Wipe {
         /// What to erase
         what: WipeTarget,
@@ -51,22 +50,6 @@ enum Command {
 }
 
 #[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Result per key of the last application; exit code 1 when something is wrong
-    Status,
-    /// Apply config.json now (this happens by itself when the file changes)
-    Apply,
-    /// Check a file without applying it; exit code 1 when it is refused
-    Check {
-        /// The file
-        #[arg(default_value = os_config::CONFIG)]
-        file: PathBuf,
-    },
-    /// JSON Schema of config.json
-    Schema,
-}
-
-#[derive(Debug, Subcommand)]
 enum SlotCommand {
     /// Both slots as the bootloader and RAUC see them
     Status,
@@ -75,6 +58,8 @@ enum SlotCommand {
 /// What `os wipe` erases.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum WipeTarget {
+    /// Containers and images
+    Apps,
     /// Identity and host configuration
     State,
     /// Containers, apps and logs
@@ -99,7 +84,7 @@ pub async fn main(args: Args) -> Result<ExitCode> {
             }
             Ok(code(status.is_good()))
         }
-        Command::Config { command } => config(command, json).await,
+        Command::Config { command } => config::run(command, json).await,
         Command::Slot { command: SlotCommand::Status } => {
             let slots = status::slots(&Bus::system().await?).await?;
             if json {
@@ -110,44 +95,6 @@ pub async fn main(args: Args) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Wipe { what, yes, reboot } => wipe::request(what, yes, reboot),
-    }
-}
-
-async fn config(command: ConfigCommand, json: bool) -> Result<ExitCode> {
-    match command {
-        ConfigCommand::Status => {
-            let status = ConfigStatus::load(Path::new(os_config::STATUS))
-                .context("no result yet; see journalctl -u os-config")?;
-            if json {
-                print_json(&status)?
-            } else {
-                print!("{status}")
-            }
-            Ok(code(status.is_good()))
-        }
-        ConfigCommand::Apply => {
-            let status = os_config::apply::run().await?;
-            if json {
-                print_json(&status)?
-            } else {
-                print!("{status}")
-            }
-            Ok(code(status.is_good()))
-        }
-        ConfigCommand::Check { file } => {
-            let bytes = os_sys::files::read_limited(&file, os_config::MAX_SIZE)?;
-            let problems = os_config::model::parse(&bytes).err().unwrap_or_default();
-            if json {
-                print_json(&problems)?;
-            } else {
-                problems.iter().for_each(|p| println!("{}: {}", p.pointer, p.message));
-            }
-            Ok(code(problems.is_empty()))
-        }
-        ConfigCommand::Schema => {
-            print_json(&os_config::model::schema()?)?;
-            Ok(ExitCode::SUCCESS)
-        }
     }
 }
 

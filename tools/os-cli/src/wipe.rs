@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 pub(crate) fn request(what: WipeTarget, yes: bool, reboot: bool) -> Result<ExitCode> {
     let (word, meaning) = match what {
+        WipeTarget::Apps => ("apps", "every container and image on this device"),
         WipeTarget::State => ("state", "the identity and the configuration of this device"),
         WipeTarget::Data => ("data", "every container, app and log on this device"),
         WipeTarget::All => ("all", "everything but the system itself"),
@@ -25,7 +26,7 @@ pub(crate) fn request(what: WipeTarget, yes: bool, reboot: bool) -> Result<ExitC
             return Ok(ExitCode::from(1));
         }
     }
-    let path = Path::new("/mnt/boot").join(os_init::wipe::REQUEST);
+    let path = Path::new("/mnt/boot").join(os_config::wipe::REQUEST);
     os_sys::files::write_if_changed(&path, word.as_bytes(), 0o644)
         .context("the boot partition does not take the request")?;
     println!("{word} is erased at the next boot; remove {} to take it back.", path.display());

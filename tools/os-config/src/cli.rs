@@ -1,13 +1,19 @@
-//! The applet behind `os-config.service`.
+//! The applet behind `os-config.service` and `os-import@.service`.
 
-use crate::{apply, model};
-use anyhow::Result;
+use crate::import::{self, Report};
+use crate::model::Problem;
+use crate::status::Status;
+use crate::store::Store;
+use crate::{KEYRING, STATUS, apply};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
+use os_dbus::{Bus, Verb};
 use os_sys::log;
-use std::path::PathBuf;
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Apply config.json from the boot partition.
+/// Apply config.json from the boot partition. People use `os config`.
 #[derive(Debug, Parser)]
 #[command(name = "os-config", version)]
 pub struct Args {
@@ -19,10 +25,10 @@ pub struct Args {
 enum Command {
     /// Read config.json and bring it into force; a refused file leaves the last good one
     Apply,
-    /// Check a file without applying it; exit code 1 when it is refused
-    Check {
-        /// The file
-        file: PathBuf,
+    /// Take the configuration over from a USB stick and leave a report on it
+    ImportStick {
+        /// The partition, such as /dev/sda1
+        device: PathBuf,
     },
 }
 
@@ -40,23 +46,51 @@ pub async fn main(args: Args) -> Result<ExitCode> {
             // A refused file is the user's to mend, not a failed unit: the device works as before.
             Ok(ExitCode::SUCCESS)
         }
-        Command::Check { file } => {
-            let bytes = os_sys::files::read_limited(&file, crate::MAX_SIZE)?;
-            match model::parse(&bytes) {
-                Ok(good) => {
-                    for key in good.unknown {
-                        println!("{key}: unknown key, no effect");
-                    }
-                    println!("{} is a good configuration", file.display());
-                    Ok(ExitCode::SUCCESS)
-                }
-                Err(problems) => {
-                    for problem in problems {
-                        println!("{}: {}", problem.pointer, problem.message);
-                    }
-                    Ok(ExitCode::from(1))
-                }
+        Command::ImportStick { device } => {
+            let report = stick(&device).await?;
+            if report.problems.is_empty() {
+                log::info(&format!("configuration taken over from {}: {}", device.display(), report.changed.join(" ")));
             }
+            for problem in &report.problems {
+                log::warn(&format!("{}: {} {}", device.display(), problem.pointer, problem.message));
+            }
+            Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+/// Filesystems a stick may have. The kernel reads what anybody may have prepared: the list is short on purpose.
+const FILESYSTEMS: &[&str] = &["vfat", "exfat", "ext4"];
+
+async fn stick(device: &Path) -> Result<Report> {
+    let target = Path::new("/run/os/stick");
+    std::fs::create_dir_all(target)?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
+    let mounted = FILESYSTEMS.iter().any(|kind| mount(device, target, *kind, flags, None).is_ok());
+    if !mounted {
+        bail!("{} has none of the filesystems {}", device.display(), FILESYSTEMS.join(", "));
+    }
+    let result = take(target).await;
+    let unmounted = unmount(target, UnmountFlags::empty()).context("cannot let go of the stick");
+    let report = result?;
+    unmounted?;
+    Ok(report)
+}
+
+async fn take(dir: &Path) -> Result<Report> {
+    let store = Store::device();
+    let keyring = import::signed_only(&store).then_some(Path::new(KEYRING));
+    let mut report = import::import(&store, dir, keyring, false)?;
+    if report.taken {
+        let applied = async { Bus::system().await?.unit_job(Verb::Start, "os-config.service").await };
+        match applied.await {
+            Ok(()) => report.complaints = Status::load(Path::new(STATUS)).map(|s| s.complaints()).unwrap_or_default(),
+            Err(err) => report.problems.push(Problem::whole(format!("cannot be applied: {err}"))),
+        }
+    }
+    // A stick that is full or write-protected has still done its work.
+    if let Err(err) = import::write_report(dir, &report) {
+        log::warn(&format!("no report on the stick: {err:#}"));
+    }
+    Ok(report)
 }

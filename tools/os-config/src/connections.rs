@@ -1,10 +1,11 @@
-//! Takes NetworkManager profiles over from `system-connections/` on the boot partition.
+//! Takes NetworkManager profiles over from `system-connections/` on the boot partition, and finds the scripts of
+//! `dispatcher.d/`.
 //!
 //! A profile that appears or changes there is copied; one that disappears there is removed again. Profiles made on the
 //! device by other means are never touched.
 
 use os_sys::files::{self, FileError, Written};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// A larger profile is left out, in bytes.
@@ -67,7 +68,39 @@ pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, Fil
     Ok(out)
 }
 
-fn safe_name(name: &str) -> bool {
+/// The scripts in a directory, and what was left out, with the reason.
+pub fn scripts(source: &Path) -> (BTreeMap<String, String>, Vec<String>) {
+    let (mut found, mut refused) = (BTreeMap::new(), Vec::new());
+    for entry in std::fs::read_dir(source).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with('.') || name.eq_ignore_ascii_case("README") || name.ends_with('~') {
+            continue;
+        }
+        // NetworkManager-dispatcher(8) takes no other names.
+        let plain = name.len() <= 128 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        match read_small(&entry.path()) {
+            _ if !plain || found.len() >= MAX_PROFILES => refused.push(format!("{}: not taken", name.escape_debug())),
+            Ok(text) if text.starts_with("#!") => {
+                found.insert(name, text.replace('\r', ""));
+            }
+            Ok(_) => refused.push(format!("{name}: no script, it does not start with #!")),
+            Err(err) => refused.push(err.to_string()),
+        }
+    }
+    (found, refused)
+}
+
+/// Reads a small text file of a person's.
+///
+/// # Errors
+/// When it cannot be read, is larger than 64 KiB or not UTF-8.
+pub fn read_small(path: &Path) -> anyhow::Result<String> {
+    let bytes = files::read_limited(path, MAX_PROFILE)?;
+    String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{} is not UTF-8", path.display()))
+}
+
+/// True for a name that cannot lead out of its directory.
+pub fn safe_name(name: &str) -> bool {
     !name.is_empty()
         && name.len() <= 128
         && name != ".."
@@ -78,6 +111,18 @@ fn safe_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scripts_are_told_from_other_files() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("10-a"), "#!/bin/sh\r\ntrue\r\n").unwrap();
+        std::fs::write(dir.path().join("notes"), "hello").unwrap();
+        std::fs::write(dir.path().join("a b"), "#!/bin/sh\n").unwrap();
+        let (found, refused) = scripts(dir.path());
+        assert_eq!(found, BTreeMap::from([("10-a".to_owned(), "#!/bin/sh\ntrue\n".to_owned())]));
+        assert_eq!(refused.len(), 2);
+        assert!(scripts(&dir.path().join("none")).0.is_empty());
+    }
 
     #[test]
     fn profiles_come_change_and_go() {

@@ -1,6 +1,6 @@
 //! What is in force: the file, or what was good before.
 
-use crate::model::{self, Config, Problem};
+use crate::model::{self, Accepted, Problem, Unseal};
 use serde::{Deserialize, Serialize};
 
 /// Where the configuration in force comes from.
@@ -19,42 +19,31 @@ pub enum Source {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Decision {
     /// What to bring into force.
-    pub config: Config,
+    pub accepted: Accepted,
     /// Where it comes from.
     pub source: Source,
     /// What is wrong with the file.
     pub problems: Vec<Problem>,
-    /// Keys of the configuration in force that nobody knows.
-    pub unknown: Vec<String>,
     /// The file is good and differs from the copy: keep it.
     pub keep: bool,
 }
 
 /// Decides. `file` is the content of the file, or why it could not be read.
-pub fn decide(file: Result<&[u8], String>, last_good: Option<&[u8]>) -> Decision {
+pub fn decide(file: Result<&[u8], String>, last_good: Option<&[u8]>, unseal: Unseal<'_>) -> Decision {
     let problems = match file {
-        Ok(bytes) => match model::parse(bytes) {
-            Ok(good) => {
-                return Decision {
-                    config: good.config,
-                    source: Source::File,
-                    problems: Vec::new(),
-                    unknown: good.unknown,
-                    keep: last_good != Some(bytes),
-                };
+        Ok(bytes) => match model::parse_with(bytes, unseal) {
+            Ok(accepted) => {
+                let keep = last_good != Some(bytes);
+                return Decision { accepted, source: Source::File, problems: Vec::new(), keep };
             }
             Err(problems) => problems,
         },
-        Err(reason) => vec![Problem { pointer: String::new(), message: reason }],
+        Err(reason) => vec![Problem::whole(reason)],
     };
     // The copy was good when it was kept; a newer release may be stricter, and then there is nothing better than defaults.
-    match last_good.map(model::parse) {
-        Some(Ok(good)) => {
-            Decision { config: good.config, source: Source::LastGood, problems, unknown: good.unknown, keep: false }
-        }
-        _ => {
-            Decision { config: Config::default(), source: Source::Defaults, problems, unknown: Vec::new(), keep: false }
-        }
+    match last_good.map(|bytes| model::parse_with(bytes, unseal)) {
+        Some(Ok(accepted)) => Decision { accepted, source: Source::LastGood, problems, keep: false },
+        _ => Decision { accepted: Accepted::default(), source: Source::Defaults, problems, keep: false },
     }
 }
 
@@ -65,8 +54,12 @@ mod tests {
 
     const GOOD: &[u8] = br#"{"hostname":"good"}"#;
 
+    fn decide(file: Result<&[u8], String>, last_good: Option<&[u8]>) -> Decision {
+        super::decide(file, last_good, &|_| None)
+    }
+
     fn name(d: &Decision) -> Option<&str> {
-        d.config.hostname.as_ref().map(os_hostname::Hostname::as_str)
+        d.accepted.config.hostname.as_deref()
     }
 
     #[test]

@@ -1,27 +1,81 @@
 //! `config.json`: the one file a person edits to configure the device.
 //!
-//! - [`model`] is what may stand in it, and how it is checked
+//! - [`json`] reads JSON strictly, [`shape`] says what a value may look like, [`formats`] what a string may hold
+//! - [`keys`] is the table of everything that can be configured, [`types`] the same as Rust types
+//! - [`model`] turns a file into those types, or into everything that is wrong with it
+//! - [`store`] reads and writes the file so that a power cut loses nothing, and keeps what was accepted
 //! - [`decide`] picks what is in force: the file, or the last good copy when the file is refused
-//! - [`status`] is the result per key that `os config status` shows
-//! - [`apply`] brings the decision into force, doing only what changed
+//! - [`apply`] brings the decision into force, doing only what changed; [`status`] is the result per key
+//! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`connections`] takes NetworkManager profiles over from the boot partition
+//! - [`wipe`] is how a request to erase travels to the initramfs
 //! - [`cli`] is the applet behind `os-config.service`
 
 pub mod apply;
 pub mod cli;
 pub mod connections;
 pub mod decide;
+pub mod edit;
+pub mod formats;
+pub mod import;
+pub mod json;
+pub mod keys;
 pub mod model;
+pub mod seal;
+pub mod shape;
 pub mod status;
+pub mod store;
+pub mod types;
+pub mod wipe;
+
+use serde::Deserialize;
 
 /// The file a person edits, on the running device.
 pub const CONFIG: &str = "/mnt/boot/config.json";
-
-/// The last copy that was accepted.
-pub const LAST_GOOD: &str = "/mnt/state/os/config/last-good.json";
 
 /// Result of the last application.
 pub const STATUS: &str = "/run/os/config-status.json";
 
 /// A larger file is refused unread, in bytes. Real ones have a few hundred; certificates make some tens of thousands.
 pub const MAX_SIZE: u64 = 256 << 10;
+
+/// `/etc` as the image has it; what stands in `/etc` is that and what this boot wrote over it.
+pub const IMAGE_ETC: &str = "/run/os/image-etc";
+
+/// There once the script of the first boot has ended well.
+pub const FIRST_BOOT_DONE: &str = "/mnt/state/os/first-boot.done";
+
+/// What signs updates, and configurations for a device that takes only signed ones.
+pub const KEYRING: &str = "/etc/rauc/keyring.pem";
+
+/// Held while the configuration is applied.
+const LOCK: &str = "/run/os/config.lock";
+
+/// What the initramfs reported of this boot, as far as the configuration needs it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct BootFacts {
+    /// The device made its identity in this boot.
+    pub(crate) first_boot: bool,
+    /// Percent of RAM that the configuration asked for; none for the default.
+    #[serde(default)]
+    pub(crate) zram_swap: Option<u32>,
+}
+
+impl BootFacts {
+    fn load() -> Option<Self> {
+        serde_json::from_slice(&std::fs::read("/run/os/init.json").ok()?).ok()
+    }
+}
+
+/// A field of os-release(5).
+fn release(field: &str) -> Option<String> {
+    let text = std::fs::read_to_string("/etc/os-release").ok()?;
+    let value = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix('='))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+/// Every variant but production is for developers.
+fn is_production() -> bool {
+    !matches!(release("VARIANT_ID").as_deref(), Some("development" | "standalone"))
+}

@@ -1,94 +1,14 @@
-//! What may stand in `config.json`.
+//! From the bytes of a file to a configuration, or to everything that is wrong with them.
 //!
 //! Keys that balenaOS documents keep their names and meaning. Every wrong value is reported, not only the first, with
 //! its JSON pointer (RFC 6901), what was found and what is allowed.
 
-use os_hostname::Hostname;
+use crate::json::{self, kind, names, pointer_to};
+use crate::keys::{KEYS, WITHOUT_EFFECT};
+use crate::shape;
+use crate::types::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-/// Everything that can be configured. `None` means: not set, the default is in force.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Config {
-    /// Name of the device on the network.
-    pub hostname: Option<Hostname>,
-    /// Keep the journal on the data partition.
-    pub persistent_logging: Option<bool>,
-    /// Login on the consoles and the engine's API on the network.
-    pub development_mode: Option<bool>,
-    /// Time servers.
-    pub ntp_servers: Option<NtpServers>,
-    /// Keys that may log in as root by ssh.
-    pub ssh_keys: Option<Vec<SshKey>>,
-}
-
-/// A key of the file: where it stands, what it is for. Validation, status and documentation are made from this table.
-#[derive(Debug)]
-pub struct Key {
-    /// JSON pointer.
-    pub pointer: &'static str,
-    /// What it sets, for people.
-    pub summary: &'static str,
-    /// Type and allowed values, for people.
-    pub allowed: &'static str,
-    /// What is in force without it.
-    pub default: &'static str,
-    /// When a change takes effect.
-    pub applies: &'static str,
-    /// A value for the documentation, as JSON; the tests check that it is accepted.
-    pub example: &'static str,
-    /// JSON Schema of the value, as JSON.
-    pub schema: &'static str,
-}
-
-/// Every key there is.
-pub const KEYS: &[Key] = &[
-    Key {
-        pointer: "/hostname",
-        summary: "Name of the device on the network, announced as <hostname>.local",
-        allowed: "string: 1 to 63 letters, digits and hyphens, not starting or ending with a hyphen",
-        default: "the first seven digits of the device id",
-        applies: "at once; containers keep running",
-        example: "\"kiosk-3\"",
-        schema: r#"{"type":"string","pattern":"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"}"#,
-    },
-    Key {
-        pointer: "/persistentLogging",
-        summary: "Keep the journal on the data partition instead of 8 MB of RAM",
-        allowed: "true or false",
-        default: "false",
-        applies: "at once",
-        example: "true",
-        schema: r#"{"type":"boolean"}"#,
-    },
-    Key {
-        pointer: "/developmentMode",
-        summary: "Root login on the consoles and the Docker API on TCP port 2375, without a password: for a bench only",
-        allowed: "true or false",
-        default: "true in the development and standalone variants, false in production",
-        applies: "at once",
-        example: "false",
-        schema: r#"{"type":"boolean"}"#,
-    },
-    Key {
-        pointer: "/ntpServers",
-        summary: "Time servers",
-        allowed: "string: host names or addresses, separated by spaces",
-        default: "what DHCP says, else the servers that the image's systemd was built with",
-        applies: "at once",
-        example: "\"0.pool.ntp.org 192.0.2.1\"",
-        schema: r#"{"type":"string","pattern":"^ *([A-Za-z0-9.:-]{1,253}( +|$))*$"}"#,
-    },
-    Key {
-        pointer: "/os/sshKeys",
-        summary: "Public keys that may log in as root by ssh on port 22222",
-        allowed: "array of strings, each one line of authorized_keys without options",
-        default: "none: nobody can log in by ssh",
-        applies: "at the next login",
-        example: "[\"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3s0Cv1XoS0JkWlTdmIcJ2xq6l5fM1m8rWkqS0Zt0Aa me@laptop\"]",
-        schema: r#"{"type":"array","maxItems":64,"items":{"type":"string","pattern":"^[a-z0-9@.-]+ [A-Za-z0-9+/]+=* ?[^\\n\\r]*$"}}"#,
-    },
-];
 
 /// What is wrong at one place of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,8 +20,9 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(pointer: &str, message: impl Into<String>) -> Self {
-        Self { pointer: pointer.to_owned(), message: message.into() }
+    /// A problem of the file as a whole.
+    pub fn whole(message: impl Into<String>) -> Self {
+        Self { pointer: String::new(), message: message.into() }
     }
 }
 
@@ -110,285 +31,304 @@ impl Problem {
 pub struct Accepted {
     /// What it says.
     pub config: Config,
+    /// Pointers of the keys it sets.
+    pub set: Vec<&'static str>,
     /// Pointers of keys that nobody knows; they have no effect.
     pub unknown: Vec<String>,
+    /// Keys of balenaOS that mean nothing here, with the reason.
+    pub without_effect: Vec<(String, &'static str)>,
 }
 
-/// Reads a file.
+/// Finds the secret that a reference stands for.
+pub type Unseal<'a> = &'a dyn Fn(&str) -> Option<String>;
+
+/// Reads a file where sealed secrets are not at hand: on a workstation, or to check.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse(bytes: &[u8]) -> Result<Accepted, Vec<Problem>> {
+    parse_with(bytes, &|_| Some(String::new()))
+}
+
+/// Reads a file on the device that holds the sealed secrets.
 ///
 /// # Errors
 /// Everything that is wrong with it. A file with one wrong value is refused whole: half of a change is worse than none.
-pub fn parse(bytes: &[u8]) -> Result<Accepted, Vec<Problem>> {
-    let whole = |message: String| vec![Problem::new("", message)];
-    // Editors on Windows put a byte order mark in front.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    if bytes.iter().all(u8::is_ascii_whitespace) {
-        return Err(whole("the file is empty; the least that is allowed is {}".to_owned()));
-    }
-    let value: Value = serde_json::from_slice(bytes).map_err(|err| whole(format!("not valid JSON: {err}")))?;
-    let Value::Object(root) = value else {
-        return Err(whole(format!("is {}; a configuration is an object: {{ … }}", kind(&value))));
+pub fn parse_with(bytes: &[u8], unseal: Unseal<'_>) -> Result<Accepted, Vec<Problem>> {
+    let root = json::read(bytes).map_err(|message| vec![Problem::whole(message)])?;
+    check(root, unseal)
+}
+
+/// Checks a value that was read already.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn check(root: Value, unseal: Unseal<'_>) -> Result<Accepted, Vec<Problem>> {
+    let Value::Object(root) = root else {
+        return Err(vec![Problem::whole(format!("is {}; a configuration is an object: {{ … }}", kind(&root)))]);
     };
-    let mut reader = Reader { problems: Vec::new(), unknown: Vec::new() };
-    let mut config = Config::default();
-    for (name, value) in &root {
-        match name.as_str() {
-            "hostname" => config.hostname = reader.read("/hostname", value, hostname),
-            "persistentLogging" => config.persistent_logging = reader.read("/persistentLogging", value, boolean),
-            "developmentMode" => config.development_mode = reader.read("/developmentMode", value, boolean),
-            "ntpServers" => config.ntp_servers = reader.read("/ntpServers", value, NtpServers::from_json),
-            "os" => match value {
-                Value::Object(os) => reader.read_os(&mut config, os),
-                other => reader.problems.push(Problem::new("/os", format!("is {}; allowed is an object", kind(other)))),
-            },
-            other => reader.unknown.push(pointer_to("", other)),
+    let mut walk = Walk { problems: Vec::new(), out: Accepted::default(), unseal };
+    let known = walk.object("", root);
+    walk.together(&known);
+    if walk.problems.is_empty() {
+        match Config::deserialize(Value::Object(known)) {
+            Ok(config) => walk.out.config = config,
+            Err(err) => walk.problems.push(Problem::whole(format!("cannot be understood: {err}"))),
         }
     }
-    if reader.problems.is_empty() { Ok(Accepted { config, unknown: reader.unknown }) } else { Err(reader.problems) }
+    if walk.problems.is_empty() { Ok(walk.out) } else { Err(walk.problems) }
 }
 
-struct Reader {
+struct Walk<'a> {
     problems: Vec<Problem>,
-    unknown: Vec<String>,
+    out: Accepted,
+    unseal: Unseal<'a>,
 }
 
-impl Reader {
-    fn read<T>(&mut self, pointer: &str, value: &Value, check: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
-        check(value).map_err(|message| self.problems.push(Problem::new(pointer, message))).ok()
-    }
-
-    fn read_os(&mut self, config: &mut Config, os: &Map<String, Value>) {
-        for (name, value) in os {
-            match name.as_str() {
-                "sshKeys" => config.ssh_keys = self.read_ssh_keys(value),
-                other => self.unknown.push(pointer_to("/os", other)),
+impl Walk<'_> {
+    /// Goes through one object of the file and returns the part of it that is known.
+    fn object(&mut self, base: &str, object: Map<String, Value>) -> Map<String, Value> {
+        let mut known = Map::new();
+        for (name, mut value) in object {
+            let pointer = pointer_to(base, &name);
+            let below = format!("{pointer}/");
+            if let Some(key) = KEYS.iter().find(|k| k.pointer == pointer) {
+                // balena's tools write null for what is not set.
+                if value.is_null() {
+                    continue;
+                }
+                let before = self.problems.len();
+                key.shape.check(&pointer, &value, &mut self.problems);
+                if self.problems.len() == before {
+                    self.unseal(key, &mut value);
+                    self.out.set.push(key.pointer);
+                    known.insert(name, value);
+                }
+            } else if let Some((_, reason)) = WITHOUT_EFFECT.iter().find(|(p, _)| *p == pointer) {
+                self.out.without_effect.push((pointer, reason));
+            } else if KEYS.iter().any(|k| k.pointer.starts_with(&below)) {
+                match value {
+                    Value::Object(inner) => {
+                        known.insert(name, Value::Object(self.object(&pointer, inner)));
+                    }
+                    other => {
+                        let message = format!("is {}; allowed is an object", kind(&other));
+                        self.problems.push(Problem { pointer, message });
+                    }
+                }
+            } else {
+                self.out.unknown.push(pointer);
             }
         }
+        known
     }
 
-    fn read_ssh_keys(&mut self, value: &Value) -> Option<Vec<SshKey>> {
-        const MAX_KEYS: usize = 64;
-        let Value::Array(items) = value else {
-            self.problems
-                .push(Problem::new("/os/sshKeys", format!("is {}; allowed is an array of strings", kind(value))));
-            return None;
+    fn unseal(&mut self, key: &crate::keys::Key, value: &mut Value) {
+        let (find, mut missing) = (self.unseal, false);
+        key.shape.secrets(value, &mut |secret| {
+            if let Some(id) = secret.as_object().and_then(shape::sealed) {
+                match find(id) {
+                    Some(text) => *secret = Value::String(text),
+                    None => missing = true,
+                }
+            }
+        });
+        if missing {
+            self.problems.push(Problem {
+                pointer: key.pointer.to_owned(),
+                message: "holds a sealed secret that this device does not have; write the secret itself".to_owned(),
+            });
+        }
+    }
+
+    /// What no single value shows.
+    fn together(&mut self, known: &Map<String, Value>) {
+        let root = Value::Object(known.clone());
+        let mut wrong = |pointer: &str, message: &str| {
+            self.problems.push(Problem { pointer: pointer.to_owned(), message: message.to_owned() });
         };
-        if items.len() > MAX_KEYS {
-            self.problems.push(Problem::new("/os/sshKeys", format!("has {} keys; at most {MAX_KEYS}", items.len())));
-            return None;
+        let at = |pointer: &str| root.pointer(pointer);
+        let list = |pointer: &str| at(pointer).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+        for (index, network) in list("/os/network/wifi/networks").iter().enumerate() {
+            if network.get("security").is_some() && network.get("password").is_none() {
+                wrong(&format!("/os/network/wifi/networks/{index}"), "has security but no password");
+            }
         }
-        let keys = items
-            .iter()
-            .enumerate()
-            .map(|(i, item)| self.read(&format!("/os/sshKeys/{i}"), item, SshKey::from_json))
-            .collect::<Vec<_>>();
-        keys.into_iter().collect()
-    }
-}
-
-/// Appends a key to a pointer, escaped as RFC 6901 asks, and cut: keys are hostile input that ends up on a console.
-fn pointer_to(base: &str, key: &str) -> String {
-    const MAX: usize = 64;
-    let mut key: String = key.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-    if let Some((cut, _)) = key.char_indices().nth(MAX) {
-        key.truncate(cut);
-        key.push('…');
-    }
-    format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
-}
-
-fn kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    }
-}
-
-fn boolean(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("is {}; allowed are true and false", kind(value)))
-}
-
-fn string(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| format!("is {}; allowed is a string", kind(value)))
-}
-
-fn hostname(value: &Value) -> Result<Hostname, String> {
-    Hostname::parse(string(value)?)
-}
-
-/// Time servers, in order of preference.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NtpServers(Vec<String>);
-
-impl NtpServers {
-    fn from_json(value: &Value) -> Result<Self, String> {
-        let servers: Vec<String> = string(value)?.split_ascii_whitespace().map(str::to_owned).collect();
-        let good = |s: &String| s.len() <= 253 && s.chars().all(|c| c.is_ascii_alphanumeric() || ".:-".contains(c));
-        if let Some(index) = servers.iter().position(|s| !good(s)) {
-            return Err(format!(
-                "server {} is no host name or address; allowed are names and addresses separated by spaces",
-                index + 1
-            ));
+        for (index, network) in list("/os/network/ethernet").iter().enumerate() {
+            let fixed = network.get("addresses").and_then(Value::as_array).is_some_and(|a| !a.is_empty());
+            if network.get("gateway").is_some() && !fixed {
+                wrong(&format!("/os/network/ethernet/{index}"), "has a gateway but no addresses");
+            }
         }
-        Ok(Self(servers))
-    }
-
-    /// The servers.
-    pub fn as_slice(&self) -> &[String] {
-        &self.0
-    }
-}
-
-/// One public key, as a line of `authorized_keys` without options (sshd(8)).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SshKey(String);
-
-/// Key types that the image's sshd accepts.
-const SSH_TYPES: &[&str] = &[
-    "ssh-ed25519",
-    "sk-ssh-ed25519@openssh.com",
-    "ecdsa-sha2-nistp256",
-    "ecdsa-sha2-nistp384",
-    "ecdsa-sha2-nistp521",
-    "sk-ecdsa-sha2-nistp256@openssh.com",
-    "ssh-rsa",
-];
-
-impl SshKey {
-    fn from_json(value: &Value) -> Result<Self, String> {
-        const ALLOWED: &str =
-            "allowed is one line: type, key in base64, comment; such as \"ssh-ed25519 AAAA… me@laptop\"";
-        let text = string(value)?.trim();
-        if text.len() > 16 << 10 || text.chars().any(char::is_control) {
-            return Err(format!("is no single line; {ALLOWED}"));
+        let tunnels = list("/os/network/wireguard");
+        for (index, tunnel) in tunnels.iter().enumerate() {
+            if tunnels.iter().take(index).any(|other| other.get("name") == tunnel.get("name")) {
+                wrong(&format!("/os/network/wireguard/{index}/name"), "is the name of another tunnel too");
+            }
         }
-        let mut words = text.split(' ').filter(|w| !w.is_empty());
-        let (Some(kind), Some(blob)) = (words.next(), words.next()) else {
-            return Err(format!("is no public key; {ALLOWED}"));
-        };
-        if !SSH_TYPES.contains(&kind) {
-            return Err(format!("has an unknown key type; known are {}", SSH_TYPES.join(", ")));
+        if at("/os/mqtt/enabled") == Some(&Value::Bool(true))
+            && at("/os/mqtt/users").and_then(Value::as_object).is_some_and(Map::is_empty)
+        {
+            wrong("/os/mqtt/users", "is empty; a broker needs at least one user");
         }
-        // RFC 4253: the blob starts with the length and name of its type, so its base64 starts with AAAA.
-        let base64 = blob.trim_end_matches('=').chars().all(|c| c.is_ascii_alphanumeric() || "+/".contains(c));
-        if !base64 || !blob.starts_with("AAAA") || blob.len() < 44 {
-            return Err(format!("has a key that is not base64 of a public key; {ALLOWED}"));
-        }
-        Ok(Self(text.to_owned()))
-    }
-
-    /// The line.
-    pub fn as_str(&self) -> &str {
-        &self.0
     }
 }
 
 /// The JSON Schema (draft 2020-12) of the file, from [`KEYS`].
 ///
 /// # Errors
-/// When the table holds something that is not JSON; the tests see to it that it does not.
+/// When an example in the table is not JSON; the tests see to it that none is.
 pub fn schema() -> serde_json::Result<Value> {
-    let (mut top, mut os) = (Map::new(), Map::new());
+    let mut root = Value::Object(Map::new());
     for key in KEYS {
-        let mut value: Value = serde_json::from_str(key.schema)?;
-        if let Value::Object(object) = &mut value {
-            object.insert("description".to_owned(), format!("{}. Default: {}.", key.summary, key.default).into());
+        let mut value = key.shape.schema();
+        if let Some(object) = value.as_object_mut() {
+            let text = format!("{}. Default: {}. Takes effect {}.", key.summary, key.default, key.applies);
+            object.insert("description".to_owned(), text.into());
             object.insert("examples".to_owned(), Value::Array(vec![serde_json::from_str(key.example)?]));
         }
-        match key.pointer.strip_prefix("/os/") {
-            Some(name) => os.insert(name.to_owned(), value),
-            None => top.insert(key.pointer.trim_start_matches('/').to_owned(), value),
-        };
+        insert(&mut root, &names(key.pointer), value);
     }
-    top.insert("os".to_owned(), serde_json::json!({ "type": "object", "properties": os }));
-    Ok(serde_json::json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "config.json",
-        "description": "Configuration of the device. Unknown keys have no effect and are reported by 'os config status'.",
-        "type": "object",
-        "properties": top,
-    }))
+    let mut out = root;
+    if let Some(object) = out.as_object_mut() {
+        object.insert("$schema".to_owned(), "https://json-schema.org/draft/2020-12/schema".into());
+        object.insert("title".to_owned(), "config.json".into());
+        let text = "Configuration of the device. Unknown keys have no effect and are reported by 'os config status'.";
+        object.insert("description".to_owned(), text.into());
+    }
+    Ok(out)
+}
+
+/// Puts a schema where its key stands, with the objects above it.
+fn insert(at: &mut Value, names: &[String], schema: Value) {
+    let Some(object) = at.as_object_mut() else { return };
+    object.entry("type").or_insert_with(|| "object".into());
+    let properties = object.entry("properties").or_insert_with(|| Value::Object(Map::new()));
+    let (Some(properties), Some((name, rest))) = (properties.as_object_mut(), names.split_first()) else { return };
+    if rest.is_empty() {
+        properties.insert(name.clone(), schema);
+    } else {
+        insert(properties.entry(name).or_insert_with(|| Value::Object(Map::new())), rest, schema);
+    }
+}
+
+/// A configuration that sets one key, for documentation and tests.
+pub fn only(pointer: &str, value: Value) -> Value {
+    names(pointer).into_iter().rev().fold(value, |inner, name| Value::Object(Map::from_iter([(name, inner)])))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use serde_json::json;
 
     fn problems(text: &str) -> Vec<(String, String)> {
         parse(text.as_bytes()).unwrap_err().into_iter().map(|p| (p.pointer, p.message)).collect()
     }
 
     #[test]
-    fn every_documented_example_is_accepted_and_known() {
+    fn every_documented_example_is_accepted_and_reaches_its_type() {
         for key in KEYS {
-            let mut value: Value = serde_json::from_str(key.example).unwrap();
-            for name in key.pointer.split('/').rev().filter(|n| !n.is_empty()) {
-                value = Value::Object(Map::from_iter([(name.to_owned(), value)]));
-            }
-            let accepted = parse(&serde_json::to_vec(&value).unwrap()).unwrap();
-            assert!(accepted.unknown.is_empty(), "{}", key.pointer);
-            assert_ne!(accepted.config, Config::default(), "{} had no effect", key.pointer);
+            let value: Value = serde_json::from_str(key.example).unwrap_or_else(|e| panic!("{}: {e}", key.pointer));
+            let file = serde_json::to_vec(&only(key.pointer, value)).unwrap();
+            let accepted = parse(&file).unwrap_or_else(|e| panic!("{}: {e:?}", key.pointer));
+            assert_eq!(accepted.set, [key.pointer]);
+            assert_ne!(accepted.config, Config::default(), "{} is read into nothing", key.pointer);
         }
-        assert_eq!(schema().unwrap()["properties"]["os"]["properties"]["sshKeys"]["type"], "array");
     }
 
     #[test]
-    fn a_whole_configuration_is_read() {
+    fn the_schema_knows_every_key_and_every_example() {
+        let schema = schema().unwrap();
+        for key in KEYS {
+            let place = names(key.pointer).iter().map(|n| format!("/properties/{n}")).collect::<String>();
+            assert!(schema.pointer(&place).is_some_and(|s| s["examples"][0] != Value::Null), "{}", key.pointer);
+        }
+    }
+
+    #[test]
+    fn a_configuration_of_balena_is_read() {
         let accepted = parse(
-            b"\xef\xbb\xbf{\r\n\"hostname\":\"a\",\"ntpServers\":\" x  y \",\"persistentLogging\":true,\"uuid\":\"1\",\"os\":{\"fan\":1}}",
+            b"\xef\xbb\xbf{\r\n\"hostname\":\"a\",\"ntpServers\":\" x  y \",\"persistentLogging\":true,\"uuid\":\"1\",\"apiKey\":\"s\",\
+              \"dnsServers\":\"null\",\"country\":null,\"os\":{\"fan\":{\"profile\":\"quiet\"},\"network\":{\"connectivity\":{\"interval\":\"0\"}},\"typo\":1},\"x/y\":{}}",
         )
         .unwrap();
-        assert_eq!(accepted.config.ntp_servers.unwrap().as_slice(), ["x", "y"]);
-        assert_eq!(accepted.unknown, ["/os/fan", "/uuid"]);
+        assert_eq!(accepted.config.ntp_servers.as_deref(), Some(" x  y "));
+        assert_eq!(accepted.config.os.network.connectivity.interval.as_deref(), Some("0"));
+        assert_eq!(accepted.unknown, ["/os/typo", "/x~1y"]);
+        let names: Vec<_> = accepted.without_effect.iter().map(|(p, _)| p.as_str()).collect();
+        assert_eq!(names, ["/uuid", "/apiKey", "/os/fan"]);
+        assert_eq!(
+            accepted.set,
+            ["/hostname", "/ntpServers", "/persistentLogging", "/dnsServers", "/os/network/connectivity/interval"]
+        );
     }
 
     #[test]
     fn every_wrong_value_is_named_with_pointer_and_allowed() {
         let found = problems(
-            r#"{"hostname":7,"persistentLogging":"yes","os":{"sshKeys":["ssh-ed25519 AAAA","x",3]},"ntpServers":"a;b"}"#,
+            r#"{"hostname":7,"persistentLogging":"yes","os":{"sshKeys":["ssh-ed25519 AAAA","x",3],"watchdog":601,
+               "mqtt":{"enabled":true,"users":{"a b":"12345678"},"x":1},"wipe":{"what":"everything"}},"ntpServers":"a;b"}"#,
         );
         let pointers: Vec<&str> = found.iter().map(|(p, _)| p.as_str()).collect();
         assert_eq!(
             pointers,
-            ["/hostname", "/ntpServers", "/os/sshKeys/0", "/os/sshKeys/1", "/os/sshKeys/2", "/persistentLogging"]
+            [
+                "/hostname",
+                "/persistentLogging",
+                "/os/sshKeys/0",
+                "/os/sshKeys/1",
+                "/os/sshKeys/2",
+                "/os/watchdog",
+                "/os/mqtt/users/a b",
+                "/os/mqtt/x",
+                "/os/wipe/what",
+                "/os/wipe",
+                "/ntpServers"
+            ]
         );
-        assert!(found.iter().all(|(_, m)| m.contains("allowed") || m.contains("known are")), "{found:?}");
+        assert!(found.iter().all(|(_, m)| m.contains("allowed") || m.contains("missing")), "{found:?}");
     }
 
     #[test]
-    fn what_is_no_configuration_is_refused_as_a_whole() {
-        for text in ["", "  \n", "{", "[]", "null", "\"x\"", "{\"a\":1}x", "{\"hostname\":\"a\"", "\u{0}"] {
-            assert_eq!(problems(text)[0].0, "", "{text:?}");
-        }
-        assert!(parse(&[b'['; 10_000]).is_err());
-        assert!(parse(&[0xff, 0xfe, b'{', 0]).is_err());
+    fn what_does_not_fit_together_is_refused() {
+        let file = json!({"os": {"network": {
+            "wifi": {"networks": [{"ssid": "a", "security": "sae"}]},
+            "ethernet": [{"gateway": "10.0.0.1"}],
+        }, "mqtt": {"enabled": true, "users": {}}}});
+        let found = problems(&file.to_string());
+        let pointers: Vec<&str> = found.iter().map(|(p, _)| p.as_str()).collect();
+        assert_eq!(pointers, ["/os/network/wifi/networks/0", "/os/network/ethernet/0", "/os/mqtt/users"]);
+    }
+
+    #[test]
+    fn secrets_never_stand_in_a_problem() {
+        let file = json!({"os": {
+            "network": {"proxy": {"url": "hunter2-hunter2"}, "wifi": {"networks": [{"ssid": "a", "password": "hunter2\n"}]}},
+            "mqtt": {"enabled": true, "users": {"a": "hunter2"}},
+        }});
+        let found = problems(&file.to_string());
+        assert_eq!(found.len(), 3);
+        assert!(!format!("{found:?}").contains("hunter2"), "{found:?}");
+    }
+
+    #[test]
+    fn a_sealed_secret_is_found_or_missed() {
+        let file = json!({"os": {"network": {"wifi": {"networks": [{"ssid": "a", "password": {"$sealed": "1"}}]}}}});
+        let file = file.to_string();
+        let good = parse_with(file.as_bytes(), &|id| (id == "1").then(|| "open sesame".to_owned())).unwrap();
+        assert_eq!(good.config.os.network.wifi.networks[0].password.as_deref(), Some("open sesame"));
+        assert!(parse_with(file.as_bytes(), &|_| None).unwrap_err()[0].message.contains("sealed"));
+        assert!(parse(file.as_bytes()).is_ok());
     }
 
     #[test]
     fn hostile_key_names_are_tamed() {
         let name = "x\u{1b}[2J".to_owned() + &"y".repeat(500);
-        let accepted = parse(&serde_json::to_vec(&serde_json::json!({ name: 1, "a/b~c": 2 })).unwrap()).unwrap();
+        let accepted = parse(&serde_json::to_vec(&json!({ name: 1, "a/b~c": 2 })).unwrap()).unwrap();
         assert!(accepted.unknown.iter().all(|u| u.len() < 300 && !u.contains('\u{1b}')), "{:?}", accepted.unknown);
         assert!(accepted.unknown.contains(&"/a~1b~0c".to_owned()));
-    }
-
-    #[test]
-    fn an_ssh_key_cannot_smuggle_a_second_line_or_options() {
-        let blob = "A".repeat(68);
-        for bad in [
-            format!("ssh-ed25519 {blob} a\nssh-ed25519 {blob} b"),
-            format!("command=\"x\" ssh-ed25519 {blob}"),
-            format!("no-pty,ssh-ed25519 {blob}"),
-            "ssh-dss AAAAB3NzaC1kc3MAAACBAAAAAAAAAAAAAAAAAAAAAAAA".to_owned(),
-        ] {
-            assert!(SshKey::from_json(&Value::String(bad.clone())).is_err(), "{bad}");
-        }
-        assert!(SshKey::from_json(&Value::String(format!("  ssh-ed25519 {blob} me at home\n"))).is_ok());
     }
 
     proptest! {
@@ -397,10 +337,40 @@ mod tests {
             let _ = parse(&bytes);
         }
 
+        // Anything JSON in the place of any key: refused or understood, never a panic and never an internal error.
+        #[test]
+        fn any_value_in_any_place(index in 0..KEYS.len(), value in value()) {
+            if let Err(found) = parse(&serde_json::to_vec(&only(KEYS[index].pointer, value)).unwrap()) {
+                prop_assert!(found.iter().all(|p| !p.message.contains("cannot be understood")), "{:?}", found);
+            }
+        }
+
         #[test]
         fn a_truncated_configuration_is_never_accepted(cut in 1usize..60) {
             let text = br#"{"hostname":"kiosk","persistentLogging":true,"os":{"sshKeys":[]}}"#;
             prop_assert!(parse(&text[..text.len() - cut]).is_err());
         }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            ".{0,40}".prop_map(Value::from),
+            "[a-z0-9.:/]{0,12}".prop_map(Value::from),
+        ];
+        let name = prop_oneof![
+            ".{0,8}",
+            "ssid|password|security|addresses|gateway|enabled|users|config|what|request|url|base|size|name|peers",
+        ];
+        leaf.prop_recursive(3, 24, 5, move |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::hash_map(name.clone(), inner, 0..5)
+                    .prop_map(|m| Value::Object(m.into_iter().collect())),
+            ]
+        })
     }
 }

@@ -14,6 +14,8 @@ pub enum Outcome {
     Applied,
     /// It was in force already.
     Unchanged,
+    /// It comes into force at the next boot.
+    Pending,
     /// It could not be brought into force.
     Failed,
 }
@@ -45,6 +47,9 @@ pub struct Status {
     pub problems: Vec<Problem>,
     /// Keys that nobody knows.
     pub unknown: Vec<String>,
+    /// Keys of balenaOS that mean nothing here, each with the reason.
+    #[serde(default)]
+    pub without_effect: Vec<String>,
     /// One row per key.
     pub keys: Vec<Row>,
 }
@@ -101,9 +106,13 @@ impl fmt::Display for Status {
             let outcome = match row.outcome {
                 Outcome::Applied => "applied",
                 Outcome::Unchanged => "unchanged",
+                Outcome::Pending => "at the next boot",
                 Outcome::Failed => "FAILED",
             };
-            writeln!(f, "  {:<24} {origin:<8} {outcome}", row.key)?;
+            writeln!(f, "  {:<40} {origin:<8} {outcome}", row.key)?;
+        }
+        for line in &self.without_effect {
+            writeln!(f, "  {line}")?;
         }
         for line in self.complaints() {
             writeln!(f, "! {line}")?;

@@ -93,6 +93,9 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     modules::load_named();
     let disk = find_disk(cmdline, &mut report)?;
     mount_root(cmdline, &disk, &mut report)?;
+    if let Err(err) = mount_etc() {
+        note(&mut report, format!("{err:#}; /etc is read-only and part of config.json cannot be applied"));
+    }
     mount_boot(&disk, &mut report);
     let wipe = wipe::plan(Path::new(BOOT), cmdline.wipe);
     let erased = erase(&disk, wipe.erase, &mut report);
@@ -101,14 +104,17 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
         make_unique(&disk, &mut report);
     }
     mount_data(&disk, erased.data, first_boot, &mut report);
+    let apps = wipe.erase != Some(Wipe::Apps) || erase_apps(&mut report);
     if erased.complete
-        && let Err(err) = wipe::finish(Path::new(BOOT), wipe)
+        && apps
+        && let Err(err) = wipe::finish(Path::new(BOOT), &wipe)
     {
         note(&mut report, format!("the wipe is done but its request cannot be removed, it will run again: {err}"));
     }
     identify(first_boot, &mut report);
     prepare_persistent(&mut report);
-    if let Err(err) = mount_zram() {
+    report.zram_swap = configured_swap();
+    if let Err(err) = mount_zram(report.zram_swap) {
         note(&mut report, format!("{err:#}; /var and /tmp are plain tmpfs"));
     }
     finish(&disk, &report)?;
@@ -187,6 +193,21 @@ fn mount_root(cmdline: &Cmdline, disk: &BootDisk, report: &mut Report) -> Result
     bail!("cannot mount {name} as erofs or squashfs: {}", last.map(|e| e.to_string()).unwrap_or_default())
 }
 
+/// Puts a layer of RAM over `/etc`: programs write there what belongs to this boot, and the image's own comes back with
+/// the next. Below it stays reachable as the image has it.
+fn mount_etc() -> Result<()> {
+    let etc = Path::new(SYSROOT).join("etc");
+    std::fs::create_dir_all("/run/os/etc/upper")?;
+    std::fs::create_dir_all("/run/os/etc/work")?;
+    std::fs::set_permissions("/run/os/etc", std::fs::Permissions::from_mode(0o700))?;
+    std::fs::create_dir_all(os_config::IMAGE_ETC)?;
+    mount_bind(&etc, os_config::IMAGE_ETC).context("cannot bind the image's /etc")?;
+    let options =
+        CString::new(format!("lowerdir={},upperdir=/run/os/etc/upper,workdir=/run/os/etc/work", etc.display()))?;
+    let flags = MountFlags::NOSUID | MountFlags::NODEV;
+    mount("overlay", &etc, "overlay", flags, Some(options.as_c_str())).context("cannot put a layer over /etc")
+}
+
 fn mount_boot(disk: &BootDisk, report: &mut Report) {
     let Some(part) = disk.part("os-boot") else {
         return note(report, format!("{} has no partition os-boot", disk.name));
@@ -229,6 +250,31 @@ fn erase(disk: &BootDisk, wanted: Option<Wipe>, report: &mut Report) -> Erased {
         }
     }
     out
+}
+
+/// Erases what the engine keeps; true when nothing is left of it.
+fn erase_apps(report: &mut Report) -> bool {
+    note(report, "wiping containers and images, as asked".to_owned());
+    let mut left = Vec::new();
+    for dir in ["docker", "containerd", "preload"] {
+        match std::fs::remove_dir_all(Path::new(DATA).join(dir)) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => left.push(format!("{dir}: {err}")),
+            _ => {}
+        }
+    }
+    if !left.is_empty() {
+        note(report, format!("wiping failed and will be tried again at the next boot: {}", left.join("; ")));
+    }
+    left.is_empty()
+}
+
+/// The one key of config.json that the initramfs needs. Anything wrong is said later, by who applies the rest.
+fn configured_swap() -> Option<u32> {
+    let store = os_config::store::Store::at(Path::new(BOOT), &Path::new(STATE).join("os/config"));
+    let (file, last_good, secrets) = (store.read(), store.last_good(), store.secrets());
+    let unseal = |id: &str| secrets.get(id).cloned();
+    let decision = os_config::decide::decide(file.as_deref().map_err(Clone::clone), last_good.as_deref(), &unseal);
+    decision.accepted.config.os.memory.zram_swap
 }
 
 fn mount_ext4(device: &Path, target: &str) -> rustix::io::Result<()> {
@@ -426,9 +472,9 @@ fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
 }
 
 /// `/var` and `/tmp` on compressed RAM, and compressed swap.
-fn mount_zram() -> Result<()> {
+fn mount_zram(swap: Option<u32>) -> Result<()> {
     let meminfo = files::read_text(Path::new("/proc/meminfo"))?;
-    let sizes = zram::sizes(zram::ram(&meminfo).context("/proc/meminfo has no MemTotal")?);
+    let sizes = zram::sizes(zram::ram(&meminfo).context("/proc/meminfo has no MemTotal")?, swap);
     let var = Path::new(SYSROOT).join("var");
     let mounted = zram::add(sizes.var).and_then(|device| zram::format(&device, "os-var").map(|()| device));
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
@@ -448,7 +494,9 @@ fn mount_zram() -> Result<()> {
     mount(&device, &tmp, "ext4", flags, Some(c"discard")).context("cannot mount /tmp")?;
     let _ = std::fs::remove_dir(tmp.join("lost+found"));
     std::fs::set_permissions(&tmp, std::fs::Permissions::from_mode(0o1777))?;
-    zram::swap_on(&zram::add(sizes.swap)?)?;
+    if sizes.swap > 0 {
+        zram::swap_on(&zram::add(sizes.swap)?)?;
+    }
     Ok(())
 }
 

@@ -9,6 +9,8 @@ const DEFAULT_WAIT_SECS: u64 = 60;
 /// What to erase.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wipe {
+    /// Containers and images; logs and the rest of data stay.
+    Apps,
     /// Identity and host configuration.
     State,
     /// Containers, apps and logs.
@@ -18,9 +20,10 @@ pub enum Wipe {
 }
 
 impl Wipe {
-    /// Reads `state`, `data` or `all`.
+    /// Reads `apps`, `state`, `data` or `all`.
     pub fn parse(text: &str) -> Option<Self> {
         match text.trim() {
+            "apps" => Some(Self::Apps),
             "state" => Some(Self::State),
             "data" => Some(Self::Data),
             "all" => Some(Self::All),
@@ -30,12 +33,12 @@ impl Wipe {
 
     /// True when this includes the state partition.
     pub fn state(self) -> bool {
-        self != Self::Data
+        matches!(self, Self::State | Self::All)
     }
 
     /// True when this includes the data partition.
     pub fn data(self) -> bool {
-        self != Self::State
+        matches!(self, Self::Data | Self::All)
     }
 }
 

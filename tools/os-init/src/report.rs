@@ -37,6 +37,9 @@ pub struct Report {
     pub state: Volume,
     /// Data partition.
     pub data: Volume,
+    /// Size of the compressed swap that config.json asked for, in percent of RAM; none for the default.
+    #[serde(default)]
+    pub zram_swap: Option<u32>,
     /// What a person should know, in order.
     pub messages: Vec<String>,
 }

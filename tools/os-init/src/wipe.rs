@@ -1,20 +1,19 @@
 //! Carries out a wipe exactly once.
 //!
-//! A request comes as the file `wipe` on the boot partition (`state`, `data` or `all`; written by `os wipe`, or by a
-//! person with a card reader), or as `os.wipe=` typed at the bootloader. The file is removed only after the work is
-//! done, so a power cut in the middle starts it again. An argument cannot be removed: a mark on the boot partition
-//! remembers that it was obeyed, until a boot comes without it.
+//! A request comes as the file `wipe` on the boot partition (`apps`, `state`, `data` or `all`; written by `os wipe`, by
+//! config.json's `os.wipe` or by a person with a card reader), or as `os.wipe=` typed at the bootloader. The file is
+//! removed only after the work is done, so a power cut in the middle starts it again. What cannot be removed is
+//! remembered: an argument until a boot comes without it, the mark of config.json for good.
 
 use crate::cmdline::Wipe;
+use os_config::wipe::{self, REQUEST};
 use os_sys::files;
 use std::path::Path;
 
-/// Name of the request on the boot partition.
-pub const REQUEST: &str = "wipe";
 const OBEYED: &str = "wipe.done";
 
 /// What to do in this boot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// What to erase; `None` for nothing.
     pub erase: Option<Wipe>,
@@ -24,20 +23,25 @@ pub struct Plan {
     forget_mark: bool,
     /// There is a request file.
     has_file: bool,
+    /// Mark of a request that comes from config.json.
+    mark: Option<String>,
 }
 
 /// Decides from the boot partition's files and the argument.
 pub fn plan(boot: &Path, argument: Option<Wipe>) -> Plan {
-    // A request is one word; more is not read.
-    let text = files::read_limited(&boot.join(REQUEST), 64).ok();
-    let from_file = text.as_deref().and_then(|t| std::str::from_utf8(t).ok()).and_then(Wipe::parse);
+    let found = wipe::read(boot);
+    let mark = found.as_ref().and_then(|f| f.mark.clone());
+    // Done already, and the power was cut before the request was removed.
+    let done = mark.is_some() && mark == wipe::last(boot);
+    let from_file = found.as_ref().filter(|_| !done).and_then(|f| Wipe::parse(&f.what));
     let marked = boot.join(OBEYED).exists();
     let from_argument = argument.filter(|_| !marked);
     Plan {
         erase: from_file.or(from_argument),
         from_argument: from_argument.is_some(),
         forget_mark: marked && argument.is_none(),
-        has_file: text.is_some(),
+        has_file: boot.join(REQUEST).exists(),
+        mark,
     }
 }
 
@@ -45,12 +49,15 @@ pub fn plan(boot: &Path, argument: Option<Wipe>) -> Plan {
 ///
 /// # Errors
 /// When the boot partition cannot be written.
-pub fn finish(boot: &Path, plan: Plan) -> Result<(), files::FileError> {
+pub fn finish(boot: &Path, plan: &Plan) -> Result<(), files::FileError> {
     if plan.from_argument {
         files::write_if_changed(&boot.join(OBEYED), b"os.wipe on the kernel command line was obeyed\n", 0o644)?;
     }
     if plan.forget_mark {
         files::remove_if_there(&boot.join(OBEYED))?;
+    }
+    if let Some(mark) = &plan.mark {
+        wipe::done(boot, mark)?;
     }
     if plan.has_file {
         files::remove_if_there(&boot.join(REQUEST))?;
@@ -70,7 +77,7 @@ mod tests {
         // A power cut here: the next boot starts again.
         let again = plan(dir.path(), None);
         assert_eq!(again.erase, Some(Wipe::Data));
-        finish(dir.path(), again).unwrap();
+        finish(dir.path(), &again).unwrap();
         assert_eq!(plan(dir.path(), None).erase, None);
     }
 
@@ -79,12 +86,37 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = plan(dir.path(), Some(Wipe::All));
         assert_eq!(first.erase, Some(Wipe::All));
-        finish(dir.path(), first).unwrap();
+        finish(dir.path(), &first).unwrap();
         let second = plan(dir.path(), Some(Wipe::All));
         assert_eq!(second.erase, None);
-        finish(dir.path(), second).unwrap();
-        finish(dir.path(), plan(dir.path(), None)).unwrap();
+        finish(dir.path(), &second).unwrap();
+        finish(dir.path(), &plan(dir.path(), None)).unwrap();
         assert_eq!(plan(dir.path(), Some(Wipe::State)).erase, Some(Wipe::State));
+    }
+
+    #[test]
+    fn a_request_of_config_json_is_obeyed_once_wherever_the_power_is_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let boot = dir.path();
+        wipe::request(boot, Some(("apps", "1")), false).unwrap();
+        // Cut before and in the work: again.
+        assert_eq!(plan(boot, None).erase, Some(Wipe::Apps));
+        let p = plan(boot, None);
+        assert_eq!(p.erase, Some(Wipe::Apps));
+        // Cut between the mark and the removal: not again, and the request goes.
+        wipe::done(boot, "1").unwrap();
+        let p = plan(boot, None);
+        assert_eq!(p.erase, None);
+        finish(boot, &p).unwrap();
+        assert!(!boot.join(REQUEST).exists());
+        // The key still stands in config.json.
+        wipe::request(boot, Some(("apps", "1")), false).unwrap();
+        assert_eq!(plan(boot, None).erase, None);
+        wipe::request(boot, Some(("state", "2")), false).unwrap();
+        let p = plan(boot, None);
+        assert_eq!(p.erase, Some(Wipe::State));
+        finish(boot, &p).unwrap();
+        assert_eq!(wipe::last(boot).as_deref(), Some("2"));
     }
 
     #[test]
@@ -93,7 +125,7 @@ mod tests {
         std::fs::write(dir.path().join(REQUEST), "everything!").unwrap();
         let p = plan(dir.path(), None);
         assert_eq!(p.erase, None);
-        finish(dir.path(), p).unwrap();
+        finish(dir.path(), &p).unwrap();
         assert!(!dir.path().join(REQUEST).exists());
     }
 }

@@ -16,12 +16,16 @@ pub struct Sizes {
 
 const MIB: u64 = 1 << 20;
 
-/// Sizes for a machine with `ram` bytes: an eighth for `/var` and `/tmp` within bounds, half for swap.
-pub fn sizes(ram: u64) -> Sizes {
+/// Sizes for a machine with `ram` bytes: an eighth for `/var` and `/tmp` within bounds, half for swap unless `swap`
+/// says how many percent.
+pub fn sizes(ram: u64, swap: Option<u32>) -> Sizes {
     Sizes {
         var: (ram / 8).clamp(32 * MIB, 256 * MIB),
         tmp: (ram / 8).clamp(16 * MIB, 512 * MIB),
-        swap: (ram / 2).clamp(64 * MIB, 4096 * MIB),
+        swap: match swap {
+            Some(percent) => (ram / 100).saturating_mul(percent.into()),
+            None => (ram / 2).clamp(64 * MIB, 4096 * MIB),
+        },
     }
 }
 
@@ -90,8 +94,9 @@ mod tests {
 
     #[test]
     fn sizes_follow_ram_within_bounds() {
-        assert_eq!(sizes(256 * MIB), Sizes { var: 32 * MIB, tmp: 32 * MIB, swap: 128 * MIB });
-        assert_eq!(sizes(64 << 30), Sizes { var: 256 * MIB, tmp: 512 * MIB, swap: 4096 * MIB });
+        assert_eq!(sizes(256 * MIB, None), Sizes { var: 32 * MIB, tmp: 32 * MIB, swap: 128 * MIB });
+        assert_eq!((sizes(100 * MIB, Some(30)).swap, sizes(MIB, Some(0)).swap), (30 * MIB, 0));
+        assert_eq!(sizes(64 << 30, None), Sizes { var: 256 * MIB, tmp: 512 * MIB, swap: 4096 * MIB });
     }
 
     #[test]

@@ -1,8 +1,11 @@
-//! The reference of config.json, written from the table that validation is made from.
+//! What is written from the tables of the tools: the reference of config.json, its schema, the completion of `os`.
 
 use crate::repo::Repo;
 use anyhow::{Context, Result};
-use os_config::model::{self, KEYS};
+use clap::CommandFactory;
+use os_config::keys::{KEYS, WITHOUT_EFFECT};
+use os_config::model;
+use os_config::shape::{Field, Shape};
 
 const BEGIN: &str = "<!-- made by: osctl docs -->";
 const END: &str = "<!-- end -->";
@@ -12,21 +15,62 @@ const END: &str = "<!-- end -->";
 /// # Errors
 /// When the table is not valid.
 pub fn files() -> Result<Vec<(&'static str, String)>> {
-    let mut table = format!("{BEGIN}\n");
-    for key in KEYS {
-        table.push_str(&format!(
-            "\n### `{}`\n\n{}.\n\n| | |\n|---|---|\n| allowed | {} |\n| default | {} |\n| takes effect | {} |\n| example | `{}` |\n",
-            key.pointer.trim_start_matches('/').replace('/', "."),
-            key.summary,
-            key.allowed,
-            key.default,
-            key.applies,
-            key.example
-        ));
-    }
-    table.push_str(&format!("\n{END}"));
     let schema = serde_json::to_string_pretty(&model::schema()?)? + "\n";
-    Ok(vec![("docs/config.md", table), ("docs/config.schema.json", schema)])
+    Ok(vec![
+        ("docs/config.md", reference()?),
+        ("docs/config.schema.json", schema),
+        ("tools/os-cli/dist/os.bash", completion()?),
+    ])
+}
+
+fn reference() -> Result<String> {
+    let mut out = format!("{BEGIN}\n");
+    for key in KEYS {
+        let name = dotted(key.pointer);
+        let value: serde_json::Value = serde_json::from_str(key.example)?;
+        let example = serde_json::to_string_pretty(&model::only(key.pointer, value))?;
+        let rows = [
+            ("allowed", key.shape.allowed()),
+            ("default", key.default.to_owned()),
+            ("takes effect", key.applies.to_string()),
+        ];
+        out.push_str(&format!("\n### `{name}`\n\n{}.\n\n| | |\n|---|---|\n", key.summary));
+        rows.iter().for_each(|(what, text)| out.push_str(&format!("| {what} | {text} |\n")));
+        fields(&key.shape, "", &mut out);
+        out.push_str(&format!("\n```json\n{example}\n```\n"));
+    }
+    out.push_str("\n### Keys of balenaOS without effect\n\nAccepted, so that an existing file works.\n\n| key | why |\n|---|---|\n");
+    for (pointer, why) in WITHOUT_EFFECT {
+        out.push_str(&format!("| `{}` | {why} |\n", dotted(pointer)));
+    }
+    out.push_str(&format!("\n{END}"));
+    Ok(out)
+}
+
+/// A row for every field of the objects in a value.
+fn fields(shape: &Shape, above: &str, out: &mut String) {
+    match shape {
+        Shape::Object(list) => {
+            for Field { name, summary, shape, required } in *list {
+                let must = if *required { "" } else { ", optional" };
+                out.push_str(&format!("| `{above}{name}` | {summary}: {}{must} |\n", shape.allowed()));
+                fields(shape, &format!("{above}{name}."), out);
+            }
+        }
+        Shape::List { item, .. } => fields(item, above, out),
+        Shape::Map { value, .. } => fields(value, above, out),
+        Shape::Bool | Shape::Integer { .. } | Shape::Choice(_) | Shape::Text(_) => {}
+    }
+}
+
+fn dotted(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
+}
+
+fn completion() -> Result<String> {
+    let mut out = Vec::new();
+    clap_complete::generate(clap_complete::Shell::Bash, &mut os_cli::Args::command(), "os", &mut out);
+    Ok(format!("# Made by: osctl docs\n{}", String::from_utf8(out)?))
 }
 
 /// True when a file holds what it must.
@@ -34,7 +78,7 @@ pub fn is_current(found: &str, wanted: &str) -> bool {
     found.contains(wanted)
 }
 
-/// Writes the reference into the files, leaving the text around it.
+/// Writes everything, in a document between its marks.
 ///
 /// # Errors
 /// When a file cannot be written, or its marks are missing.

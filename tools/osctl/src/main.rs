@@ -25,6 +25,11 @@ enum Command {
         #[command(subcommand)]
         command: Lab,
     },
+    /// Disk images and cards
+    Image {
+        #[command(subcommand)]
+        command: Image,
+    },
     /// Write the crate list of the Yocto recipe from tools/Cargo.lock
     Crates {
         /// Only compare; exit code 1 when the committed list is out of date
@@ -35,6 +40,17 @@ enum Command {
     Check,
     /// Write the reference of config.json into docs/ from its table of keys
     Docs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Image {
+    /// Write config.json into an image or onto a card; what the device would refuse is not written
+    Configure {
+        /// Image (raw, .zst, .gz, .xz) or disk, such as /dev/sdb
+        image: PathBuf,
+        #[command(flatten)]
+        change: osctl::image::Change,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -110,6 +126,11 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Lab { command } => lab_command(command),
+        Command::Image { command: Image::Configure { image, change } } => {
+            let config = osctl::image::configure(&image, &change)?;
+            println!("{}", serde_json::to_string_pretty(&config)?);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Crates { check } => crates(&Repo::find()?, check),
         Command::Check => check::run(&Repo::find()?),
         Command::Docs => {

@@ -1,0 +1,433 @@
+//! `os config`: look at the configuration and change it. Every change is a change of the file, checked as a whole before
+//! it is written, and applied at once.
+
+use crate::{code, print_json};
+use anyhow::{Context, Result, bail};
+use clap::Subcommand;
+use os_config::edit::{self, Difference};
+use os_config::import;
+use os_config::json::{self, names};
+use os_config::keys::KEYS;
+use os_config::model::{self, Problem};
+use os_config::status::{Outcome, Status};
+use os_config::store::{self, Store, Version};
+use serde::Serialize;
+use serde_json::{Value, json};
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Result per key of the last application; exit code 1 when something is wrong
+    Status,
+    /// Print the configuration or one key of it, such as hostname or os.time.zone
+    Get {
+        /// The key, with dots or as a JSON pointer (/os/time/zone)
+        key: Option<String>,
+        /// Show passwords and private keys too
+        #[arg(long)]
+        secrets: bool,
+    },
+    /// Change one key and apply it
+    Set {
+        /// The key
+        key: String,
+        /// The value: JSON, or plain text where the key takes text; - reads it from standard input
+        value: String,
+    },
+    /// Take one key out and apply its default
+    Unset {
+        /// The key
+        key: String,
+    },
+    /// Change the file in an editor ($EDITOR); it is written only when it is good
+    Edit,
+    /// Check a file without applying it; exit code 1 when it is refused
+    #[command(alias = "check")]
+    Validate {
+        /// The file; - for standard input
+        #[arg(default_value = os_config::CONFIG)]
+        file: PathBuf,
+    },
+    /// What differs between the file and what is in force, or an earlier version
+    Diff {
+        /// Number of the version, see history
+        version: Option<u64>,
+    },
+    /// The versions that were accepted, oldest first
+    History,
+    /// Go back to an earlier version, by default the one before
+    Rollback {
+        /// Number of the version, see history
+        version: Option<u64>,
+    },
+    /// Apply config.json now (this happens by itself when the file changes)
+    Apply,
+    /// Move passwords and private keys from the boot partition into state, where only this device reads them
+    Seal,
+    /// Take a configuration over from a directory laid out like a USB stick
+    Import {
+        /// The directory
+        dir: PathBuf,
+        /// Only say what would be done
+        #[arg(long)]
+        check: bool,
+    },
+    /// JSON Schema of config.json
+    Schema,
+    /// Every key with what it sets
+    Keys,
+}
+
+pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
+    let store = Store::device();
+    match command {
+        Command::Status => {
+            let status =
+                Status::load(Path::new(os_config::STATUS)).context("no result yet; see journalctl -u os-config")?;
+            show_status(&status, json)
+        }
+        Command::Get { key, secrets } => get(&store, key.as_deref(), secrets, json),
+        Command::Set { key, value } => {
+            let value = edit::value_for(&key, &given(&value)?);
+            change(&store, json, |root| edit::set(root, &names(&key), value).map_err(anyhow::Error::msg)).await
+        }
+        Command::Unset { key } => {
+            change(&store, json, |root| {
+                let done = edit::unset(root, &names(&key));
+                if done { Ok(()) } else { bail!("{key} is not set") }
+            })
+            .await
+        }
+        Command::Edit => edit_file(&store, json).await,
+        Command::Validate { file } => validate(&file, json),
+        Command::Diff { version } => diff(&store, version, json),
+        Command::History => history(&store, json),
+        Command::Rollback { version } => rollback(&store, version, json).await,
+        Command::Apply => show_status(&os_config::apply::run().await?, json),
+        Command::Seal => {
+            let moved = os_config::apply::seal_now(&store)?;
+            if json {
+                print_json(&json!({ "sealed": moved }))?;
+            } else {
+                println!("{moved} secrets were moved into state.");
+                if moved > 0 {
+                    println!("Flash may still hold the old text of the file until its place is used again.");
+                }
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Import { dir, check } => {
+            let report = import::import(&store, &dir, None, check)?;
+            if json {
+                print_json(&report)?;
+            } else {
+                print!("{report}");
+            }
+            if report.taken && !report.changed.is_empty() {
+                let status = os_config::apply::run().await?;
+                status.complaints().iter().for_each(|line| eprintln!("! {line}"));
+            }
+            Ok(code(report.problems.is_empty()))
+        }
+        Command::Schema => {
+            print_json(&model::schema()?)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Keys => {
+            for key in KEYS {
+                println!("{:<40} {}", dotted(key.pointer), key.summary);
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+fn dotted(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
+}
+
+fn show_status(status: &Status, json: bool) -> Result<ExitCode> {
+    if json {
+        print_json(status)?;
+    } else {
+        print!("{status}");
+    }
+    Ok(code(status.is_good()))
+}
+
+/// The file as JSON. A file that is refused can still be mended key by key, as long as it is JSON.
+fn current(store: &Store) -> Result<Value> {
+    match store.read() {
+        Ok(bytes) => json::read(&bytes).map_err(|err| {
+            anyhow::anyhow!("config.json is {err}; mend it with os config edit, or go back with os config rollback")
+        }),
+        Err(_) if !store.path().exists() => Ok(json!({})),
+        Err(err) => bail!("config.json: {err}"),
+    }
+}
+
+fn get(store: &Store, key: Option<&str>, secrets: bool, json: bool) -> Result<ExitCode> {
+    let mut root = current(store)?;
+    if secrets {
+        let sealed = store.secrets();
+        for key in KEYS {
+            if let Some(value) = root.pointer_mut(key.pointer) {
+                key.shape.secrets(value, &mut |secret| {
+                    let id = secret.as_object().and_then(os_config::shape::sealed);
+                    if let Some(text) = id.and_then(|id| sealed.get(id)) {
+                        *secret = text.as_str().into();
+                    }
+                });
+            }
+        }
+    } else {
+        root = edit::without_secrets(&root);
+    }
+    let place = key.map(names).unwrap_or_default();
+    match edit::get(&root, &place) {
+        Some(Value::String(text)) if !json => println!("{text}"),
+        Some(value) => print_json(value)?,
+        None => {
+            let key = key.unwrap_or_default();
+            let known = KEYS.iter().find(|k| names(k.pointer) == place);
+            match known {
+                Some(known) => eprintln!("{key} is not set; the default is: {}", known.default),
+                None => eprintln!("{key} is not set, and no key has this name; os config keys lists them"),
+            }
+            return Ok(ExitCode::from(1));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A value from the command line, or from standard input for what should not stand there.
+fn given(value: &str) -> Result<String> {
+    if value != "-" {
+        return Ok(value.to_owned());
+    }
+    let mut text = String::new();
+    std::io::stdin().lock().take(os_config::MAX_SIZE).read_to_string(&mut text)?;
+    Ok(text.trim_end_matches(['\n', '\r']).to_owned())
+}
+
+async fn change(store: &Store, json: bool, make: impl FnOnce(&mut Value) -> Result<()>) -> Result<ExitCode> {
+    let before = current(store)?;
+    let mut after = before.clone();
+    make(&mut after)?;
+    write(store, &before, &after, &edit::to_text(&after), json).await
+}
+
+async fn write(store: &Store, before: &Value, after: &Value, text: &[u8], json: bool) -> Result<ExitCode> {
+    let secrets = store.secrets();
+    let accepted = match model::check(after.clone(), &|id| secrets.get(id).cloned()) {
+        Ok(accepted) => accepted,
+        Err(problems) => {
+            show_problems(&problems, json)?;
+            eprintln!("Nothing was changed.");
+            return Ok(ExitCode::from(1));
+        }
+    };
+    if text.len() as u64 > os_config::MAX_SIZE {
+        bail!("the file would have {} bytes; at most {}", text.len(), os_config::MAX_SIZE);
+    }
+    let differences = edit::diff(before, after);
+    store.write(text).context("cannot write config.json; this takes root and a mounted boot partition")?;
+    let status = os_config::apply::run().await?;
+    let keys: Vec<&str> = differences.iter().map(|d| d.key.as_str()).collect();
+    let rows: Vec<_> = status.keys.iter().filter(|row| keys.contains(&row.key.as_str())).collect();
+    if json {
+        print_json(&rows)?;
+    } else {
+        for row in &rows {
+            let outcome = match row.outcome {
+                Outcome::Applied => "applied".to_owned(),
+                Outcome::Unchanged => "was in force already".to_owned(),
+                Outcome::Pending => "takes effect at the next boot".to_owned(),
+                Outcome::Failed => format!("FAILED: {}", row.reason.as_deref().unwrap_or_default()),
+            };
+            println!("{}: {outcome}", dotted(&row.key));
+        }
+        for key in accepted.unknown {
+            eprintln!("{key}: unknown key, no effect");
+        }
+        if rows.is_empty() {
+            println!("Nothing that has an effect was changed.");
+        }
+    }
+    Ok(code(rows.iter().all(|row| row.outcome != Outcome::Failed)))
+}
+
+async fn edit_file(store: &Store, json: bool) -> Result<ExitCode> {
+    if !std::io::stdin().is_terminal() {
+        bail!(
+            "os config edit needs a terminal; in a script use os config set, or write the file and run os config apply"
+        );
+    }
+    let given = std::env::var("VISUAL").or_else(|_| std::env::var("EDITOR")).ok();
+    let editor = given
+        .or_else(|| {
+            ["/usr/bin/nano", "/usr/bin/vi", "/bin/vi"].iter().find(|p| Path::new(p).exists()).map(|p| (*p).to_owned())
+        })
+        .context("no editor: set EDITOR, or use os config set")?;
+    let before = store.read().unwrap_or_else(|_| b"{\n}\n".to_vec());
+    // On RAM: the file may hold passwords.
+    let work = Path::new("/run/os").join(format!("edit-{}.json", std::process::id()));
+    os_sys::files::write_if_changed(&work, &before, 0o600)?;
+    let result = edit_until_good(store, &editor, &work, &before, json).await;
+    let _ = os_sys::files::remove_if_there(&work);
+    result
+}
+
+async fn edit_until_good(store: &Store, editor: &str, work: &Path, before: &[u8], json: bool) -> Result<ExitCode> {
+    let secrets = store.secrets();
+    loop {
+        let words: Vec<&str> = editor.split_ascii_whitespace().collect();
+        let (program, arguments) = words.split_first().context("EDITOR is empty")?;
+        let status = std::process::Command::new(program).args(arguments).arg(work).status();
+        if !status.with_context(|| format!("cannot start {program}"))?.success() {
+            bail!("the editor ended with an error; nothing was changed");
+        }
+        let text = os_sys::files::read_limited(work, os_config::MAX_SIZE)?;
+        if text == before {
+            println!("Nothing was changed.");
+            return Ok(ExitCode::SUCCESS);
+        }
+        match model::parse_with(&text, &|id| secrets.get(id).cloned()) {
+            Ok(_) => {
+                let value = |bytes: &[u8]| json::read(bytes).unwrap_or_default();
+                return write(store, &value(before), &value(&text), &text, json).await;
+            }
+            Err(problems) => {
+                show_problems(&problems, false)?;
+                print!("Edit again? [Y/n] ");
+                std::io::stdout().flush()?;
+                let mut answer = String::new();
+                std::io::stdin().read_line(&mut answer)?;
+                if answer.trim().eq_ignore_ascii_case("n") || answer.is_empty() {
+                    println!("Nothing was changed.");
+                    return Ok(ExitCode::from(1));
+                }
+            }
+        }
+    }
+}
+
+fn show_problems(problems: &[Problem], json: bool) -> Result<()> {
+    if json {
+        return print_json(&problems);
+    }
+    for problem in problems {
+        let place = if problem.pointer.is_empty() { "the file" } else { &problem.pointer };
+        println!("{place}: {}", problem.message);
+    }
+    Ok(())
+}
+
+fn validate(file: &Path, json: bool) -> Result<ExitCode> {
+    let bytes = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::stdin().lock().take(os_config::MAX_SIZE + 1).read_to_end(&mut bytes)?;
+        bytes
+    } else {
+        os_sys::files::read_limited(file, os_config::MAX_SIZE)?
+    };
+    match model::parse(&bytes) {
+        Ok(accepted) => {
+            if json {
+                print_json(&Vec::<Problem>::new())?;
+            } else {
+                accepted.unknown.iter().for_each(|key| println!("{key}: unknown key, no effect"));
+                accepted.without_effect.iter().for_each(|(key, why)| println!("{key}: no effect; {why}"));
+                println!("{} is a good configuration", file.display());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(problems) => {
+            show_problems(&problems, json)?;
+            Ok(ExitCode::from(1))
+        }
+    }
+}
+
+fn find(store: &Store, number: Option<u64>) -> Result<Version> {
+    let history = store.history();
+    let found = match number {
+        Some(number) => history.iter().find(|v| v.number == number),
+        None => history.iter().rev().nth(1),
+    };
+    let numbers: Vec<String> = history.iter().map(|v| v.number.to_string()).collect();
+    found.cloned().with_context(|| match number {
+        Some(number) => format!("there is no version {number}; kept are: {}", numbers.join(" ")),
+        None => "there is no earlier version".to_owned(),
+    })
+}
+
+fn diff(store: &Store, version: Option<u64>, json: bool) -> Result<ExitCode> {
+    let before = match version {
+        Some(_) => Some(store.text(&find(store, version)?)?),
+        None => store.last_good(),
+    };
+    let before = json::read(&before.unwrap_or_else(|| b"{}".to_vec())).map_err(anyhow::Error::msg)?;
+    let differences = edit::diff(&before, &current(store)?);
+    if json {
+        print_json(&differences)?;
+    } else {
+        for Difference { key, before, after } in &differences {
+            let line = |sign: &str, value: &Option<Value>| {
+                if let Some(value) = value {
+                    println!("{sign} {}: {value}", dotted(key));
+                }
+            };
+            line("-", before);
+            line("+", after);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One row of the history. The JSON form is stable.
+#[derive(Debug, Serialize)]
+struct Accepted {
+    version: u64,
+    /// Seconds since 1970, by the device's clock.
+    time: Option<u64>,
+    changed: Vec<String>,
+}
+
+fn history(store: &Store, json: bool) -> Result<ExitCode> {
+    let mut before = json!({});
+    let mut rows = Vec::new();
+    for version in store.history() {
+        let Some(text) = store.text(&version).ok().and_then(|b| json::read(&b).ok()) else { continue };
+        let changed = edit::diff(&before, &text).iter().map(|d| dotted(&d.key)).collect();
+        rows.push(Accepted { version: version.number, time: version.time.map(store::seconds), changed });
+        before = text;
+    }
+    if json {
+        print_json(&rows)?;
+    } else {
+        for row in rows {
+            println!("{:>4}  {}  {}", row.version, date(row.time.unwrap_or_default()), row.changed.join(" "));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A date in UTC, as date(1) says it.
+fn date(seconds: u64) -> String {
+    let read = os_sys::cmd::Cmd::new("date").args(["-u", "+%Y-%m-%d %H:%M"]).arg(format!("-d@{seconds}")).read();
+    read.map_or_else(|_| seconds.to_string(), |text| text.trim().to_owned())
+}
+
+async fn rollback(store: &Store, version: Option<u64>, json: bool) -> Result<ExitCode> {
+    let version = find(store, version)?;
+    let text = store.text(&version)?;
+    let before = current(store).unwrap_or_default();
+    let after = json::read(&text).map_err(anyhow::Error::msg)?;
+    if !json {
+        println!("Going back to version {}.", version.number);
+    }
+    write(store, &before, &after, &text, json).await
+}

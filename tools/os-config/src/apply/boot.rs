@@ -1,0 +1,92 @@
+//! What the next boot reads: kernel arguments, requests to erase, the script of the first boot.
+
+use super::effect::{Applied, Effect, memory, then};
+use super::{Device, Rows};
+use crate::{BootFacts, wipe};
+use anyhow::{Context, Result, bail};
+use os_dbus::Verb;
+use os_sys::files::{self, Written};
+use std::path::Path;
+
+/// Beside the bootloader's counters, which RAUC writes and this must not disturb.
+const ARGUMENTS: &str = "EFI/BOOT/argsenv";
+/// Size of GRUB's environment block in bytes.
+const BLOCK: usize = 1024;
+
+pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
+    let os = &device.config.os;
+    rows.add(
+        "/os/kernel/arguments",
+        kernel_arguments(device.store.boot(), os.kernel.arguments.as_deref().unwrap_or("")),
+    );
+    rows.add("/os/firstBoot", first_boot(device, os.first_boot.as_deref()).await);
+    let first = BootFacts::load().is_some_and(|facts| facts.first_boot);
+    let request = os.wipe.as_ref().map(|w| (w.what.as_str(), w.request.as_str()));
+    let wipe = wipe::request(device.store.boot(), request, first).map(|asked| match asked {
+        wipe::Asked::Pending => Effect::AtBoot,
+        wipe::Asked::No => Effect::Unchanged,
+    });
+    rows.add("/os/wipe", wipe.map_err(Into::into));
+}
+
+fn kernel_arguments(boot: &Path, arguments: &str) -> Applied {
+    let arguments = arguments.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    let path = boot.join(ARGUMENTS);
+    if !path.exists() && arguments.is_empty() {
+        return Ok(Effect::Unchanged);
+    }
+    if !path.parent().is_some_and(Path::is_dir) {
+        bail!("the bootloader of this board takes no further arguments");
+    }
+    let written = files::write_if_changed(&path, &environment_block(&arguments)?, 0o644)?;
+    let running = files::read_text(Path::new("/proc/cmdline"))?;
+    let in_force =
+        arguments.split(' ').filter(|a| !a.is_empty()).all(|a| running.split_ascii_whitespace().any(|r| r == a));
+    let touched = memory("kernel-arguments");
+    if written == Written::Changed {
+        files::write_if_changed(&touched, b"", 0o600)?;
+    }
+    match (touched.exists(), in_force) {
+        (true, _) => Ok(Effect::AtBoot),
+        (false, true) => Ok(Effect::Unchanged),
+        (false, false) => {
+            bail!("the last boot failed with these arguments and was repeated without them; mend or remove them")
+        }
+    }
+}
+
+/// GRUB's environment block (GNU GRUB manual, "The GRUB environment block").
+fn environment_block(arguments: &str) -> Result<Vec<u8>> {
+    let mut block = format!("# GRUB Environment Block\nos_user_args={arguments}\n").into_bytes();
+    if block.len() > BLOCK {
+        bail!("the arguments have {} bytes too many", block.len() - BLOCK);
+    }
+    block.resize(BLOCK, b'#');
+    Ok(block)
+}
+
+async fn first_boot(device: &Device<'_>, script: Option<&str>) -> Applied {
+    let path = Path::new("/run/os/first-boot");
+    let Some(script) = script else {
+        return Ok(files::remove_if_there(path)?.into());
+    };
+    if Path::new(crate::FIRST_BOOT_DONE).exists() {
+        return Ok(Effect::Unchanged);
+    }
+    let script = script.replace("\r\n", "\n");
+    let written = files::write_if_changed(path, script.as_bytes(), 0o700).context("cannot write the script")?;
+    then("first-boot", written, async { Ok(device.bus.queue(Verb::Start, "os-first-boot.service").await?) }).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_has_grubs_size_and_signature() {
+        let block = environment_block("quiet a=b").unwrap();
+        assert_eq!(block.len(), 1024);
+        assert!(block.starts_with(b"# GRUB Environment Block\nos_user_args=quiet a=b\n##"));
+        assert!(environment_block(&"x".repeat(1000)).is_err());
+    }
+}

@@ -1,0 +1,165 @@
+//! Brings a decision into force, doing only what changed.
+//!
+//! This runs at boot before most services, so it never waits for a unit that is ordered after it: such jobs are queued.
+//! Where a service has an interface on D-Bus it is used; else a file is written where the service looks for it. `/etc` is
+//! the image's at every boot (an overlay in RAM), so nothing written there outlives the configuration that asked for it.
+
+mod boot;
+mod docker;
+mod effect;
+mod network;
+mod proxy;
+mod services;
+mod system;
+mod trust;
+
+use crate::decide::{self, Decision};
+use crate::status::{Outcome, Row, Status};
+use crate::store::Store;
+use crate::types::Config;
+use crate::{LOCK, STATUS, import, json, seal};
+use anyhow::{Context, Result};
+use effect::{Applied, Effect};
+use os_dbus::Bus;
+use os_sys::files;
+use rustix::fs::{FlockOperation, flock};
+use std::fs::File;
+use std::path::Path;
+
+/// What an applier works with.
+struct Device<'a> {
+    bus: &'a Bus,
+    config: &'a Config,
+    store: &'a Store,
+}
+
+/// Reads the file, decides, applies, and writes the status.
+///
+/// # Errors
+/// When there is no system bus or the status cannot be written; a key that fails is in the status.
+pub async fn run() -> Result<Status> {
+    let _lock = lock()?;
+    let store = Store::device();
+    let bus = Bus::system().await?;
+    let imported = import::from_boot_partition(&store);
+    let status = apply(&bus, &store).await?;
+    if let Some(report) = imported {
+        report.leave_on_boot_partition(&store)?;
+    }
+    Ok(status)
+}
+
+/// One application at a time: a person and the watcher of the file may both ask.
+fn lock() -> Result<File> {
+    if let Some(dir) = Path::new(LOCK).parent() {
+        std::fs::create_dir_all(dir)?;
+    }
+    let file = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; this takes root"))?;
+    flock(&file, FlockOperation::LockExclusive)?;
+    Ok(file)
+}
+
+async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
+    let secrets = store.secrets();
+    let unseal = |id: &str| secrets.get(id).cloned();
+    let file = store.read();
+    let last_good = store.last_good();
+    let decision = decide::decide(file.as_deref().map_err(Clone::clone), last_good.as_deref(), &unseal);
+    if let Ok(bytes) = &file {
+        // A read-only or missing boot partition must not keep the configuration from being applied.
+        if let Err(err) = store.mend(bytes) {
+            os_sys::log::warn(&err.to_string());
+        }
+        if decision.keep {
+            store.keep(bytes)?;
+        }
+    }
+    let device = Device { bus, config: &decision.accepted.config, store };
+    let mut rows = Rows { set: decision.accepted.set.clone(), rows: Vec::new() };
+    system::identity(&device, &mut rows).await;
+    system::time(&device, &mut rows).await;
+    system::kernel(&device, &mut rows).await;
+    system::memory(&device, &mut rows).await;
+    network::all(&device, &mut rows).await;
+    trust::all(&device, &mut rows).await;
+    docker::all(&device, &mut rows).await;
+    services::all(&device, &mut rows).await;
+    boot::all(&device, &mut rows).await;
+    rows.add("/os/import/signedOnly", Ok(Effect::Unchanged));
+    rows.add(
+        "/os/sealSecrets",
+        match &file {
+            Ok(bytes) if device.config.os.seal_secrets == Some(true) && decision.problems.is_empty() => {
+                seal_file(store, bytes)
+            }
+            _ => Ok(Effect::Unchanged),
+        },
+    );
+    let Decision { accepted, source, problems, .. } = decision;
+    let keys = rows.rows;
+    let without_effect = accepted.without_effect.iter().map(|(key, why)| format!("{key}: no effect; {why}")).collect();
+    let status = Status { version: 1, source, problems, unknown: accepted.unknown, without_effect, keys };
+    files::write_if_changed(Path::new(STATUS), &serde_json::to_vec_pretty(&status)?, 0o644)?;
+    Ok(status)
+}
+
+/// Moves the secrets of the file into state.
+///
+/// # Errors
+/// When the file is no JSON, or something cannot be written. The secrets are in state before they leave the file.
+pub fn seal_now(store: &Store) -> Result<usize> {
+    let bytes = store.read().map_err(anyhow::Error::msg)?;
+    let mut root = json::read(&bytes).map_err(anyhow::Error::msg)?;
+    let mut secrets = store.secrets();
+    let moved = seal::seal(&mut root, &mut secrets)?;
+    if moved > 0 {
+        let text = crate::edit::to_text(&root);
+        store.write_secrets(&secrets, &[&text, &bytes])?;
+        store.write(&text)?;
+        store.keep(&text)?;
+    }
+    Ok(moved)
+}
+
+fn seal_file(store: &Store, bytes: &[u8]) -> Applied {
+    let root = json::read(bytes).map_err(anyhow::Error::msg)?;
+    if !seal::is_needed(&root) {
+        return Ok(Effect::Unchanged);
+    }
+    seal_now(store)?;
+    Ok(Effect::Changed)
+}
+
+/// The result, key by key.
+struct Rows {
+    set: Vec<&'static str>,
+    rows: Vec<Row>,
+}
+
+impl Rows {
+    fn add(&mut self, key: &str, result: Applied) {
+        self.add_as(key, self.set.contains(&key), result);
+    }
+
+    /// For what is no key of the file.
+    fn add_as(&mut self, key: &str, set: bool, result: Applied) {
+        let (outcome, reason) = match result {
+            Ok(Effect::Changed) => (Outcome::Applied, None),
+            Ok(Effect::Unchanged) => (Outcome::Unchanged, None),
+            Ok(Effect::AtBoot) => (Outcome::Pending, None),
+            Err(err) => (Outcome::Failed, Some(format!("{err:#}"))),
+        };
+        self.rows.push(Row { key: key.to_owned(), set, outcome, reason });
+    }
+
+    /// For keys that are brought into force together.
+    fn add_all(&mut self, keys: &[&str], result: Applied) {
+        for key in keys {
+            let copy = match &result {
+                Ok(effect) => Ok(*effect),
+                Err(err) => Err(anyhow::anyhow!("{err:#}")),
+            };
+            self.add(key, copy);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! The machine itself: name, logins, journal, time, language, kernel, memory.
+
+use super::effect::{self, Applied, Effect, own, set, then, write};
+use super::{Device, Rows};
+use crate::BootFacts;
+use anyhow::{Context, Result, anyhow, bail};
+use os_dbus::{Bus, Tried, Verb};
+use os_hostname::Hostname;
+use os_sys::cmd::Cmd;
+use os_sys::files::{self, Written};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+
+/// Where sshd reads the keys (sshd_config.d/10-os.conf).
+const AUTHORIZED_KEYS: &str = "/run/os/ssh/authorized_keys";
+const TIMESYNCD: &str = "/run/systemd/timesyncd.conf.d/50-os-config.conf";
+const JOURNALD: &str = "/run/systemd/journald.conf.d/50-os-config.conf";
+const DEVELOPMENT_TARGET: &str = "os-development.target";
+/// Present while development mode is on; units of the mode check it, so that none of them can start without it.
+const DEVELOPMENT_FLAG: &str = "/run/os/development-mode";
+const SWAP_FILE: &str = "/mnt/data/swapfile";
+const SWAP_UNIT: &str = "mnt-data-swapfile.swap";
+/// A swap file leaves at least so much of the data partition, in bytes.
+const SWAP_RESERVE: u64 = 512 << 20;
+
+pub(super) async fn identity(device: &Device<'_>, rows: &mut Rows) {
+    let config = device.config;
+    let name = config.hostname.as_deref().map(Hostname::parse).transpose().map_err(anyhow::Error::msg);
+    let hostname = match name {
+        Ok(name) => os_hostname::apply(device.bus, name.as_ref()).await.map(Effect::from).map_err(Into::into),
+        Err(err) => Err(err),
+    };
+    rows.add("/hostname", hostname);
+    let logging = persistent_logging(device.bus, config.persistent_logging == Some(true)).await;
+    rows.add("/persistentLogging", logging.map(Into::into));
+    let development = config.development_mode.unwrap_or_else(|| !crate::is_production());
+    rows.add("/developmentMode", development_mode(device.bus, development).await.map(Into::into));
+    rows.add("/os/sshKeys", ssh_keys(config.os.ssh_keys.as_deref().unwrap_or_default()));
+}
+
+async fn persistent_logging(bus: &Bus, on: bool) -> Result<Written> {
+    if on && !files::is_mount_point("/var/log/journal") {
+        bail!("the data partition is not mounted; the journal stays in RAM");
+    }
+    let content = on.then_some("[Journal]\nStorage=persistent\nSystemMaxUse=256M\n");
+    let written = write(JOURNALD, content, 0o644)?;
+    if written == Written::Changed {
+        let done = switch_journal(bus, on).await;
+        if done.is_err() && on {
+            // What is not in force must not look as if it were: the next application tries again.
+            write(JOURNALD, None, 0o644)?;
+        }
+        done?;
+    }
+    Ok(written)
+}
+
+async fn switch_journal(bus: &Bus, on: bool) -> Result<()> {
+    if !on {
+        // journald lets go of the files before its new configuration forgets them.
+        Cmd::new("journalctl").arg("--relinquish-var").run()?;
+    }
+    bus.unit_job(Verb::TryRestart, "systemd-journald.service").await?;
+    if on {
+        Cmd::new("journalctl").arg("--flush").run()?;
+    }
+    Ok(())
+}
+
+async fn development_mode(bus: &Bus, on: bool) -> Result<Written> {
+    let written = write(DEVELOPMENT_FLAG, on.then_some(""), 0o644)?;
+    if written == Written::Changed {
+        let verb = if on { Verb::Start } else { Verb::Stop };
+        bus.queue(verb, DEVELOPMENT_TARGET).await?;
+    }
+    Ok(written)
+}
+
+fn ssh_keys(keys: &[String]) -> Applied {
+    let lines: String = keys.iter().map(|key| format!("{}\n", key.trim())).collect();
+    Ok(files::write_if_changed(Path::new(AUTHORIZED_KEYS), lines.as_bytes(), 0o600)?.into())
+}
+
+pub(super) async fn time(device: &Device<'_>, rows: &mut Rows) {
+    let (bus, config) = (device.bus, device.config);
+    rows.add("/ntpServers", ntp_servers(bus, config.ntp_servers.as_deref()).await);
+    let zone = set("zone", config.os.time.zone.as_deref(), async |zone| {
+        let zone = zone.map_or_else(image_zone, str::to_owned);
+        bus.set_timezone(&zone).await.with_context(|| format!("time zone {zone}"))
+    });
+    rows.add("/os/time/zone", zone.await);
+    let lang = set("lang", config.os.locale.lang.as_deref(), async |lang| {
+        let lang = lang.unwrap_or("C.UTF-8");
+        bus.set_locale(lang).await.with_context(|| format!("locale {lang}"))
+    });
+    rows.add("/os/locale/lang", lang.await);
+    let keymap = set("keymap", config.os.locale.keymap.as_deref(), async |keymap| {
+        let keymap = keymap.unwrap_or_default();
+        bus.set_keymap(keymap).await.with_context(|| format!("keymap {keymap}"))
+    });
+    rows.add("/os/locale/keymap", keymap.await);
+    let watchdog = config.os.watchdog.map(|s| s.to_string());
+    rows.add(
+        "/os/watchdog",
+        set("watchdog", watchdog.as_deref(), async |seconds| watchdog_seconds(bus, seconds).await).await,
+    );
+}
+
+async fn ntp_servers(bus: &Bus, servers: Option<&str>) -> Applied {
+    let servers = servers.map(|s| s.split_ascii_whitespace().collect::<Vec<_>>().join(" ")).filter(|s| !s.is_empty());
+    let content = servers.map(|s| format!("[Time]\nNTP={s}\n"));
+    let written = write(TIMESYNCD, content.as_deref(), 0o644)?;
+    then("timesyncd", written, async { Ok(bus.queue(Verb::TryRestart, "systemd-timesyncd.service").await?) }).await
+}
+
+fn image_zone() -> String {
+    let link = std::fs::read_link(effect::of_image("localtime")).unwrap_or_default();
+    let link = link.to_string_lossy();
+    link.split_once("zoneinfo/").map_or("UTC", |(_, zone)| zone).to_owned()
+}
+
+/// Without a wish, what the image says comes back.
+async fn watchdog_seconds(bus: &Bus, seconds: Option<&str>) -> Result<()> {
+    let systemd = bus.systemd().await?;
+    let before = effect::memory("watchdog-of-image");
+    let microseconds = match seconds {
+        Some(text) => {
+            if !before.exists() {
+                let now = systemd.runtime_watchdog_usec().await.tried("cannot ask systemd for the watchdog")?;
+                files::write_if_changed(&before, now.to_string().as_bytes(), 0o600)?;
+            }
+            text.parse::<u64>()?.saturating_mul(1_000_000)
+        }
+        None => files::read_text(&before)?.trim().parse()?,
+    };
+    Ok(systemd.set_runtime_watchdog_usec(microseconds).await.tried("systemd refused the time of the watchdog")?)
+}
+
+pub(super) async fn kernel(device: &Device<'_>, rows: &mut Rows) {
+    let (bus, kernel) = (device.bus, &device.config.os.kernel);
+    let options: String = kernel.module_options.iter().map(|(m, o)| format!("options {m} {o}\n")).collect();
+    let options = write("/run/modprobe.d/50-os-config.conf", (!options.is_empty()).then_some(&options), 0o644);
+    rows.add("/os/kernel/moduleOptions", options.map(Into::into).map_err(Into::into));
+    rows.add("/os/kernel/modules", modules(bus, &kernel.modules).await);
+    rows.add("/os/udevRules", udev_rules(bus, &device.config.os.udev_rules).await);
+    rows.add("/country", country(bus, device.config.country.as_deref()).await);
+}
+
+async fn modules(bus: &Bus, modules: &[String]) -> Applied {
+    let list: String = modules.iter().map(|m| format!("{m}\n")).collect();
+    let written = write("/run/modules-load.d/50-os-config.conf", (!list.is_empty()).then_some(&list), 0o644)?;
+    // A module that is no longer wanted stays until the next boot: something may use it.
+    let load = async { Ok(bus.queue(Verb::Restart, "systemd-modules-load.service").await?) };
+    if modules.is_empty() { Ok(written.into()) } else { then("modules", written, load).await }
+}
+
+async fn udev_rules(bus: &Bus, rules: &BTreeMap<String, String>) -> Applied {
+    let files = rules.iter().map(|(name, text)| {
+        let name = name.strip_suffix(".rules").unwrap_or(name);
+        (format!("{name}.rules"), text.replace('\r', "").trim_end().to_owned() + "\n")
+    });
+    let owned = own("udev", Path::new("/etc/udev/rules.d"), &files.collect(), 0o644)?;
+    then("udev", owned.written(), async {
+        bus.queue(Verb::Reload, "systemd-udevd.service").await?;
+        Ok(bus.queue(Verb::Restart, "systemd-udev-trigger.service").await?)
+    })
+    .await
+}
+
+async fn country(bus: &Bus, country: Option<&str>) -> Applied {
+    const FILE: &str = "/run/os/country";
+    let country = country.map(str::to_ascii_uppercase);
+    // 00 is the world's rules; without any wish in this boot they are in force already.
+    if country.is_none() && !Path::new(FILE).exists() {
+        return Ok(Effect::Unchanged);
+    }
+    let text = format!("COUNTRY={}\n", country.as_deref().unwrap_or("00"));
+    let written = write(FILE, Some(&text), 0o644)?;
+    then("country", written, async { Ok(bus.queue(Verb::Start, "os-country.service").await?) }).await
+}
+
+pub(super) async fn memory(device: &Device<'_>, rows: &mut Rows) {
+    let (bus, memory) = (device.bus, &device.config.os.memory);
+    let swappiness = memory.swappiness.map(|s| format!("vm.swappiness = {s}\n"));
+    let written = write("/run/sysctl.d/50-os-config.conf", swappiness.as_deref(), 0o644);
+    let result = match written {
+        Ok(written) => {
+            then("sysctl", written, async { Ok(bus.queue(Verb::Restart, "systemd-sysctl.service").await?) }).await
+        }
+        Err(err) => Err(err.into()),
+    };
+    rows.add("/os/memory/swappiness", result);
+    rows.add("/os/memory/swapFile", swap_file(bus, memory.swap_file.unwrap_or(0)).await);
+    let zram = match BootFacts::load() {
+        // The initramfs made the device; it reads the same file.
+        Some(facts) if facts.zram_swap == memory.zram_swap => Ok(Effect::Unchanged),
+        Some(_) => Ok(Effect::AtBoot),
+        None => Err(anyhow!("the initramfs left no report")),
+    };
+    rows.add("/os/memory/zramSwap", zram);
+}
+
+async fn swap_file(bus: &Bus, mebibytes: u32) -> Applied {
+    let wanted = u64::from(mebibytes) << 20;
+    let path = Path::new(SWAP_FILE);
+    let size = std::fs::metadata(path).map(|m| m.len()).ok();
+    let active = std::fs::read_to_string("/proc/swaps").unwrap_or_default().contains(SWAP_FILE);
+    if size.unwrap_or(0) == wanted && active == (wanted > 0) {
+        return Ok(Effect::Unchanged);
+    }
+    if wanted > 0 && !files::is_mount_point("/mnt/data") {
+        bail!("the data partition is not mounted");
+    }
+    if active {
+        bus.unit_job(Verb::Stop, SWAP_UNIT).await?;
+    }
+    if size.unwrap_or(0) != wanted {
+        files::remove_if_there(path)?;
+    }
+    if wanted == 0 {
+        return Ok(Effect::Changed);
+    }
+    if !path.exists() {
+        let space = rustix::fs::statvfs("/mnt/data")?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if free < wanted.saturating_add(SWAP_RESERVE) {
+            bail!(
+                "{} MiB are free on the data partition; a swap file of {mebibytes} MiB needs 512 MiB more than itself",
+                free >> 20
+            );
+        }
+        make_swap(wanted)?;
+    }
+    bus.queue(Verb::Start, SWAP_UNIT).await?;
+    Ok(Effect::Changed)
+}
+
+fn make_swap(size: u64) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // Under another name until it is whole.
+    let new = "/mnt/data/.swapfile.new";
+    files::remove_if_there(Path::new(new))?;
+    let file = File::options().write(true).create_new(true).mode(0o600).open(new)?;
+    rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)?;
+    drop(file);
+    Cmd::new("mkswap").arg(new).run()?;
+    Ok(files::rename(Path::new(new), Path::new(SWAP_FILE))?)
+}

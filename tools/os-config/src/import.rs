@@ -1,0 +1,601 @@
+//! Takes a configuration over from a USB stick labelled `CONFIG`, or from a directory `CONFIG` on the boot partition.
+//!
+//! Everything becomes a change of `config.json` or a profile in `system-connections/`, so that it is checked, applied,
+//! remembered and taken back like any other change. Nothing is taken unless all of it together is a good configuration.
+//! The medium is hostile: it is read once, in bounds, without following a link, and judged from that copy.
+
+use crate::json::tame;
+use crate::model::{self, Problem};
+use crate::store::Store;
+use crate::{MAX_SIZE, connections, edit, json};
+use anyhow::{Context, Result};
+use os_sys::cmd::Cmd;
+use os_sys::files::{self, Written};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+/// Name of the directory on the boot partition, and label of a stick.
+pub const NAME: &str = "CONFIG";
+/// Where a directory on the boot partition goes when it has been taken.
+const DONE: &str = "CONFIG.done";
+/// Lists what is signed, as sha256sum(1) does.
+const MANIFEST: &str = "CONFIG.sha256";
+/// Signature of the list: CMS, detached, DER.
+const SIGNATURE: &str = "CONFIG.sha256.p7s";
+/// Directories that are looked into.
+const DIRECTORIES: &[&str] = &["network", "modules", "modprobe", "udev", "certificates"];
+/// So many files of each directory.
+const MAX_FILES: usize = 64;
+/// Size of every file but config.json, in bytes.
+const MAX_FILE: u64 = 64 << 10;
+
+/// Everything that was read, by path.
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// What was found and what became of it. The JSON form is stable; fields are only ever added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Version of this form.
+    pub version: u32,
+    /// Name of the device.
+    pub hostname: String,
+    /// Release of the device.
+    pub release: String,
+    /// Everything was taken over.
+    pub taken: bool,
+    /// Keys of config.json that changed, and profiles.
+    pub changed: Vec<String>,
+    /// What was found, each with what became of it.
+    pub files: Vec<Item>,
+    /// Why nothing was taken.
+    pub problems: Vec<Problem>,
+    /// What went wrong when it was applied.
+    pub complaints: Vec<String>,
+}
+
+/// One file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Item {
+    /// Path on the medium.
+    pub file: String,
+    /// Understood, or why not.
+    pub result: String,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.taken { "taken over" } else { "nothing was taken over" };
+        writeln!(f, "{} ({}): {verdict}", self.hostname, self.release)?;
+        for item in &self.files {
+            writeln!(f, "  {:<32} {}", item.file, item.result)?;
+        }
+        for key in &self.changed {
+            writeln!(f, "  changed: {key}")?;
+        }
+        for problem in &self.problems {
+            writeln!(f, "! {} {}", problem.pointer, problem.message)?;
+        }
+        for line in &self.complaints {
+            writeln!(f, "! {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What the files ask for.
+#[derive(Debug, Default)]
+struct Plan {
+    /// Merged into the configuration.
+    patch: Value,
+    /// Entries added to lists.
+    lists: BTreeMap<&'static str, Vec<Value>>,
+    /// Entries added to objects.
+    maps: BTreeMap<&'static str, Map<String, Value>>,
+    /// Profiles.
+    profiles: BTreeMap<String, Vec<u8>>,
+    items: Vec<Item>,
+    problems: Vec<Problem>,
+}
+
+/// Whether a medium without a signature is taken.
+pub fn signed_only(store: &Store) -> bool {
+    let root = base(store);
+    root.pointer("/os/import/signedOnly").and_then(Value::as_bool).unwrap_or_else(crate::is_production)
+}
+
+/// The configuration that is changed: the file, or what is in force when the file is refused.
+fn base(store: &Store) -> Value {
+    let good = |bytes: Vec<u8>| json::read(&bytes).ok().filter(|_| model::parse(&bytes).is_ok());
+    store.read().ok().and_then(good).or_else(|| store.last_good().and_then(good)).unwrap_or_else(|| json!({}))
+}
+
+/// Takes over what a directory holds; with `check`, only says what would be done.
+///
+/// # Errors
+/// When the directory cannot be read or the boot partition not written.
+pub fn import(store: &Store, dir: &Path, keyring: Option<&Path>, check: bool) -> Result<Report> {
+    let mut report = Report {
+        version: 1,
+        hostname: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        release: crate::release("VERSION_ID").unwrap_or_default(),
+        ..Report::default()
+    };
+    let (files, mut items) = read(dir)?;
+    let files = match keyring {
+        None => files,
+        Some(keyring) => match signed(files, keyring, &mut items) {
+            Ok(files) => files,
+            Err(err) => {
+                report.files = items;
+                report.problems.push(Problem::whole(format!("{err:#}")));
+                return Ok(report);
+            }
+        },
+    };
+    let mut plan = plan(&files);
+    items.append(&mut plan.items);
+    items.sort_by(|a, b| a.file.cmp(&b.file));
+    report.files = items;
+    let before = base(store);
+    let mut after = before.clone();
+    plan.change(&mut after);
+    report.problems = plan.problems;
+    if let Err(problems) = model::check(after.clone(), &|id| store.secrets().get(id).cloned()) {
+        report.problems.extend(problems);
+    }
+    if !report.problems.is_empty() {
+        return Ok(report);
+    }
+    report.changed = edit::diff(&before, &after).into_iter().map(|d| d.key).collect();
+    let connections = store.boot().join("system-connections");
+    for (name, text) in &plan.profiles {
+        let path = connections.join(name);
+        if std::fs::read(&path).ok().as_deref() != Some(text) {
+            report.changed.push(format!("system-connections/{}", tame(name, 64)));
+            if !check {
+                files::write_if_changed(&path, text, 0o644)?;
+            }
+        }
+    }
+    if before != after && !check {
+        store.write(&edit::to_text(&after))?;
+    }
+    report.taken = !check;
+    Ok(report)
+}
+
+/// Reads everything that has a known name.
+fn read(dir: &Path) -> Result<(Files, Vec<Item>)> {
+    let root = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("cannot open {}", dir.display()))?;
+    let (mut files, mut items) = (Files::new(), Vec::new());
+    let mut bundles = Vec::new();
+    let mut take = |path: String, limit: u64| match read_file(root.as_fd(), &path, limit) {
+        Ok(bytes) => {
+            files.insert(path, bytes);
+        }
+        Err(err) => items.push(Item { file: tame(&path, 128), result: format!("left out: {err:#}") }),
+    };
+    for name in names(&root, ".")? {
+        match name.as_str() {
+            "config.json" => take(name, MAX_SIZE),
+            "authorized_keys" | "timesyncd.conf" | MANIFEST | SIGNATURE => take(name, MAX_FILE),
+            _ if name.ends_with(".raucb") => bundles.push(name),
+            other if DIRECTORIES.contains(&other) => {
+                for inner in names(&root, other)?.into_iter().take(MAX_FILES) {
+                    take(format!("{other}/{inner}"), MAX_FILE);
+                }
+            }
+            _ => {}
+        }
+    }
+    items.extend(bundles.iter().map(|name| Item {
+        file: tame(name, 128),
+        result: "left alone: an update bundle is no part of a configuration".to_owned(),
+    }));
+    Ok((files, items))
+}
+
+/// Plain names in a directory, in order; hidden ones and what editors leave are passed over.
+fn names(root: &OwnedFd, dir: &str) -> Result<Vec<String>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let Ok(fd) = rustix::fs::openat2(root, dir, flags, Mode::empty(), resolve) else { return Ok(Vec::new()) };
+    let mut out = BTreeSet::new();
+    for entry in rustix::fs::Dir::read_from(fd)?.take(4096) {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if connections::safe_name(&name) && !name.starts_with('.') && !name.ends_with('~') {
+            out.insert(name);
+        }
+    }
+    Ok(out.into_iter().collect())
+}
+
+fn read_file(root: impl AsFd, path: &str, limit: u64) -> Result<Vec<u8>> {
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let file = File::from(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).context("cannot be opened")?);
+    anyhow::ensure!(file.metadata()?.is_file(), "no plain file");
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    anyhow::ensure!(bytes.len() as u64 <= limit, "larger than {} KiB", limit >> 10);
+    Ok(bytes)
+}
+
+/// Keeps what the signed list names and nothing else.
+fn signed(files: Files, keyring: &Path, items: &mut Vec<Item>) -> Result<Files> {
+    let manifest = files.get(MANIFEST).with_context(|| {
+        format!("this device takes signed configurations only, and there is no {MANIFEST} with a {SIGNATURE}")
+    })?;
+    let signature = files.get(SIGNATURE).with_context(|| format!("there is no {SIGNATURE}"))?;
+    let work = tempdir()?;
+    let (m, s) = (work.join("manifest"), work.join("signature"));
+    files::write_if_changed(&m, manifest, 0o600)?;
+    files::write_if_changed(&s, signature, 0o600)?;
+    let verified = Cmd::new("openssl")
+        .args(["cms", "-verify", "-binary", "-inform", "DER", "-purpose", "any", "-in"])
+        .arg(&s)
+        .arg("-content")
+        .arg(&m)
+        .arg("-CAfile")
+        .arg(keyring)
+        .args(["-no-CApath", "-no-CAstore", "-out", "/dev/null"])
+        .run();
+    let _ = std::fs::remove_dir_all(&work);
+    verified.context("the signature is not by the key that signs updates")?;
+    let mut wanted: BTreeMap<&str, &str> = BTreeMap::new();
+    for line in std::str::from_utf8(manifest)?.lines() {
+        if let Some((hash, path)) = line.split_once([' ']) {
+            wanted.insert(path.trim_start_matches([' ', '*']).trim_start_matches("./"), hash);
+        }
+    }
+    let mut out = Files::new();
+    for (path, bytes) in &files {
+        if [MANIFEST, SIGNATURE].contains(&path.as_str()) {
+            continue;
+        }
+        match wanted.get(path.as_str()) {
+            Some(hash) if hash.eq_ignore_ascii_case(&hex(&Sha256::digest(bytes))) => {
+                out.insert(path.clone(), bytes.clone());
+            }
+            Some(_) => anyhow::bail!("{} is not what was signed", tame(path, 128)),
+            None => items.push(Item { file: tame(path, 128), result: "left out: not signed".to_owned() }),
+        }
+    }
+    if let Some(missing) = wanted.keys().find(|p| !files.contains_key(**p)) {
+        anyhow::bail!("{} is in the signed list and not there", tame(missing, 128));
+    }
+    Ok(out)
+}
+
+fn tempdir() -> Result<std::path::PathBuf> {
+    let dir = Path::new("/run/os").join(format!("import-{}", std::process::id()));
+    let dir = if dir.parent().is_some_and(Path::is_dir) {
+        dir
+    } else {
+        std::env::temp_dir().join(format!("os-import-{:016x}", getrandom::u64()?))
+    };
+    std::fs::create_dir_all(&dir)?;
+    Ok(dir)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// Understands the files.
+fn plan(files: &Files) -> Plan {
+    let mut plan = Plan { patch: json!({}), ..Plan::default() };
+    for (path, bytes) in files {
+        let result = plan.file(path, bytes);
+        let result = match result {
+            Ok(what) => what,
+            Err(why) => {
+                plan.problems.push(Problem::whole(format!("{}: {why}", tame(path, 128))));
+                format!("refused: {why}")
+            }
+        };
+        if !result.is_empty() {
+            plan.items.push(Item { file: tame(path, 128), result });
+        }
+    }
+    plan
+}
+
+impl Plan {
+    fn file(&mut self, path: &str, bytes: &[u8]) -> Result<String, String> {
+        if path == SIGNATURE || path == MANIFEST {
+            return Ok(String::new());
+        }
+        if path == "config.json" {
+            self.patch = json::read(bytes)?;
+            return match &self.patch {
+                Value::Object(object) => Ok(format!("{} keys merged into config.json", object.len())),
+                other => Err(format!("is {}; a configuration is an object", json::kind(other))),
+            };
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?.replace('\r', "");
+        let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
+        let name = path.rsplit('/').next().unwrap_or(path);
+        match path.split('/').next().unwrap_or(path) {
+            "authorized_keys" => Ok(self.list("/os/sshKeys", lines(), "keys for ssh")),
+            "timesyncd.conf" => {
+                let servers = lines().find_map(|l| l.strip_prefix("NTP=")).ok_or("says no NTP=")?;
+                edit::merge(&mut self.patch, &json!({ "ntpServers": servers.trim() }));
+                Ok("time servers".to_owned())
+            }
+            "certificates" => Ok(self.list("/os/caCertificates", std::iter::once(text.as_str()), "authorities")),
+            "modules" => Ok(self.list("/os/kernel/modules", lines(), "modules to load")),
+            "udev" => {
+                let name = name.strip_suffix(".rules").ok_or("does not end in .rules")?;
+                self.maps.entry("/os/udevRules").or_default().insert(name.to_owned(), text.clone().into());
+                Ok("rules of udev".to_owned())
+            }
+            "modprobe" => {
+                for line in lines() {
+                    let mut words = line.splitn(3, char::is_whitespace);
+                    let (Some("options"), Some(module), Some(options)) = (words.next(), words.next(), words.next())
+                    else {
+                        return Err("has a line that is not \"options MODULE …\"; only those are taken".to_owned());
+                    };
+                    let map = self.maps.entry("/os/kernel/moduleOptions").or_default();
+                    map.insert(module.to_owned(), options.trim().into());
+                }
+                Ok("options of modules".to_owned())
+            }
+            "network" if text.contains("[connection]") => {
+                self.profiles.insert(name.to_owned(), text.into_bytes());
+                Ok("profile of NetworkManager".to_owned())
+            }
+            "network" => Err("is no profile of NetworkManager: it has no [connection] section".to_owned()),
+            _ => Err("is not expected here".to_owned()),
+        }
+    }
+
+    fn list<'t>(&mut self, pointer: &'static str, items: impl Iterator<Item = &'t str>, what: &str) -> String {
+        let list = self.lists.entry(pointer).or_default();
+        let before = list.len();
+        list.extend(items.map(Value::from));
+        format!("{} {what}", list.len() - before)
+    }
+
+    /// Makes the change.
+    fn change(&self, root: &mut Value) {
+        edit::merge(root, &self.patch);
+        for (pointer, items) in &self.lists {
+            let mut all = root.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
+            for item in items {
+                if !all.contains(item) {
+                    all.push(item.clone());
+                }
+            }
+            // Something that is no object in the way is found by the check of the whole.
+            let _ = edit::set(root, &json::names(pointer), all.into());
+        }
+        for (pointer, entries) in &self.maps {
+            let mut all = root.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default();
+            all.extend(entries.clone());
+            let _ = edit::set(root, &json::names(pointer), Value::Object(all));
+        }
+    }
+}
+
+/// A report that waits for the application it asked for.
+pub(crate) struct Waiting(Report);
+
+/// Takes over the directory on the boot partition, once in a boot.
+pub(crate) fn from_boot_partition(store: &Store) -> Option<Waiting> {
+    let dir = store.boot().join(NAME);
+    // Not while somebody copies files into it: only what was there when the device started.
+    let looked = Path::new("/run/os/config/looked-for-import");
+    if files::write_if_changed(looked, b"", 0o600).ok()? == Written::Unchanged || !dir.is_dir() {
+        return None;
+    }
+    let keyring = signed_only(store).then_some(Path::new(crate::KEYRING));
+    let report = import(store, &dir, keyring, false).unwrap_or_else(|err| Report {
+        version: 1,
+        problems: vec![Problem::whole(format!("{err:#}"))],
+        ..Report::default()
+    });
+    for problem in &report.problems {
+        os_sys::log::warn(&format!("{NAME}/ on the boot partition: {} {}", problem.pointer, problem.message));
+    }
+    Some(Waiting(report))
+}
+
+impl Waiting {
+    /// Leaves the report beside what was taken, and the directory under another name so that it is not taken again.
+    pub(crate) fn leave_on_boot_partition(self, store: &Store) -> Result<()> {
+        let (dir, done) = (store.boot().join(NAME), store.boot().join(DONE));
+        write_report(&dir, &self.0)?;
+        if self.0.taken {
+            match std::fs::remove_dir_all(&done) {
+                Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err.into()),
+                _ => {}
+            }
+            files::rename(&dir, &done)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes the report for people and for programs.
+///
+/// # Errors
+/// When the medium takes no file.
+pub fn write_report(dir: &Path, report: &Report) -> Result<()> {
+    let name = if report.hostname.is_empty() { "device" } else { &report.hostname };
+    files::write_if_changed(
+        &dir.join(format!("report-{name}.txt")),
+        report.to_string().replace('\n', "\r\n").as_bytes(),
+        0o644,
+    )?;
+    files::write_if_changed(&dir.join(format!("report-{name}.json")), &serde_json::to_vec_pretty(report)?, 0o644)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Fixture {
+        _dir: tempfile::TempDir,
+        store: Store,
+        stick: std::path::PathBuf,
+    }
+
+    fn fixture() -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let (boot, stick) = (dir.path().join("boot"), dir.path().join("stick"));
+        std::fs::create_dir_all(&boot).unwrap();
+        std::fs::create_dir_all(&stick).unwrap();
+        Fixture { store: Store::at(&boot, &dir.path().join("state")), stick, _dir: dir }
+    }
+
+    fn put(stick: &Path, name: &str, text: &str) {
+        let path = stick.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    fn key(comment: &str) -> String {
+        format!("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3s0Cv1XoS0JkWlTdmIcJ2xq6l5fM1m8rWkqS0Zt0Aa {comment}")
+    }
+
+    fn full(stick: &Path) {
+        put(stick, "config.json", "{\"hostname\": \"from-stick\", \"country\": null}");
+        put(stick, "authorized_keys", &format!("# mine\r\n{}\r\n", key("b")));
+        put(stick, "timesyncd.conf", "[Time]\nNTP=192.0.2.9\n");
+        put(stick, "modules/extra.conf", "dummy\n# no\n");
+        put(stick, "modprobe/dummy.conf", "options dummy numdummies=2\n");
+        put(stick, "udev/99-x.rules", "KERNEL==\"x\"\n");
+        put(stick, "certificates/ca.crt", include_str!("../examples/ca.pem"));
+        put(stick, "network/wifi.nmconnection", "[connection]\r\nid=x\r\n");
+        put(stick, "update.raucb", "x");
+        put(stick, "holiday.jpg", "x");
+    }
+
+    #[test]
+    fn everything_becomes_a_change_of_the_configuration() {
+        let f = fixture();
+        let before = json!({"hostname": "old", "country": "DE", "os": {"sshKeys": [key("a")], "watchdog": 20}});
+        f.store.write(&edit::to_text(&before)).unwrap();
+        full(&f.stick);
+        let checked = import(&f.store, &f.stick, None, true).unwrap();
+        assert!(!checked.taken && checked.problems.is_empty(), "{checked}");
+        assert_eq!(json::read(&f.store.read().unwrap()).unwrap(), before);
+        let report = import(&f.store, &f.stick, None, false).unwrap();
+        assert!(report.taken, "{report}");
+        assert_eq!(report.changed, checked.changed);
+        assert!(report.files.iter().any(|i| i.file == "update.raucb" && i.result.contains("left alone")));
+        let now = json::read(&f.store.read().unwrap()).unwrap();
+        assert_eq!(now["hostname"], "from-stick");
+        assert_eq!(now.get("country"), None);
+        assert_eq!(now["os"]["sshKeys"], json!([key("a"), key("b")]));
+        assert_eq!(now["os"]["watchdog"], 20);
+        assert_eq!(now["ntpServers"], "192.0.2.9");
+        assert_eq!(now["os"]["kernel"], json!({"modules": ["dummy"], "moduleOptions": {"dummy": "numdummies=2"}}));
+        assert_eq!(now["os"]["udevRules"]["99-x"], "KERNEL==\"x\"\n");
+        assert!(f.store.boot().join("system-connections/wifi.nmconnection").exists());
+        assert!(import(&f.store, &f.stick, None, false).unwrap().changed.is_empty());
+    }
+
+    #[test]
+    fn one_bad_file_keeps_all_of_it_out() {
+        for (name, text) in [
+            ("config.json", "{\"hostname\": 7}"),
+            ("config.json", "[]"),
+            ("config.json", "{"),
+            ("authorized_keys", "command=\"x\" ssh-ed25519 AAAA"),
+            ("network/x", "hello"),
+            ("certificates/x.crt", "hello"),
+            ("modprobe/x.conf", "install dummy /bin/sh\n"),
+            ("udev/61-os-disk.rules", "x"),
+        ] {
+            let f = fixture();
+            full(&f.stick);
+            put(&f.stick, name, text);
+            let report = import(&f.store, &f.stick, None, false).unwrap();
+            assert!(!report.taken && !report.problems.is_empty(), "{name}: {report}");
+            assert_eq!(std::fs::read_dir(f.store.boot()).unwrap().count(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn links_and_large_files_are_left_out() {
+        let f = fixture();
+        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
+        std::os::unix::fs::symlink("/etc/passwd", f.stick.join("authorized_keys")).unwrap();
+        std::os::unix::fs::symlink("/etc", f.stick.join("udev")).unwrap();
+        put(&f.stick, "modules/huge.conf", &"a\n".repeat(100_000));
+        let report = import(&f.store, &f.stick, None, false).unwrap();
+        assert!(report.taken);
+        assert_eq!(report.changed, ["/ntpServers"]);
+        assert!(report.files.iter().any(|i| i.file == "modules/huge.conf" && i.result.contains("larger")), "{report}");
+    }
+
+    #[test]
+    fn a_refused_file_on_the_device_is_rescued() {
+        let f = fixture();
+        f.store.keep(b"{\"hostname\":\"good\"}").unwrap();
+        std::fs::write(f.store.path(), "{\"hostname\": 7}").unwrap();
+        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
+        assert!(import(&f.store, &f.stick, None, false).unwrap().taken);
+        let now = json::read(&f.store.read().unwrap()).unwrap();
+        assert_eq!(now, json!({"hostname": "good", "ntpServers": "192.0.2.9"}));
+    }
+
+    // With the real openssl: the program that checks on the device.
+    #[test]
+    fn only_what_the_right_key_signed_is_taken() {
+        let f = fixture();
+        let keys = f.stick.parent().unwrap().to_owned();
+        for name in ["good", "other"] {
+            Cmd::new("openssl")
+                .args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "10", "-subj", "/CN=x", "-keyout"])
+                .arg(keys.join(format!("{name}.key")))
+                .arg("-out")
+                .arg(keys.join(format!("{name}.pem")))
+                .run()
+                .unwrap();
+        }
+        let keyring = keys.join("good.pem");
+        let take = || import(&f.store, &f.stick, Some(&keyring), false).unwrap();
+        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
+        assert!(take().problems[0].message.contains("signed configurations only"));
+        let sign = |key: &str| {
+            let text = std::fs::read(f.stick.join("timesyncd.conf")).unwrap();
+            put(&f.stick, MANIFEST, &format!("{}  timesyncd.conf\n", hex(&Sha256::digest(text))));
+            Cmd::new("openssl")
+                .args(["cms", "-sign", "-binary", "-outform", "DER", "-in"])
+                .arg(f.stick.join(MANIFEST))
+                .arg("-signer")
+                .arg(keys.join(format!("{key}.pem")))
+                .arg("-inkey")
+                .arg(keys.join(format!("{key}.key")))
+                .arg("-out")
+                .arg(f.stick.join(SIGNATURE))
+                .run()
+                .unwrap();
+        };
+        sign("other");
+        assert!(take().problems[0].message.contains("signature"));
+        sign("good");
+        put(&f.stick, "config.json", "{\"hostname\":\"unsigned\"}");
+        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.66\n");
+        assert!(take().problems[0].message.contains("not what was signed"));
+        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
+        let report = take();
+        assert!(report.taken && report.changed == ["/ntpServers"], "{report}");
+        assert!(report.files.iter().any(|i| i.file == "config.json" && i.result.contains("not signed")));
+    }
+}

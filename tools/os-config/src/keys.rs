@@ -1,0 +1,494 @@
+//! Every key of the file: where it stands, what it may be, what it is for. Validation, the schema, the documentation and
+//! the status are made from this table.
+
+use crate::formats as f;
+use crate::shape::{Field, Shape};
+use std::fmt;
+
+/// When a change takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Applies {
+    /// At once; containers keep running.
+    Now,
+    /// At once; the engine restarts for it, containers keep running (live restore).
+    Engine,
+    /// At the next boot; until then the status says "pending".
+    Reboot,
+}
+
+impl fmt::Display for Applies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Now => "at once",
+            Self::Engine => "at once; the engine restarts for it, containers keep running",
+            Self::Reboot => "at the next boot",
+        })
+    }
+}
+
+/// One key.
+#[derive(Debug)]
+pub struct Key {
+    /// JSON pointer.
+    pub pointer: &'static str,
+    /// What it sets, for people.
+    pub summary: &'static str,
+    /// What it may be.
+    pub shape: Shape,
+    /// What is in force without it.
+    pub default: &'static str,
+    /// When a change takes effect.
+    pub applies: Applies,
+    /// A value for the documentation, as JSON; the tests apply it on a device.
+    pub example: &'static str,
+}
+
+/// Every key there is.
+pub static KEYS: &[Key] = &[
+    Key {
+        pointer: "/hostname",
+        summary: "Name of the device on the network, announced as `<hostname>.local`",
+        shape: Shape::Text(&f::HOSTNAME),
+        default: "the first seven digits of the device id",
+        applies: Applies::Now,
+        example: r#""kiosk-3""#,
+    },
+    Key {
+        pointer: "/persistentLogging",
+        summary: "Keep the journal on the data partition instead of 8 MB of RAM",
+        shape: Shape::Bool,
+        default: "false",
+        applies: Applies::Now,
+        example: "true",
+    },
+    Key {
+        pointer: "/developmentMode",
+        summary: "Root login on the consoles and the Docker API on TCP port 2375, without a password: for a bench only",
+        shape: Shape::Bool,
+        default: "true in the development and standalone variants, false in production",
+        applies: Applies::Now,
+        example: "true",
+    },
+    Key {
+        pointer: "/country",
+        summary: "Country whose radio rules Wi-Fi follows",
+        shape: Shape::Text(&f::COUNTRY),
+        default: "the world's common denominator",
+        applies: Applies::Now,
+        example: r#""DE""#,
+    },
+    Key {
+        pointer: "/ntpServers",
+        summary: "Time servers",
+        shape: Shape::Text(&f::NTP_SERVERS),
+        default: "what DHCP says, else the servers that the image's systemd was built with",
+        applies: Applies::Now,
+        example: r#""0.pool.ntp.org 192.0.2.1""#,
+    },
+    Key {
+        pointer: "/dnsServers",
+        summary: "Name servers, asked beside those of the network. No server is built in, so \"null\" changes nothing here",
+        shape: Shape::Text(&f::DNS_SERVERS),
+        default: "only those of the network",
+        applies: Applies::Now,
+        example: r#""192.0.2.53 2001:db8::53""#,
+    },
+    Key {
+        pointer: "/balenaRootCA",
+        summary: "One more authority that the device trusts, in the form balenaOS has it",
+        shape: Shape::Text(&f::BASE64_CERTIFICATE),
+        default: "the authorities of the image",
+        applies: Applies::Engine,
+        example: concat!("\"", include_str!("../examples/ca.b64"), "\""),
+    },
+    Key {
+        pointer: "/os/caCertificates",
+        summary: "Authorities that the device trusts beside those of the image, for registries above all",
+        shape: Shape::List { item: &Shape::Text(&f::CERTIFICATE), max: 32 },
+        default: "none",
+        applies: Applies::Engine,
+        example: concat!("[\"", include_str!("../examples/ca.json-string"), "\"]"),
+    },
+    Key {
+        pointer: "/os/sshKeys",
+        summary: "Public keys that may log in as root by ssh on port 22222",
+        shape: Shape::List { item: &Shape::Text(&f::SSH_KEY), max: 64 },
+        default: "none: nobody can log in by ssh",
+        applies: Applies::Now,
+        example: r#"["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3s0Cv1XoS0JkWlTdmIcJ2xq6l5fM1m8rWkqS0Zt0Aa me@laptop"]"#,
+    },
+    Key {
+        pointer: "/os/udevRules",
+        summary: "Rules of udev (udev(7)); the name becomes the name of the file",
+        shape: Shape::Map { name: &f::RULE_NAME, value: &Shape::Text(&f::LINES), max: 64 },
+        default: "none",
+        applies: Applies::Now,
+        example: r#"{"99-example": "SUBSYSTEM==\"mem\", KERNEL==\"null\", SYMLINK+=\"example\"\n"}"#,
+    },
+    Key {
+        pointer: "/os/network/wifi/randomMacAddressScan",
+        summary: "Another hardware address for every scan for Wi-Fi",
+        shape: Shape::Bool,
+        default: "false",
+        applies: Applies::Now,
+        example: "true",
+    },
+    Key {
+        pointer: "/os/network/wifi/networks",
+        summary: "Wi-Fi networks to join; each becomes a profile of NetworkManager",
+        shape: Shape::List { item: &Shape::Object(WIFI), max: 32 },
+        default: "none",
+        applies: Applies::Now,
+        example: r#"[{"ssid": "Workshop", "password": "correct horse battery"}]"#,
+    },
+    Key {
+        pointer: "/os/network/ethernet",
+        summary: "Wired networks that are not plain DHCP; each becomes a profile of NetworkManager",
+        shape: Shape::List { item: &Shape::Object(ETHERNET), max: 32 },
+        default: "DHCP on every wired interface",
+        applies: Applies::Now,
+        example: r#"[{"mac": "52:54:00:05:e2:e0", "addresses": ["10.98.0.5/24", "fd00:98::5/64"], "gateway": "10.98.0.1", "dns": ["10.98.0.1"]}]"#,
+    },
+    Key {
+        pointer: "/os/network/wireguard",
+        summary: "Tunnels of WireGuard; each becomes a profile of NetworkManager",
+        shape: Shape::List { item: &Shape::Object(WIREGUARD), max: 16 },
+        default: "none",
+        applies: Applies::Now,
+        example: r#"[{"name": "wg0", "privateKey": "yAnz5TF+lXXJte14tji3zlMNq+hd2rYUIgJBgB3fBmk=", "addresses": ["10.97.0.2/24"], "peers": [{"publicKey": "xTIBA5rboUvnH4htodjb6e697QjLERt1NAB4mZqp8Dg=", "endpoint": "192.0.2.7:51820", "allowedIps": ["10.97.0.0/24"], "keepalive": 25}]}]"#,
+    },
+    Key {
+        pointer: "/os/network/proxy",
+        summary: "Proxy for the engine (image pulls) and for updates; containers are not sent through it",
+        shape: Shape::Object(PROXY),
+        default: "none, or what `system-proxy/redsocks.conf` says",
+        applies: Applies::Engine,
+        example: r#"{"url": "http://user:secret@proxy.example:3128", "noProxy": ["localhost", ".lan", "10.0.0.0/8"]}"#,
+    },
+    Key {
+        pointer: "/os/network/connectivity/uri",
+        summary: "Page by which NetworkManager finds out whether the internet is there; \"null\" for no check",
+        shape: Shape::Text(&f::URL_OR_NULL),
+        default: "no check: the device calls nobody",
+        applies: Applies::Now,
+        example: r#""http://connectivity.example/check""#,
+    },
+    Key {
+        pointer: "/os/network/connectivity/interval",
+        summary: "Time between two checks",
+        shape: Shape::Text(&f::SECONDS),
+        default: "\"3600\"",
+        applies: Applies::Now,
+        example: r#""600""#,
+    },
+    Key {
+        pointer: "/os/network/connectivity/response",
+        summary: "What the page starts with when the internet is there",
+        shape: Shape::Text(&f::LINE),
+        default: "any answer of the form that NetworkManager's own page has",
+        applies: Applies::Now,
+        example: r#""online""#,
+    },
+    Key {
+        pointer: "/os/time/zone",
+        summary: "Time zone of the device",
+        shape: Shape::Text(&f::ZONE),
+        default: "UTC",
+        applies: Applies::Now,
+        example: r#""Europe/Berlin""#,
+    },
+    Key {
+        pointer: "/os/locale/lang",
+        summary: "Locale of the device's own programs; the image has to hold it",
+        shape: Shape::Text(&f::LOCALE),
+        default: "C.UTF-8",
+        applies: Applies::Now,
+        example: r#""C""#,
+    },
+    Key {
+        pointer: "/os/locale/keymap",
+        summary: "Keymap of the text console; the image has to hold it",
+        shape: Shape::Text(&f::KEYMAP),
+        default: "us",
+        applies: Applies::Now,
+        example: r#""de""#,
+    },
+    Key {
+        pointer: "/os/memory/zramSwap",
+        summary: "Size of the compressed swap in RAM; 0 for none",
+        shape: Shape::Integer { min: 0, max: 200, unit: "percent of RAM" },
+        default: "50, at most 4 GiB",
+        applies: Applies::Reboot,
+        example: "30",
+    },
+    Key {
+        pointer: "/os/memory/swapFile",
+        summary: "Swap file on the data partition, used when the compressed swap is full; 0 for none. It wears flash",
+        shape: Shape::Integer { min: 0, max: 32768, unit: "MiB" },
+        default: "0",
+        applies: Applies::Now,
+        example: "64",
+    },
+    Key {
+        pointer: "/os/memory/swappiness",
+        summary: "How readily the kernel swaps (vm.swappiness)",
+        shape: Shape::Integer { min: 0, max: 200, unit: "" },
+        default: "100",
+        applies: Applies::Now,
+        example: "60",
+    },
+    Key {
+        pointer: "/os/docker/registryMirrors",
+        summary: "Mirrors of Docker Hub",
+        shape: Shape::List { item: &Shape::Text(&f::URL), max: 16 },
+        default: "none",
+        applies: Applies::Now,
+        example: r#"["https://mirror.example"]"#,
+    },
+    Key {
+        pointer: "/os/docker/insecureRegistries",
+        summary: "Registries that are trusted without TLS",
+        shape: Shape::List { item: &Shape::Text(&f::REGISTRY), max: 32 },
+        default: "none",
+        applies: Applies::Now,
+        example: r#"["registry.lan:5000"]"#,
+    },
+    Key {
+        pointer: "/os/docker/addressPools",
+        summary: "Where the addresses of new container networks come from",
+        shape: Shape::List { item: &Shape::Object(POOL), max: 16 },
+        default: "the engine's own choice",
+        applies: Applies::Engine,
+        example: r#"[{"base": "10.200.0.0/16", "size": 24}]"#,
+    },
+    Key {
+        pointer: "/os/docker/log",
+        summary: "Keep the output of each new container in files of limited size instead of in the journal",
+        shape: Shape::Object(LOG),
+        default: "the journal",
+        applies: Applies::Engine,
+        example: r#"{"maxSize": 5, "maxFiles": 3}"#,
+    },
+    Key {
+        pointer: "/os/openvpn/clients",
+        summary: "Connections of OpenVPN; the name becomes the name of the service, `openvpn-client@<name>`",
+        shape: Shape::Map { name: &f::USER, value: &Shape::Text(&f::OPENVPN), max: 8 },
+        default: "none",
+        applies: Applies::Now,
+        example: r#"{"office": "client\nremote vpn.example 1194\ndev tun\n"}"#,
+    },
+    Key {
+        pointer: "/os/openvpn/server",
+        summary: "Server of OpenVPN, `openvpn-server@os`",
+        shape: Shape::Object(OPENVPN_SERVER),
+        default: "off",
+        applies: Applies::Now,
+        example: r#"{"enabled": true, "config": "server 10.96.0.0 255.255.255.0\ndev tun\n"}"#,
+    },
+    Key {
+        pointer: "/os/mqtt",
+        summary: "Broker for MQTT. It asks for a password; retained messages live in RAM",
+        shape: Shape::Object(MQTT),
+        default: "off",
+        applies: Applies::Now,
+        example: r#"{"enabled": true, "listen": "all", "port": 1883, "users": {"sensor": "a long password"}}"#,
+    },
+    Key {
+        pointer: "/os/watchdog",
+        summary: "The hardware watchdog restarts a device that hangs for so long; 0 turns it off",
+        shape: Shape::Integer { min: 0, max: 600, unit: "seconds" },
+        default: "30",
+        applies: Applies::Now,
+        example: "20",
+    },
+    Key {
+        pointer: "/os/kernel/arguments",
+        summary: "More arguments for the kernel. They are used on the first try of a boot only: a boot that fails with them is \
+                  repeated without",
+        shape: Shape::Text(&f::KERNEL_ARGUMENTS),
+        default: "none",
+        applies: Applies::Reboot,
+        example: r#""mitigations=auto""#,
+    },
+    Key {
+        pointer: "/os/kernel/modules",
+        summary: "Kernel modules to load beside those that hardware asks for",
+        shape: Shape::List { item: &Shape::Text(&f::MODULE), max: 64 },
+        default: "none",
+        applies: Applies::Now,
+        example: r#"["nbd"]"#,
+    },
+    Key {
+        pointer: "/os/kernel/moduleOptions",
+        summary: "Options of kernel modules (modprobe.d(5)), used when the module is next loaded",
+        shape: Shape::Map { name: &f::MODULE, value: &Shape::Text(&f::LINE), max: 64 },
+        default: "none",
+        applies: Applies::Now,
+        example: r#"{"nbd": "nbds_max=4"}"#,
+    },
+    Key {
+        pointer: "/os/firstBoot",
+        summary: "Script that runs once, as root, when the device has started; its end is remembered until state is wiped",
+        shape: Shape::Text(&f::SCRIPT),
+        default: "none",
+        applies: Applies::Now,
+        example: r##""#!/bin/sh\necho hello > /mnt/data/first-boot\n""##,
+    },
+    Key {
+        pointer: "/os/wipe",
+        summary: "Erase at the next boot, once for every new value of `request`; a device's first boot obeys none",
+        shape: Shape::Object(WIPE),
+        default: "nothing is erased",
+        applies: Applies::Reboot,
+        example: r#"{"what": "apps", "request": "2026-11-21"}"#,
+    },
+    Key {
+        pointer: "/os/sealSecrets",
+        summary: "Move every password and private key of this file into the state partition as soon as it is accepted",
+        shape: Shape::Bool,
+        default: "false",
+        applies: Applies::Now,
+        example: "false",
+    },
+    Key {
+        pointer: "/os/import/signedOnly",
+        summary: "Take a configuration from a USB stick only when it is signed by the key that signs updates",
+        shape: Shape::Bool,
+        default: "true in production, false in the other variants",
+        applies: Applies::Now,
+        example: "false",
+    },
+];
+
+const fn field(name: &'static str, summary: &'static str, shape: Shape) -> Field {
+    Field { name, summary, shape, required: false }
+}
+
+const fn required(name: &'static str, summary: &'static str, shape: Shape) -> Field {
+    Field { name, summary, shape, required: true }
+}
+
+static WIFI: &[Field] = &[
+    required("ssid", "Name of the network", Shape::Text(&f::SSID)),
+    field("password", "Passphrase or key; without it the network is open", Shape::Text(&f::WIFI_PASSWORD)),
+    field("security", "WPA2 and its successor, or WPA3 alone", Shape::Choice(&["wpa-psk", "sae"])),
+    field("hidden", "The network does not announce itself", Shape::Bool),
+    field("priority", "The higher is joined first", Shape::Integer { min: -999, max: 999, unit: "" }),
+];
+
+static ETHERNET: &[Field] = &[
+    field("interface", "Interface; without it and mac, any wired one", Shape::Text(&f::INTERFACE)),
+    field("mac", "Hardware address of the interface", Shape::Text(&f::MAC)),
+    field("addresses", "Fixed addresses; without them DHCP", Shape::List { item: &Shape::Text(&f::CIDR), max: 16 }),
+    field("gateway", "Gateway", Shape::Text(&f::ADDRESS)),
+    field("dns", "Name servers", Shape::List { item: &Shape::Text(&f::ADDRESS), max: 8 }),
+];
+
+static WIREGUARD: &[Field] = &[
+    required("name", "Name of the interface", Shape::Text(&f::INTERFACE)),
+    required("privateKey", "Key of this device", Shape::Text(&f::PRIVATE_KEY)),
+    required(
+        "addresses",
+        "Addresses of this device in the tunnel",
+        Shape::List { item: &Shape::Text(&f::CIDR), max: 16 },
+    ),
+    field("listenPort", "UDP port", Shape::Integer { min: 1, max: 65535, unit: "" }),
+    required("peers", "The other ends", Shape::List { item: &Shape::Object(PEER), max: 64 }),
+];
+
+static PEER: &[Field] = &[
+    required("publicKey", "Key of the peer", Shape::Text(&f::PUBLIC_KEY)),
+    field("presharedKey", "Key that both ends share", Shape::Text(&f::PRIVATE_KEY)),
+    field("endpoint", "Where the peer is reached", Shape::Text(&f::ENDPOINT)),
+    required("allowedIps", "Addresses behind the peer", Shape::List { item: &Shape::Text(&f::CIDR), max: 64 }),
+    field("keepalive", "Send something this often", Shape::Integer { min: 0, max: 65535, unit: "seconds" }),
+];
+
+static PROXY: &[Field] = &[
+    required("url", "Address of the proxy", Shape::Text(&f::PROXY)),
+    field("noProxy", "What is reached without it", Shape::List { item: &Shape::Text(&f::NO_PROXY), max: 64 }),
+];
+
+static POOL: &[Field] = &[
+    required("base", "Range to take networks from", Shape::Text(&f::CIDR)),
+    required("size", "Prefix length of each network", Shape::Integer { min: 8, max: 127, unit: "" }),
+];
+
+static LOG: &[Field] = &[
+    required("maxSize", "Size of one file", Shape::Integer { min: 1, max: 1024, unit: "MiB" }),
+    required("maxFiles", "Files per container", Shape::Integer { min: 1, max: 20, unit: "" }),
+];
+
+static OPENVPN_SERVER: &[Field] =
+    &[required("enabled", "Run it", Shape::Bool), required("config", "Its configuration", Shape::Text(&f::OPENVPN))];
+
+static MQTT: &[Field] = &[
+    required("enabled", "Run it", Shape::Bool),
+    field("listen", "For this device and its containers, or for the network too", Shape::Choice(&["local", "all"])),
+    field("port", "TCP port", Shape::Integer { min: 1, max: 65535, unit: "" }),
+    required(
+        "users",
+        "Names and their passwords",
+        Shape::Map { name: &f::USER, value: &Shape::Text(&f::PASSWORD), max: 64 },
+    ),
+];
+
+static WIPE: &[Field] = &[
+    required(
+        "what",
+        "apps: containers and images; data: all of the data partition; state: identity and host configuration; all: both",
+        Shape::Choice(&["apps", "data", "state", "all"]),
+    ),
+    required("request", "Any text; another one is another request", Shape::Text(&f::TOKEN)),
+];
+
+/// Keys of balenaOS that mean nothing here, and why. They are accepted, so that an existing file works.
+pub static WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("/uuid", "the device makes its own id (`os status`)"),
+    ("/deviceType", "the image is made for one machine"),
+    ("/version", "written by balena's tools"),
+    ("/apiEndpoint", CLOUD),
+    ("/apiKey", CLOUD),
+    ("/deviceApiKey", CLOUD),
+    ("/deviceApiKeys", CLOUD),
+    ("/applicationId", CLOUD),
+    ("/applicationName", CLOUD),
+    ("/deviceId", CLOUD),
+    ("/registered_at", CLOUD),
+    ("/userId", CLOUD),
+    ("/username", CLOUD),
+    ("/initialDeviceName", CLOUD),
+    ("/listenPort", CLOUD),
+    ("/vpnEndpoint", CLOUD),
+    ("/vpnPort", CLOUD),
+    ("/registryEndpoint", CLOUD),
+    ("/deltaEndpoint", CLOUD),
+    ("/logsEndpoint", CLOUD),
+    ("/mixpanelToken", CLOUD),
+    ("/appUpdatePollInterval", CLOUD),
+    ("/bootstrapRetryDelay", CLOUD),
+    ("/apiTimeout", CLOUD),
+    ("/localMode", CLOUD),
+    ("/debug", "nothing here runs as a shell script that could be traced"),
+    ("/installer", "there is no flasher image: the disk image is written as it is"),
+    ("/os/fan", "no board of ours has a fan with profiles"),
+    ("/os/power", "no board of ours has power modes"),
+    ("/os/kernel/extraFirmwareVol", "firmware belongs into the image, where it is verified"),
+];
+
+const CLOUD: &str = "for balena's cloud, which this device does not use";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_key_stands_twice_or_below_another() {
+        let all: Vec<&str> = KEYS.iter().map(|k| k.pointer).chain(WITHOUT_EFFECT.iter().map(|(p, _)| *p)).collect();
+        assert_eq!(all.len(), all.iter().collect::<BTreeSet<_>>().len());
+        for key in &all {
+            assert!(!all.iter().any(|other| other.starts_with(&format!("{key}/"))), "{key}");
+        }
+    }
+}
