@@ -30,6 +30,18 @@ impl Disk {
         Ok(Self { path, boot_offset, work: dir.to_owned() })
     }
 
+    /// A USB stick labelled CONFIG, with a partition as sticks have one.
+    pub(crate) fn stick(dir: &Path) -> Result<Self> {
+        let path = dir.join("stick.raw");
+        let _ = std::fs::remove_file(&path);
+        File::create(&path)?.set_len(32 << 20)?;
+        let table = dir.join("stick.table");
+        std::fs::write(&table, "label: dos\nstart=2048, type=c\n")?;
+        Cmd::new("sfdisk").arg("-q").arg(&path).stdin(File::open(&table)?).run()?;
+        Cmd::new("mkfs.fat").args(["-F", "16", "-n", "CONFIG", "--offset=2048"]).arg(&path).arg("31744").run()?;
+        Ok(Self { path, boot_offset: 1 << 20, work: dir.to_owned() })
+    }
+
     fn mtools(&self, program: &str) -> Cmd {
         let image = format!("{}@@{}", self.path.display(), self.boot_offset);
         Cmd::new(program).env("MTOOLS_SKIP_CHECK", "1").arg("-i").arg(image)
@@ -43,8 +55,11 @@ impl Disk {
         Ok(())
     }
 
-    /// Makes a directory on the boot partition.
+    /// Makes a directory on the boot partition, if it is not there.
     pub(crate) fn make_dir(&self, name: &str) -> Result<()> {
+        if self.mtools("mdir").arg("-b").arg(format!("::{name}")).run().is_ok() {
+            return Ok(());
+        }
         Ok(self.mtools("mmd").arg(format!("::{name}")).run()?)
     }
 

@@ -9,6 +9,8 @@
 
 mod bench;
 mod checks;
+#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
+mod configuration;
 mod disk;
 mod mdns;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]

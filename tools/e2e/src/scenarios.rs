@@ -1,6 +1,7 @@
 //! The boots.
 
 use crate::checks::Checks;
+use crate::configuration;
 use crate::disk::Disk;
 use crate::mdns::{self, Wire};
 use crate::vm::{Start, Vm};
@@ -20,20 +21,21 @@ const VARIANT: &str = "development";
 /// Address of the device on the second card.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 
-struct Lab {
-    dir: PathBuf,
-    keys: Keys,
+/// What the scenarios work on.
+pub(crate) struct Lab {
+    pub(crate) dir: PathBuf,
+    pub(crate) keys: Keys,
     stranger: PathBuf,
     accel: Accel,
-    disk: Disk,
+    pub(crate) disk: Disk,
 }
 
 impl Lab {
-    fn boot(&self, extra: Vec<String>) -> Result<Vm> {
+    pub(crate) fn boot(&self, extra: Vec<String>) -> Result<Vm> {
         Vm::start(&Start { disk: &self.disk, dir: &self.dir, key: &self.keys.ssh, accel: self.accel, extra })
     }
 
-    fn config(&self, more: Value) -> Result<Vec<u8>> {
+    pub(crate) fn config(&self, more: Value) -> Result<Vec<u8>> {
         let mut config = json!({ "os": { "sshKeys": [self.keys.ssh_public()?] } });
         if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
             config.extend(more);
@@ -61,7 +63,10 @@ pub(crate) fn run(repo: &Repo, only: &str) -> Result<Checks> {
     let scenarios: &[(&str, Scenario)] = &[
         ("first boot", first_boot),
         ("changed configuration", changed),
+        ("every key", configuration::every_key),
+        ("next boot", configuration::next_boot),
         ("broken configuration", broken),
+        ("wipe", configuration::wipe_all),
         ("rescue", rescue),
     ];
     for (name, scenario) in scenarios.iter().filter(|(name, _)| name.contains(only)) {
@@ -73,7 +78,7 @@ pub(crate) fn run(repo: &Repo, only: &str) -> Result<Checks> {
     Ok(checks)
 }
 
-fn equal(found: &str, wanted: &str) -> Result<()> {
+pub(crate) fn equal(found: &str, wanted: &str) -> Result<()> {
     ensure!(found.trim() == wanted, "found '{}', wanted '{wanted}'", found.trim());
     Ok(())
 }
@@ -262,8 +267,7 @@ fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
         let (code, _) = vm.ssh_code("(exec 3<>/dev/tcp/127.0.0.1/2375) 2>/dev/null")?;
         ensure!(code != 0, "port 2375 is still open");
         equal(&vm.ssh("test -e /mnt/boot/system-connections && docker ps --format '{{.Names}}'")?, "hello")?;
-        vm.wait_for("! ls -l /proc/$(pidof systemd-journald)/fd | grep -q /var/log/journal", Duration::from_secs(20))
-            .map(drop)
+        configuration::journal_on_data(vm, false)
     });
 }
 
@@ -301,40 +305,57 @@ fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let good = lab.config(json!({ "hostname": "e2e-good", "developmentMode": false }))?;
     let noise: Vec<u8> = (0u64..10 << 20).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
     let unknown = lab.config(json!({ "hostname": "e2e-good", "developmentMode": false, "hostnmae": "typo" }))?;
-    // Name, content (none: no file), still in force from the file, what console and status must say.
-    let cases: &[(&str, Option<&[u8]>, bool, &str)] = &[
-        ("unknown keys", Some(&unknown), true, "config.json /hostnmae: unknown key, no effect"),
-        ("truncated JSON", good.get(..good.len() / 2), false, "config.json: not valid JSON: EOF while parsing"),
+    let says = |vm: &Vm, source: &str, message: &str| -> Result<()> {
+        vm.wait_for(&format!("os config status | grep -qF '{message}'"), Duration::from_secs(30))?;
+        let status: Value = serde_json::from_str(&vm.ssh_code("os config status --json")?.1)?;
+        ensure!(status["source"] == source, "{status}");
+        ensure!(vm.console().contains(message), "the console does not say '{message}'");
+        equal(&vm.ssh("hostname")?, "e2e-good")
+    };
+    lab.disk.write("config.json", &good)?;
+    let mut vm = lab.boot(Vec::new())?;
+    vm.wait_ssh()?;
+    vm.wait_for("test $(hostname) = e2e-good && os config status", Duration::from_secs(60))?;
+    // Name, content, still in force from the file, what console and status must say.
+    let live: &[(&str, &[u8], bool, &str)] = &[
+        ("unknown keys", &unknown, true, "config.json /hostnmae: unknown key, no effect"),
+        (
+            "truncated JSON",
+            good.get(..good.len() / 2).unwrap_or_default(),
+            false,
+            "config.json: not valid JSON: EOF while parsing",
+        ),
         (
             "wrong types",
-            Some(br#"{"hostname": ["x"], "persistentLogging": "yes", "os": 7}"#),
+            br#"{"hostname": ["x"], "persistentLogging": "yes", "os": 7}"#,
             false,
-            "config.json /persistentLogging: is a string; allowed are true and false",
+            "config.json /persistentLogging: is a string; allowed is true or false",
         ),
-        ("10 MB of noise", Some(&noise), false, "is larger than"),
-        ("a missing file", None, false, "config.json: the file is missing"),
     ];
-    for (name, content, in_force, message) in cases {
-        match content {
-            Some(content) => lab.disk.write("config.json", content)?,
-            None => lab.disk.remove("config.json")?,
+    for (name, content, in_force, message) in live {
+        checks.check(
+            &format!("{name}: the last good configuration stays in force, console and status say why"),
+            || {
+                let text = String::from_utf8_lossy(content);
+                vm.ssh(&format!("printf %s '{text}' > /mnt/boot/config.json"))?;
+                says(&vm, if *in_force { "file" } else { "last-good" }, message)
+            },
+        );
+    }
+    // The plug is pulled: that must not matter either.
+    drop(vm);
+    for (name, message) in
+        [("10 MB of noise", "is larger than"), ("a missing file", "config.json: the file is missing")]
+    {
+        match name {
+            "a missing file" => lab.disk.remove("config.json")?,
+            _ => lab.disk.write("config.json", &noise)?,
         }
         let mut vm = lab.boot(Vec::new())?;
         checks.check(&format!("{name}: the device boots and lets its owner in"), || vm.wait_ssh());
-        checks.check(&format!("{name}: the last good configuration is in force"), || {
-            equal(&vm.ssh("hostname")?, "e2e-good")?;
-            let status: Value = serde_json::from_str(&vm.ssh_code("os config status --json")?.1)?;
-            let source = if *in_force { "file" } else { "last-good" };
-            ensure!(status["source"] == source, "{status}");
-            Ok(())
+        checks.check(&format!("{name}: the last good configuration is in force, console and status say why"), || {
+            says(&vm, "last-good", message)
         });
-        checks.check(&format!("{name}: console and os config status say what is wrong"), || {
-            let status = vm.ssh_code("os config status")?.1;
-            ensure!(status.contains(message), "status: {status}");
-            ensure!(vm.console().contains(message), "the console does not say '{message}'");
-            Ok(())
-        });
-        // The plug is pulled: that must not matter either.
         drop(vm);
     }
     // What a person does next: put a good one back.

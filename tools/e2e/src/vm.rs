@@ -35,6 +35,9 @@ pub(crate) struct Vm {
     key: PathBuf,
     ssh_port: u16,
     web_port: u16,
+    /// One connection that the others go through: under emulation every handshake costs seconds.
+    master: Option<Child>,
+    control: PathBuf,
     pub(crate) started: Instant,
 }
 
@@ -75,7 +78,9 @@ impl Vm {
             move || read_console(stdout, &console, record)
         });
         let key = options.key.to_owned();
-        Ok(Self { child, console, qmp, key, ssh_port, web_port, started: Instant::now() })
+        let control = options.dir.join(format!("ssh-{ssh_port}"));
+        let started = Instant::now();
+        Ok(Self { child, console, qmp, key, ssh_port, web_port, master: None, control, started })
     }
 
     /// Everything the console said so far.
@@ -116,7 +121,9 @@ impl Vm {
         for option in options {
             cmd = cmd.args(["-o", option]);
         }
-        cmd.arg("root@127.0.0.1")
+        // Without a master, or when it is gone, ssh connects by itself.
+        let control = if key == self.key { self.control.as_path() } else { Path::new("none") };
+        cmd.arg("-o").arg(format!("ControlPath={}", control.display())).arg("root@127.0.0.1")
     }
 
     /// Runs a shell command as root and returns what it prints.
@@ -146,12 +153,27 @@ impl Vm {
         while self.started.elapsed() < BOOT_LIMIT {
             self.alive()?;
             match self.ssh("true") {
-                Ok(_) => return Ok(()),
+                Ok(_) => return self.share_connection(),
                 Err(err) => last = format!("{err:#}"),
             }
             std::thread::sleep(Duration::from_secs(1));
         }
         bail!("no login in {} s: {last}; the end of the console: {}", BOOT_LIMIT.as_secs(), tail(&self.console()))
+    }
+
+    fn share_connection(&mut self) -> Result<()> {
+        let mut command = std::process::Command::new("ssh");
+        command.args(["-M", "-N", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
+        command.args(["-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(&self.key);
+        command.arg("-o").arg(format!("ControlPath={}", self.control.display()));
+        command.args(["-p", &self.ssh_port.to_string(), "root@127.0.0.1"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        self.master = Some(child);
+        let start = Instant::now();
+        while !self.control.exists() && start.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
     }
 
     /// Waits until a command on the device exits with 0; returns what it printed last.
@@ -183,6 +205,11 @@ impl Vm {
 
     /// Asks QEMU over QMP and returns the answer.
     pub(crate) fn qmp(&self, command: &str) -> Result<serde_json::Value> {
+        self.qmp_with(command, serde_json::json!({}))
+    }
+
+    /// The same with arguments; an error that QEMU answers is one.
+    pub(crate) fn qmp_with(&self, command: &str, arguments: serde_json::Value) -> Result<serde_json::Value> {
         let mut stream = UnixStream::connect(&self.qmp)?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         let mut lines = BufReader::new(stream.try_clone()?);
@@ -199,8 +226,12 @@ impl Vm {
         answer()?;
         writeln!(stream, "{{\"execute\":\"qmp_capabilities\"}}")?;
         answer()?;
-        writeln!(stream, "{{\"execute\":\"{command}\"}}")?;
-        answer()
+        writeln!(stream, "{}", serde_json::json!({ "execute": command, "arguments": arguments }))?;
+        let answer = answer()?;
+        if let Some(error) = answer.get("error") {
+            bail!("{command}: {error}");
+        }
+        Ok(answer)
     }
 
     /// Presses the power button and waits until the machine is off.
@@ -219,6 +250,11 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
+        if let Some(master) = &mut self.master {
+            let _ = master.kill();
+            let _ = master.wait();
+        }
+        let _ = std::fs::remove_file(&self.control);
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -11,7 +11,7 @@ use crate::{MAX_SIZE, connections, edit, json};
 use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;
 use os_sys::files::{self, Written};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 
 /// Name of the directory on the boot partition, and label of a stick.
@@ -178,26 +178,30 @@ fn read(dir: &Path) -> Result<(Files, Vec<Item>)> {
     let root = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("cannot open {}", dir.display()))?;
     let (mut files, mut items) = (Files::new(), Vec::new());
-    let mut bundles = Vec::new();
-    let mut take = |path: String, limit: u64| match read_file(root.as_fd(), &path, limit) {
+    let (mut bundles, mut links) = (Vec::new(), Vec::new());
+    let mut take = |dir: &OwnedFd, name: &str, path: String, limit: u64| match read_file(dir, name, limit) {
         Ok(bytes) => {
             files.insert(path, bytes);
         }
         Err(err) => items.push(Item { file: tame(&path, 128), result: format!("left out: {err:#}") }),
     };
-    for name in names(&root, ".")? {
+    for name in names(&root)? {
         match name.as_str() {
-            "config.json" => take(name, MAX_SIZE),
-            "authorized_keys" | "timesyncd.conf" | MANIFEST | SIGNATURE => take(name, MAX_FILE),
+            "config.json" => take(&root, &name, name.clone(), MAX_SIZE),
+            "authorized_keys" | "timesyncd.conf" | MANIFEST | SIGNATURE => take(&root, &name, name.clone(), MAX_FILE),
             _ if name.ends_with(".raucb") => bundles.push(name),
-            other if DIRECTORIES.contains(&other) => {
-                for inner in names(&root, other)?.into_iter().take(MAX_FILES) {
-                    take(format!("{other}/{inner}"), MAX_FILE);
+            known if DIRECTORIES.contains(&known) => match open_dir(&root, known) {
+                Ok(inside) => {
+                    for inner in names(&inside)?.into_iter().take(MAX_FILES) {
+                        take(&inside, &inner, format!("{known}/{inner}"), MAX_FILE);
+                    }
                 }
-            }
+                Err(_) => links.push(name),
+            },
             _ => {}
         }
     }
+    items.extend(links.iter().map(|name| Item { file: name.clone(), result: "left out: no directory".to_owned() }));
     items.extend(bundles.iter().map(|name| Item {
         file: tame(name, 128),
         result: "left alone: an update bundle is no part of a configuration".to_owned(),
@@ -205,13 +209,16 @@ fn read(dir: &Path) -> Result<(Files, Vec<Item>)> {
     Ok((files, items))
 }
 
+/// Opens a directory below `root`; a link is none. (Not openat2(2): a unit with RestrictSUIDSGID may not call it.)
+fn open_dir(root: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(root, name, flags, Mode::empty())
+}
+
 /// Plain names in a directory, in order; hidden ones and what editors leave are passed over.
-fn names(root: &OwnedFd, dir: &str) -> Result<Vec<String>> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let Ok(fd) = rustix::fs::openat2(root, dir, flags, Mode::empty(), resolve) else { return Ok(Vec::new()) };
+fn names(dir: &OwnedFd) -> Result<Vec<String>> {
     let mut out = BTreeSet::new();
-    for entry in rustix::fs::Dir::read_from(fd)?.take(4096) {
+    for entry in rustix::fs::Dir::read_from(dir)?.take(4096) {
         let name = entry?.file_name().to_string_lossy().into_owned();
         if connections::safe_name(&name) && !name.starts_with('.') && !name.ends_with('~') {
             out.insert(name);
@@ -220,10 +227,10 @@ fn names(root: &OwnedFd, dir: &str) -> Result<Vec<String>> {
     Ok(out.into_iter().collect())
 }
 
-fn read_file(root: impl AsFd, path: &str, limit: u64) -> Result<Vec<u8>> {
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let file = File::from(rustix::fs::openat2(root, path, flags, Mode::empty(), resolve).context("cannot be opened")?);
+fn read_file(dir: &OwnedFd, name: &str, limit: u64) -> Result<Vec<u8>> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    let file = rustix::fs::openat(dir, name, flags, Mode::empty()).context("cannot be opened")?;
+    let file = File::from(file);
     anyhow::ensure!(file.metadata()?.is_file(), "no plain file");
     let mut bytes = Vec::new();
     file.take(limit + 1).read_to_end(&mut bytes)?;
@@ -540,6 +547,7 @@ mod tests {
         let report = import(&f.store, &f.stick, None, false).unwrap();
         assert!(report.taken);
         assert_eq!(report.changed, ["/ntpServers"]);
+        assert!(report.files.iter().any(|i| i.file == "udev" && i.result.contains("no directory")), "{report}");
         assert!(report.files.iter().any(|i| i.file == "modules/huge.conf" && i.result.contains("larger")), "{report}");
     }
 

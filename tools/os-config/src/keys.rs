@@ -304,7 +304,7 @@ pub static KEYS: &[Key] = &[
     Key {
         pointer: "/os/kernel/arguments",
         summary: "More arguments for the kernel. They are used on the first try of a boot only: a boot that fails with them is \
-                  repeated without",
+                  repeated without, and they stay out until the key says something else",
         shape: Shape::Text(&f::KERNEL_ARGUMENTS),
         default: "none",
         applies: Applies::Reboot,

@@ -92,6 +92,10 @@ impl Walk<'_> {
         for (name, mut value) in object {
             let pointer = pointer_to(base, &name);
             let below = format!("{pointer}/");
+            // Where an editor finds the schema.
+            if pointer == "/$schema" {
+                continue;
+            }
             if let Some(key) = KEYS.iter().find(|k| k.pointer == pointer) {
                 // balena's tools write null for what is not set.
                 if value.is_null() {
@@ -250,7 +254,7 @@ mod tests {
     #[test]
     fn a_configuration_of_balena_is_read() {
         let accepted = parse(
-            b"\xef\xbb\xbf{\r\n\"hostname\":\"a\",\"ntpServers\":\" x  y \",\"persistentLogging\":true,\"uuid\":\"1\",\"apiKey\":\"s\",\
+            b"\xef\xbb\xbf{\r\n\"$schema\":\"./config.schema.json\",\"hostname\":\"a\",\"ntpServers\":\" x  y \",\"persistentLogging\":true,\"uuid\":\"1\",\"apiKey\":\"s\",\
               \"dnsServers\":\"null\",\"country\":null,\"os\":{\"fan\":{\"profile\":\"quiet\"},\"network\":{\"connectivity\":{\"interval\":\"0\"}},\"typo\":1},\"x/y\":{}}",
         )
         .unwrap();

@@ -62,6 +62,17 @@ impl Status {
             && self.keys.iter().all(|k| k.outcome != Outcome::Failed)
     }
 
+    /// This result, coming after another one of the same run: what was applied then was applied now.
+    #[must_use]
+    pub fn after(mut self, earlier: Option<Self>) -> Self {
+        for before in earlier.into_iter().flat_map(|e| e.keys).filter(|k| k.outcome == Outcome::Applied) {
+            if let Some(row) = self.keys.iter_mut().find(|k| k.key == before.key && k.outcome == Outcome::Unchanged) {
+                row.outcome = Outcome::Applied;
+            }
+        }
+        self
+    }
+
     /// Reads the result of the last application.
     ///
     /// # Errors

@@ -14,6 +14,9 @@ use std::time::{Duration, SystemTime};
 /// Name of the file on the boot partition.
 pub const NAME: &str = "config.json";
 
+/// Directories on the boot partition beside it.
+const DIRECTORIES: &[&str] = &["system-connections", "dispatcher.d", "system-proxy"];
+
 /// So many accepted texts are kept.
 const HISTORY: usize = 20;
 
@@ -53,6 +56,29 @@ impl Store {
     /// The boot partition.
     pub fn boot(&self) -> &Path {
         &self.boot
+    }
+
+    /// Makes the directories that a person may put files into: what is there can be watched.
+    pub fn make_directories(&self) {
+        for dir in DIRECTORIES {
+            let _ = std::fs::create_dir(self.boot.join(dir));
+        }
+    }
+
+    /// Changes when anything changes that a person may have written.
+    pub fn fingerprint(&self) -> u64 {
+        let mut text = self.read().unwrap_or_default();
+        for dir in DIRECTORIES {
+            let mut entries: Vec<_> = std::fs::read_dir(self.boot.join(dir)).into_iter().flatten().flatten().collect();
+            entries.sort_by_key(std::fs::DirEntry::file_name);
+            for entry in entries {
+                text.extend(entry.file_name().as_encoded_bytes());
+                if let Ok(meta) = entry.metadata() {
+                    text.extend(format!("/{}/{:?}/", meta.len(), meta.modified()).into_bytes());
+                }
+            }
+        }
+        checksum(&text)
     }
 
     /// Reads the file, or what a write that a power cut ended left whole.
@@ -238,6 +264,26 @@ mod tests {
         store.write(b"{\"hostname\":\"a\"}").unwrap();
         assert_eq!(store.read().unwrap(), b"{\"hostname\":\"a\"}");
         assert_eq!(std::fs::read_dir(store.boot()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn every_change_of_a_persons_files_shows() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        store.write(b"{}").unwrap();
+        store.make_directories();
+        let mut seen = vec![store.fingerprint()];
+        assert_eq!(store.fingerprint(), seen[0]);
+        std::fs::write(store.boot().join("system-connections/a"), "x").unwrap();
+        seen.push(store.fingerprint());
+        std::fs::write(store.boot().join("system-connections/a"), "xy").unwrap();
+        seen.push(store.fingerprint());
+        store.write(b"{ }").unwrap();
+        seen.push(store.fingerprint());
+        std::fs::remove_file(store.boot().join("system-connections/a")).unwrap();
+        seen.push(store.fingerprint());
+        let different: std::collections::BTreeSet<_> = seen.iter().collect();
+        assert_eq!(different.len(), seen.len());
     }
 
     #[test]

@@ -87,8 +87,9 @@ pub fn effective(wanted: Option<&Hostname>, device_id: &Path) -> Result<Hostname
 pub async fn apply(bus: &Bus, wanted: Option<&Hostname>) -> Result<Written, HostnameError> {
     let name = effective(wanted, Path::new(DEVICE_ID))?;
     let mut written = files::write_if_changed(Path::new(FILE), format!("{name}\n").as_bytes(), 0o644)?;
-    let hostnamed = bus.hostnamed().await?;
-    if hostnamed.hostname().await.tried("cannot ask hostnamed for the name")? != name.as_str() {
+    // hostnamed sets the kernel's name, so that tells without starting hostnamed.
+    if files::read_text(Path::new("/proc/sys/kernel/hostname"))?.trim() != name.as_str() {
+        let hostnamed = bus.hostnamed().await?;
         hostnamed.set_hostname(name.as_str(), false).await.tried("hostnamed refused the name")?;
         written = Written::Changed;
     }

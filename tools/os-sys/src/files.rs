@@ -43,11 +43,8 @@ fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError 
 /// When any step fails; the file then still has its former content.
 pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<Written, FileError> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if let Ok(old) = std::fs::read(path)
-        && old == content
-        && std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o7777 == mode)
-    {
-        return Ok(Written::Unchanged);
+    if std::fs::read(path).is_ok_and(|old| old == content) {
+        return set_mode(path, mode);
     }
     std::fs::create_dir_all(dir).map_err(at("create directory", dir))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -64,6 +61,16 @@ pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<Writte
     drop(file);
     rename(&temp, path)?;
     Ok(Written::Changed)
+}
+
+/// Gives a file its mode. A filesystem that has no modes, FAT above all, takes the call and changes nothing.
+fn set_mode(path: &Path, mode: u32) -> Result<Written, FileError> {
+    let has = || std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o7777 == mode);
+    if has() {
+        return Ok(Written::Unchanged);
+    }
+    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(at("set mode of", path))?;
+    Ok(if has() { Written::Changed } else { Written::Unchanged })
 }
 
 /// Removes a file; one that is not there is [`Written::Unchanged`].

@@ -29,6 +29,9 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     rows.add("/os/wipe", wipe.map_err(Into::into));
 }
 
+/// Arguments that a boot did not get to its end with. They stay out until the configuration names others.
+const REFUSED: &str = "/mnt/state/os/config/refused-arguments";
+
 fn kernel_arguments(boot: &Path, arguments: &str) -> Applied {
     let arguments = arguments.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
     let path = boot.join(ARGUMENTS);
@@ -38,21 +41,37 @@ fn kernel_arguments(boot: &Path, arguments: &str) -> Applied {
     if !path.parent().is_some_and(Path::is_dir) {
         bail!("the bootloader of this board takes no further arguments");
     }
-    let written = files::write_if_changed(&path, &environment_block(&arguments)?, 0o644)?;
+    let refused = std::fs::read_to_string(REFUSED).ok();
     let running = files::read_text(Path::new("/proc/cmdline"))?;
-    let in_force =
-        arguments.split(' ').filter(|a| !a.is_empty()).all(|a| running.split_ascii_whitespace().any(|r| r == a));
-    let touched = memory("kernel-arguments");
+    let seen = memory("kernel-arguments");
+    let written = match refused.as_deref() {
+        Some(text) if text == arguments => Written::Unchanged,
+        _ => {
+            files::remove_if_there(Path::new(REFUSED))?;
+            files::write_if_changed(&path, &environment_block(&arguments)?, 0o644)?
+        }
+    };
     if written == Written::Changed {
-        files::write_if_changed(&touched, b"", 0o600)?;
+        // Not what this boot was started with.
+        files::write_if_changed(&seen, b"", 0o600)?;
     }
-    match (touched.exists(), in_force) {
+    match (seen.exists(), in_force(&arguments, &running)) {
+        (_, true) if written == Written::Unchanged => Ok(Effect::Unchanged),
         (true, _) => Ok(Effect::AtBoot),
-        (false, true) => Ok(Effect::Unchanged),
-        (false, false) => {
-            bail!("the last boot failed with these arguments and was repeated without them; mend or remove them")
+        (false, _) => {
+            files::write_if_changed(Path::new(REFUSED), arguments.as_bytes(), 0o600)?;
+            files::write_if_changed(&path, &environment_block("")?, 0o644)?;
+            bail!(
+                "the last boot did not get to its end with these arguments and was repeated without them; name others, \
+                 or unset the key and set it again to try once more"
+            )
         }
     }
+}
+
+fn in_force(arguments: &str, running: &str) -> bool {
+    let mut wanted = arguments.split(' ').filter(|a| !a.is_empty());
+    wanted.all(|a| running.split_ascii_whitespace().any(|r| r == a))
 }
 
 /// GRUB's environment block (GNU GRUB manual, "The GRUB environment block").

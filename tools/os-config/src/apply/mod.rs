@@ -26,6 +26,9 @@ use rustix::fs::{FlockOperation, flock};
 use std::fs::File;
 use std::path::Path;
 
+/// A file that never comes to rest is left to the next change.
+const MAX_ROUNDS: usize = 5;
+
 /// What an applier works with.
 struct Device<'a> {
     bus: &'a Bus,
@@ -42,11 +45,37 @@ pub async fn run() -> Result<Status> {
     let store = Store::device();
     let bus = Bus::system().await?;
     let imported = import::from_boot_partition(&store);
-    let status = apply(&bus, &store).await?;
+    if files::is_mount_point("/mnt/boot") {
+        store.make_directories();
+        publish_schema(&store);
+    }
+    // systemd does not watch while this runs: what changes meanwhile is seen here.
+    let mut status = None;
+    for _ in 0..MAX_ROUNDS {
+        let before = store.fingerprint();
+        let new = apply(&bus, &store).await?;
+        status = Some(new.after(status));
+        if store.fingerprint() == before {
+            break;
+        }
+    }
+    let status = status.context("nothing was applied")?;
+    files::write_if_changed(Path::new(STATUS), &serde_json::to_vec_pretty(&status)?, 0o644)?;
     if let Some(report) = imported {
         report.leave_on_boot_partition(&store)?;
     }
     Ok(status)
+}
+
+/// The schema lies beside the file, so that an editor on any PC checks while a person types.
+fn publish_schema(store: &Store) {
+    let written = crate::model::schema()
+        .map_err(anyhow::Error::from)
+        .and_then(|schema| Ok(serde_json::to_vec(&schema)?))
+        .and_then(|text| Ok(files::write_if_changed(&store.boot().join("config.schema.json"), &text, 0o644)?));
+    if let Err(err) = written {
+        os_sys::log::warn(&format!("{err:#}"));
+    }
 }
 
 /// One application at a time: a person and the watcher of the file may both ask.
@@ -98,9 +127,7 @@ async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
     let Decision { accepted, source, problems, .. } = decision;
     let keys = rows.rows;
     let without_effect = accepted.without_effect.iter().map(|(key, why)| format!("{key}: no effect; {why}")).collect();
-    let status = Status { version: 1, source, problems, unknown: accepted.unknown, without_effect, keys };
-    files::write_if_changed(Path::new(STATUS), &serde_json::to_vec_pretty(&status)?, 0o644)?;
-    Ok(status)
+    Ok(Status { version: 1, source, problems, unknown: accepted.unknown, without_effect, keys })
 }
 
 /// Moves the secrets of the file into state.
