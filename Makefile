@@ -12,6 +12,7 @@ help:
 	@echo "make bundle  make a signed update bundle of it"
 	@echo "make test    lints, unit tests, and the end-to-end run in QEMU"
 	@echo "make check   the part of make test that needs no virtual machine"
+	@echo "make fuzz    look for input that breaks a parser (takes cargo-fuzz and a nightly Rust)"
 	@echo "make bench   measure, and write docs/benchmarks.md"
 	@echo "make clean   remove everything that was built"
 
@@ -32,6 +33,10 @@ test: check
 	@cd tools && $(CARGO) build --locked -p e2e
 	@tools/target/debug/e2e run
 
+# TARGET=config or boot; SECONDS_MAX says how long.
+fuzz:
+	@cd tools && $(CARGO) fuzz run $(or $(TARGET),config) -- -max_total_time=$(or $(SECONDS_MAX),300) -max_len=4096 -timeout=10
+
 bench: $(OSCTL)
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
@@ -47,4 +52,4 @@ $(OSCTL): host-packages
 clean:
 	rm -rf build tools/target
 
-.PHONY: help image run bundle check test bench host-packages clean $(OSCTL)
+.PHONY: help image run bundle check test fuzz bench host-packages clean $(OSCTL)

@@ -1,0 +1,13 @@
+//! Text that the initramfs and the image tools read before anything is verified.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let text = String::from_utf8_lossy(bytes);
+    let _ = os_init::cmdline::Cmdline::parse(&text);
+    for entry in os_init::persist::parse("fuzz", &text).0 {
+        assert!(entry.source().starts_with("/mnt"));
+    }
+    let _ = os_disk::kickstart::parse("fuzz", &text);
+});
