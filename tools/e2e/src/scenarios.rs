@@ -204,7 +204,9 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     checks.check("our units are sandboxed", || {
-        for unit in ["os-config", "os-health", "os-commit", "os-preload", "os-dns"] {
+        for unit in
+            ["os-config", "os-country", "os-import@x", "os-mqtt", "os-health", "os-commit", "os-preload", "os-dns"]
+        {
             let text = vm.ssh(&format!("systemd-analyze security --no-pager {unit}.service | tail -1"))?;
             let level: f64 =
                 text.split("service: ").nth(1).and_then(|t| t.split(' ').next()).context("no level")?.parse()?;
