@@ -275,9 +275,18 @@ fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
 
 fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
     lab.disk.write("config.json", &lab.config(json!({ "hostname": "e2e-three", "developmentMode": false }))?)?;
+    lab.disk.make_dir("CONFIG")?;
+    lab.disk.write("CONFIG/timesyncd.conf", b"[Time]\r\nNTP=192.0.2.88\r\n")?;
     let mut vm = lab.boot(Vec::new())?;
     vm.wait_ssh()?;
     println!("  login after {:.0} s", vm.started.elapsed().as_secs_f64());
+    checks.check("CONFIG/ on the boot partition is taken over, reported, and not taken again", || {
+        vm.wait_for("test -d /mnt/boot/CONFIG.done && ! test -e /mnt/boot/CONFIG", Duration::from_secs(60))?;
+        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "192.0.2.88")?;
+        let report = vm.ssh("cat /mnt/boot/CONFIG.done/report-*.txt")?;
+        ensure!(report.contains("taken over") && report.contains("time servers"), "{report}");
+        Ok(())
+    });
     checks.check("a change made with a card reader is in force", || {
         vm.wait_for("os config status", Duration::from_secs(60))?;
         equal(&vm.ssh("hostname")?, "e2e-three")

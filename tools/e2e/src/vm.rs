@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// How long a boot may take under software emulation on two busy cores.
-pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(300);
+pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(480);
 
 /// What a machine is started with.
 #[derive(Debug)]
