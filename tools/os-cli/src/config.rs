@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use os_config::edit::{self, Difference};
 use os_config::import;
-use os_config::json::{self, names};
+use os_config::json::{self, dotted, names};
 use os_config::keys::KEYS;
 use os_config::model::{self, Problem};
 use os_config::status::{Outcome, Status};
@@ -142,10 +142,6 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
     }
-}
-
-fn dotted(pointer: &str) -> String {
-    pointer.trim_start_matches('/').replace('/', ".")
 }
 
 fn show_status(status: &Status, json: bool) -> Result<ExitCode> {

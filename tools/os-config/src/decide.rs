@@ -1,6 +1,7 @@
 //! What is in force: the file, or what was good before.
 
 use crate::model::{self, Accepted, Problem, Unseal};
+use crate::store::Store;
 use serde::{Deserialize, Serialize};
 
 /// Where the configuration in force comes from.
@@ -26,6 +27,13 @@ pub struct Decision {
     pub problems: Vec<Problem>,
     /// The file is good and differs from the copy: keep it.
     pub keep: bool,
+}
+
+/// Decides from what the store holds; also gives the text of the file, or why it could not be read.
+pub fn from_store(store: &Store) -> (Decision, Result<Vec<u8>, String>) {
+    let (file, last_good, secrets) = (store.read(), store.last_good(), store.secrets());
+    let unseal = |id: &str| secrets.get(id).cloned();
+    (decide(file.as_deref().map_err(Clone::clone), last_good.as_deref(), &unseal), file)
 }
 
 /// Decides. `file` is the content of the file, or why it could not be read.

@@ -58,6 +58,11 @@ pub fn names(pointer: &str) -> Vec<String> {
     }
 }
 
+/// A pointer as people read it: `os.time.zone`.
+pub fn dotted(pointer: &str) -> String {
+    pointer.trim_start_matches('/').replace('/', ".")
+}
+
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

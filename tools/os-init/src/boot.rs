@@ -271,9 +271,7 @@ fn erase_apps(report: &mut Report) -> bool {
 /// The one key of config.json that the initramfs needs. Anything wrong is said later, by who applies the rest.
 fn configured_swap() -> Option<u32> {
     let store = os_config::store::Store::at(Path::new(BOOT), &Path::new(STATE).join("os/config"));
-    let (file, last_good, secrets) = (store.read(), store.last_good(), store.secrets());
-    let unseal = |id: &str| secrets.get(id).cloned();
-    let decision = os_config::decide::decide(file.as_deref().map_err(Clone::clone), last_good.as_deref(), &unseal);
+    let (decision, _) = os_config::decide::from_store(&store);
     decision.accepted.config.os.memory.zram_swap
 }
 

@@ -3,6 +3,7 @@
 use crate::repo::Repo;
 use anyhow::{Context, Result};
 use clap::CommandFactory;
+use os_config::json::dotted;
 use os_config::keys::{KEYS, WITHOUT_EFFECT};
 use os_config::model;
 use os_config::shape::{Field, Shape};
@@ -61,10 +62,6 @@ fn fields(shape: &Shape, above: &str, out: &mut String) {
         Shape::Map { value, .. } => fields(value, above, out),
         Shape::Bool | Shape::Integer { .. } | Shape::Choice(_) | Shape::Text(_) => {}
     }
-}
-
-fn dotted(pointer: &str) -> String {
-    pointer.trim_start_matches('/').replace('/', ".")
 }
 
 fn completion() -> Result<String> {

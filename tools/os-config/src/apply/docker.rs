@@ -5,7 +5,7 @@ use super::{Device, Rows};
 use crate::types::Docker;
 use anyhow::{Context, Result};
 use os_dbus::Verb;
-use os_sys::files;
+use os_sys::files::{self, Written};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -27,11 +27,12 @@ async fn daemon(device: &Device<'_>) -> Applied {
             .with_context(|| format!("{} is no JSON", image.display()))?;
     let wanted = merged(base, &device.config.os.docker);
     let before: Value = std::fs::read(DAEMON).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
-    if before == wanted && !super::effect::memory("owed-docker").exists() {
-        return Ok(super::Effect::Unchanged);
-    }
     let verb = if only_reloadable(&before, &wanted) { Verb::Reload } else { Verb::TryRestart };
-    let written = files::write_if_changed(Path::new(DAEMON), &serde_json::to_vec_pretty(&wanted)?, 0o644)?;
+    // Compared as JSON: the image's file may be laid out otherwise.
+    let written = match before == wanted {
+        true => Written::Unchanged,
+        false => files::write_if_changed(Path::new(DAEMON), &serde_json::to_vec_pretty(&wanted)?, 0o644)?,
+    };
     then("docker", written, async { Ok(device.bus.queue(verb, "docker.service").await?) }).await
 }
 

@@ -89,11 +89,7 @@ fn lock() -> Result<File> {
 }
 
 async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
-    let secrets = store.secrets();
-    let unseal = |id: &str| secrets.get(id).cloned();
-    let file = store.read();
-    let last_good = store.last_good();
-    let decision = decide::decide(file.as_deref().map_err(Clone::clone), last_good.as_deref(), &unseal);
+    let (decision, file) = decide::from_store(store);
     if let Ok(bytes) = &file {
         // A read-only or missing boot partition must not keep the configuration from being applied.
         if let Err(err) = store.mend(bytes) {
@@ -118,8 +114,8 @@ async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
     rows.add(
         "/os/sealSecrets",
         match &file {
-            Ok(bytes) if device.config.os.seal_secrets == Some(true) && decision.problems.is_empty() => {
-                seal_file(store, bytes)
+            Ok(_) if device.config.os.seal_secrets == Some(true) && decision.problems.is_empty() => {
+                seal_now(store).map(|moved| if moved > 0 { Effect::Changed } else { Effect::Unchanged })
             }
             _ => Ok(Effect::Unchanged),
         },
@@ -146,15 +142,6 @@ pub fn seal_now(store: &Store) -> Result<usize> {
         store.keep(&text)?;
     }
     Ok(moved)
-}
-
-fn seal_file(store: &Store, bytes: &[u8]) -> Applied {
-    let root = json::read(bytes).map_err(anyhow::Error::msg)?;
-    if !seal::is_needed(&root) {
-        return Ok(Effect::Unchanged);
-    }
-    seal_now(store)?;
-    Ok(Effect::Changed)
 }
 
 /// The result, key by key.
