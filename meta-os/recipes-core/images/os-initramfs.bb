@@ -19,6 +19,7 @@ PACKAGE_INSTALL = "\
     util-linux-mkswap \
     util-linux-partx \
     util-linux-swapon \
+    util-linux-unshare \
     ${VIRTUAL-RUNTIME_base-utils} \
 "
 # Drivers of the disk and of the filesystems; a kernel that has them built in recommends nothing.

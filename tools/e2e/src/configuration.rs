@@ -3,6 +3,7 @@
 use crate::checks::Checks;
 use crate::disk::Disk;
 use crate::scenarios::{Lab, equal};
+use crate::tpm::Tpm;
 use crate::vm::Vm;
 use anyhow::{Context, Result, ensure};
 use os_config::keys::KEYS;
@@ -17,6 +18,9 @@ use std::time::Duration;
 
 /// The card that the example of `os.network.ethernet` is for.
 const FIXED_MAC: &str = "52:54:00:05:e2:e0";
+
+/// Where the TPM keeps its state.
+const TPM: &str = "tpm";
 
 /// Keys whose documented example cannot work by itself, and why.
 const NOT_AS_DOCUMENTED: &[(&str, &str)] = &[
@@ -109,7 +113,9 @@ pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
         b"redsocks {\n type = http-connect;\n ip = 192.0.2.30;\n port = 8080;\n}\n",
     )?;
     let stick = Disk::stick(&lab.dir)?;
-    let mut vm = lab.boot(devices(&stick))?;
+    let _ = std::fs::remove_dir_all(lab.dir.join(TPM));
+    let tpm = Tpm::start(&lab.dir.join(TPM))?;
+    let mut vm = lab.boot([devices(&stick), tpm.arguments()].concat())?;
     vm.wait_ssh()?;
     println!("  login after {:.0} s", vm.started.elapsed().as_secs_f64());
     let settled = vm.wait_for(
@@ -220,6 +226,12 @@ fn machine(vm: &Vm, keys: &mut Keys<'_>) {
             &vm.ssh("cat /mnt/data/first-boot; ls /mnt/state/os/first-boot.done")?,
             "hello\n/mnt/state/os/first-boot.done",
         )
+    });
+    keys.check(&["/os/encryption/data"], || {
+        equal(&vm.ssh("os disk encryption; ls /mnt/state/os/data.key 2>/dev/null || true")?, "tpm2")?;
+        let dump = vm.ssh("cryptsetup luksDump /dev/disk/os/os-data")?;
+        ensure!(dump.matches(": luks2\n").count() == 1 && dump.contains("systemd-tpm2"), "{dump}");
+        Ok(())
     });
     keys.check(&["/os/locale/keymap"], || {
         let (code, text) = vm.ssh_code("os config set os.locale.keymap de")?;
@@ -501,9 +513,19 @@ fn sign(lab: &Lab, stick: &Disk, files: &[&str]) -> Result<()> {
 
 /// The boot after [`every_key`], and one that fails.
 pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut vm = lab.boot(Vec::new())?;
+    let tpm = Tpm::start(&lab.dir.join(TPM))?;
+    let mut vm = lab.boot(tpm.arguments())?;
     vm.wait_ssh()?;
     vm.wait_for("os config status >/dev/null", Duration::from_secs(60))?;
+    let mut recovery = String::new();
+    checks.check("data was opened with the TPM, and a recovery key can be had", || {
+        equal(&vm.ssh("os disk encryption; findmnt -n -o SOURCE /mnt/data")?, "tpm2\n/dev/mapper/os-data")?;
+        vm.ssh("os disk recovery-key")?;
+        recovery = vm.ssh("os disk recovery-key")?;
+        let dump = vm.ssh("cryptsetup luksDump /dev/disk/os/os-data")?;
+        ensure!(dump.matches(": luks2\n").count() == 2, "the second recovery key did not replace the first: {dump}");
+        Ok(())
+    });
     checks.check("kernel arguments of config.json are in force", || {
         equal(&vm.ssh("grep -o 'mitigations=auto os-e2e=1' /proc/cmdline")?, "mitigations=auto os-e2e=1")
     });
@@ -526,6 +548,7 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         vm.wait_for("grub-editenv /mnt/boot/EFI/BOOT/grubenv list | grep -qx A_TRY=0", Duration::from_secs(180))
             .map(drop)
     });
+    vm.ssh("os config set os.encryption.data key")?;
     // So little memory that the kernel cannot unpack the initramfs.
     vm.ssh("os config set os.kernel.arguments mem=48M")?;
     checks.check("the power button turns the device off", || vm.power_off());
@@ -541,7 +564,12 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(console.contains("Kernel panic"), "the device came up with mem=48M");
         Ok(())
     });
+    lab.disk.write("recovery-key", format!("{}\r\n", recovery.trim()).as_bytes())?;
     let mut vm = lab.boot(Vec::new())?;
+    checks.check("without its TPM, data is opened with the recovery key, which leaves nothing on the boot partition", || {
+        vm.wait_ssh()?;
+        equal(&vm.ssh("os disk encryption; cat /mnt/data/first-boot; ls /mnt/boot/recovery-key 2>/dev/null || true")?, "key\nhello")
+    });
     checks.check("the boot after that leaves the arguments out and says so", || {
         vm.wait_ssh()?;
         let (code, _) = vm.ssh_code("grep -q mem=48M /proc/cmdline")?;

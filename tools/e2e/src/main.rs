@@ -3,6 +3,7 @@
 //! - [`vm`] is the machine and the ways into it
 //! - [`disk`] edits the boot partition of a powered-off machine
 //! - [`mdns`] asks for a name on the machine's second network card
+//! - [`tpm`] is the machine's TPM
 //! - [`checks`] counts and prints
 //! - [`scenarios`] are the boots: the first and long one, the changed configuration, the broken ones, rescue
 //! - [`bench`] measures a boot beside a plain Debian's
@@ -15,6 +16,7 @@ mod disk;
 mod mdns;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod scenarios;
+mod tpm;
 mod vm;
 
 use anyhow::Result;

@@ -37,9 +37,7 @@ impl Lab {
 
     pub(crate) fn config(&self, more: Value) -> Result<Vec<u8>> {
         let mut config = json!({ "os": { "sshKeys": [self.keys.ssh_public()?] } });
-        if let (Some(config), Value::Object(more)) = (config.as_object_mut(), more) {
-            config.extend(more);
-        }
+        os_config::edit::merge(&mut config, &more);
         Ok(serde_json::to_vec_pretty(&config)?)
     }
 }
@@ -84,7 +82,17 @@ pub(crate) fn equal(found: &str, wanted: &str) -> Result<()> {
 }
 
 fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    lab.disk.write("config.json", &lab.config(json!({ "hostname": "e2e-one", "ntpServers": "192.0.2.1" }))?)?;
+    let config =
+        json!({ "hostname": "e2e-one", "ntpServers": "192.0.2.1", "os": { "encryption": { "data": "key" } } });
+    lab.disk.write("config.json", &lab.config(config)?)?;
+    let mut vm = lab.boot(Vec::new())?;
+    checks.check("the data partition is encrypted in place, and the plug is pulled while it is", || {
+        vm.wait_console("encrypting os-data", Duration::from_secs(120))?;
+        std::thread::sleep(Duration::from_secs(2));
+        ensure!(!vm.console().contains("os-data grew"), "it was over before");
+        Ok(())
+    });
+    drop(vm);
     lab.disk.make_dir("system-connections")?;
     lab.disk.write("system-connections/wire.nmconnection", mdns::profile(ADDRESS).as_bytes())?;
     let wire = Wire::new()?;
@@ -143,6 +151,12 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         let backup = vm.ssh("sfdisk --verify /dev/disk/os/disk 2>&1 || true")?;
         ensure!(backup.contains("No errors detected"), "{backup}");
         Ok(())
+    });
+    checks.check("data is encrypted from its first byte to its last, and all of it is there", || {
+        let text = vm.ssh("os disk encryption; blkid -p -o value -s TYPE /dev/disk/os/os-data; findmnt -n -o SOURCE /mnt/data")?;
+        equal(&text, "key\ncrypto_LUKS\n/dev/mapper/os-data")?;
+        equal(&vm.ssh("cryptsetup luksDump /dev/disk/os/os-data | grep -c reencrypt || true; ls /mnt/state/os/encryption 2>/dev/null || true")?, "0")?;
+        equal(&vm.ssh("stat -c %a /mnt/state/os/data.key; cryptsetup status os-data | grep -c 'mode: *read/write'")?, "400\n1")
     });
     checks.check("partitions have names below /dev/disk/os", || {
         equal(
@@ -274,7 +288,8 @@ fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
 }
 
 fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    lab.disk.write("config.json", &lab.config(json!({ "hostname": "e2e-three", "developmentMode": false }))?)?;
+    let config = json!({ "hostname": "e2e-three", "developmentMode": false, "os": { "encryption": { "data": "key" } } });
+    lab.disk.write("config.json", &lab.config(config)?)?;
     lab.disk.make_dir("CONFIG")?;
     lab.disk.write("CONFIG/timesyncd.conf", b"[Time]\r\nNTP=192.0.2.88\r\n")?;
     let mut vm = lab.boot(Vec::new())?;
@@ -301,7 +316,7 @@ fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
         equal(&vm.ssh("docker ps -aq; ls /mnt/boot/wipe* 2>/dev/null || true")?, "")?;
         let size: u64 = vm.ssh("findmnt -bn -o SIZE /mnt/data")?.trim().parse()?;
         ensure!(size > 3 << 30, "{size} bytes");
-        Ok(())
+        equal(&vm.ssh("os disk encryption; findmnt -n -o SOURCE /mnt/data")?, "key\n/dev/mapper/os-data")
     });
     checks.check("no console login outside development mode", || {
         let (code, _) = vm.ssh_code("systemctl is-active 'getty@*' 'serial-getty@*' >/dev/null")?;
@@ -324,9 +339,16 @@ fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
         equal(&vm.ssh("hostname")?, "e2e-good")
     };
     lab.disk.write("config.json", &good)?;
+    lab.disk.write("wipe", b"state")?;
     let mut vm = lab.boot(Vec::new())?;
     vm.wait_ssh()?;
     vm.wait_for("test $(hostname) = e2e-good && os config status", Duration::from_secs(60))?;
+    checks.check("a wipe of state leaves data and its key", || {
+        let status: Value = serde_json::from_str(&vm.wait_for("os status --json || true", Duration::from_secs(60))?)?;
+        let boot = &status["boot"];
+        ensure!(boot["state"] == "formatted" && boot["firstBoot"] == true && boot["data"] == "ok", "{boot}");
+        equal(&vm.ssh("os disk encryption; cat /mnt/data/first-boot; ls /mnt/boot/data.key 2>/dev/null || true")?, "key\nhello")
+    });
     // Name, content, still in force from the file, what console and status must say.
     let live: &[(&str, &[u8], bool, &str)] = &[
         ("unknown keys", &unknown, true, "config.json /hostnmae: unknown key, no effect"),

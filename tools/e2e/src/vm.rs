@@ -29,6 +29,8 @@ pub(crate) struct Start<'a> {
 /// A running machine. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Vm {
+    machine: Machine,
+    dir: PathBuf,
     child: Child,
     console: Arc<Mutex<String>>,
     qmp: PathBuf,
@@ -47,7 +49,6 @@ impl Vm {
         let firmware_vars = options.dir.join("firmware-vars.fd");
         std::fs::copy(osctl::qemu::firmware()?.1, &firmware_vars)?;
         let qmp = options.dir.join("qmp");
-        let _ = std::fs::remove_file(&qmp);
         let machine = Machine {
             disk: options.disk.path.clone(),
             format: "raw",
@@ -60,27 +61,12 @@ impl Vm {
             accel: options.accel,
             extra: options.extra.clone(),
         };
-        let log = std::fs::File::create(options.dir.join("qemu.log"))?;
-        let mut child = machine
-            .command()?
-            .args(["-display", "none", "-serial", "stdio", "-no-reboot", "-qmp"])
-            .arg(format!("unix:{},server=on,wait=off", qmp.display()))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .context("cannot start qemu-system-x86_64")?;
         let console = Arc::new(Mutex::new(String::new()));
-        let stdout = child.stdout.take().context("no console")?;
-        let record = std::fs::File::create(options.dir.join("console.log"))?;
-        std::thread::spawn({
-            let console = Arc::clone(&console);
-            move || read_console(stdout, &console, record)
-        });
+        let child = spawn(&machine, options.dir, &console)?;
         let key = options.key.to_owned();
         let control = options.dir.join(format!("ssh-{ssh_port}"));
-        let started = Instant::now();
-        Ok(Self { child, console, qmp, key, ssh_port, web_port, master: None, control, started })
+        let (dir, started) = (options.dir.to_owned(), Instant::now());
+        Ok(Self { machine, dir, child, console, qmp, key, ssh_port, web_port, master: None, control, started })
     }
 
     /// Everything the console said so far.
@@ -103,6 +89,16 @@ impl Vm {
 
     fn alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
+            // QEMU's software emulation loses a race with kernels that patch their own code, once in a hundred boots.
+            // A real machine starts again after a panic, so does this one.
+            if self.console().contains("Oops: int3") {
+                println!("  the emulator made the kernel oops; the machine starts again");
+                if let Ok(mut text) = self.console.lock() {
+                    text.clear();
+                }
+                self.child = spawn(&self.machine, &self.dir, &self.console)?;
+                return Ok(());
+            }
             bail!("the machine ended ({status}); the end of its console: {}", tail(&self.console()));
         }
         Ok(())
@@ -258,6 +254,28 @@ impl Drop for Vm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn spawn(machine: &Machine, dir: &Path, console: &Arc<Mutex<String>>) -> Result<Child> {
+    let qmp = dir.join("qmp");
+    let _ = std::fs::remove_file(&qmp);
+    let log = std::fs::File::create(dir.join("qemu.log"))?;
+    let mut child = machine
+        .command()?
+        .args(["-display", "none", "-serial", "stdio", "-no-reboot", "-qmp"])
+        .arg(format!("unix:{},server=on,wait=off", qmp.display()))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .context("cannot start qemu-system-x86_64")?;
+    let stdout = child.stdout.take().context("no console")?;
+    let record = std::fs::File::create(dir.join("console.log"))?;
+    std::thread::spawn({
+        let console = Arc::clone(console);
+        move || read_console(stdout, &console, record)
+    });
+    Ok(child)
 }
 
 fn read_console(mut from: impl Read, console: &Mutex<String>, mut record: std::fs::File) {

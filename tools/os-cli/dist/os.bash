@@ -20,6 +20,9 @@ _os() {
             os,config)
                 cmd="os__subcmd__config"
                 ;;
+            os,disk)
+                cmd="os__subcmd__disk"
+                ;;
             os,help)
                 cmd="os__subcmd__help"
                 ;;
@@ -122,8 +125,29 @@ _os() {
             os__subcmd__config__subcmd__help,validate)
                 cmd="os__subcmd__config__subcmd__help__subcmd__validate"
                 ;;
+            os__subcmd__disk,encryption)
+                cmd="os__subcmd__disk__subcmd__encryption"
+                ;;
+            os__subcmd__disk,help)
+                cmd="os__subcmd__disk__subcmd__help"
+                ;;
+            os__subcmd__disk,recovery-key)
+                cmd="os__subcmd__disk__subcmd__recovery__subcmd__key"
+                ;;
+            os__subcmd__disk__subcmd__help,encryption)
+                cmd="os__subcmd__disk__subcmd__help__subcmd__encryption"
+                ;;
+            os__subcmd__disk__subcmd__help,help)
+                cmd="os__subcmd__disk__subcmd__help__subcmd__help"
+                ;;
+            os__subcmd__disk__subcmd__help,recovery-key)
+                cmd="os__subcmd__disk__subcmd__help__subcmd__recovery__subcmd__key"
+                ;;
             os__subcmd__help,config)
                 cmd="os__subcmd__help__subcmd__config"
+                ;;
+            os__subcmd__help,disk)
+                cmd="os__subcmd__help__subcmd__disk"
                 ;;
             os__subcmd__help,help)
                 cmd="os__subcmd__help__subcmd__help"
@@ -179,6 +203,12 @@ _os() {
             os__subcmd__help__subcmd__config,validate)
                 cmd="os__subcmd__help__subcmd__config__subcmd__validate"
                 ;;
+            os__subcmd__help__subcmd__disk,encryption)
+                cmd="os__subcmd__help__subcmd__disk__subcmd__encryption"
+                ;;
+            os__subcmd__help__subcmd__disk,recovery-key)
+                cmd="os__subcmd__help__subcmd__disk__subcmd__recovery__subcmd__key"
+                ;;
             os__subcmd__help__subcmd__slot,status)
                 cmd="os__subcmd__help__subcmd__slot__subcmd__status"
                 ;;
@@ -201,7 +231,7 @@ _os() {
 
     case "${cmd}" in
         os)
-            opts="-h -V --json --help --version status config slot wipe help"
+            opts="-h -V --json --help --version status config slot disk wipe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -648,8 +678,106 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__disk)
+            opts="-h --json --help encryption recovery-key help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__disk__subcmd__encryption)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__disk__subcmd__help)
+            opts="encryption recovery-key help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__disk__subcmd__help__subcmd__encryption)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__disk__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__disk__subcmd__help__subcmd__recovery__subcmd__key)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__disk__subcmd__recovery__subcmd__key)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__help)
-            opts="status config slot wipe help"
+            opts="status config slot disk wipe help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -859,6 +987,48 @@ _os() {
             return 0
             ;;
         os__subcmd__help__subcmd__config__subcmd__validate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__help__subcmd__disk)
+            opts="encryption recovery-key"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__help__subcmd__disk__subcmd__encryption)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__help__subcmd__disk__subcmd__recovery__subcmd__key)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

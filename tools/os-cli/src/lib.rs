@@ -1,6 +1,7 @@
 //! `os`: the one command on the device.
 
 mod config;
+mod disk;
 mod status;
 mod wipe;
 
@@ -35,6 +36,11 @@ enum Command {
     Slot {
         #[command(subcommand)]
         command: SlotCommand,
+    },
+    /// The data partition and its encryption
+    Disk {
+        #[command(subcommand)]
+        command: disk::Command,
     },
     /// Erase apps, state, data or all of it at the next boot
     Wipe {
@@ -94,6 +100,7 @@ pub async fn main(args: Args) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Disk { command } => disk::run(&command, json),
         Command::Wipe { what, yes, reboot } => wipe::request(what, yes, reboot),
     }
 }

@@ -335,6 +335,15 @@ pub static KEYS: &[Key] = &[
         example: r##""#!/bin/sh\necho hello > /mnt/data/first-boot\n""##,
     },
     Key {
+        pointer: "/os/encryption/data",
+        summary: "Encrypt the data partition; the key lies in the state partition (`key`) or in the machine's TPM (`tpm2`). \
+                  At a device's first boot what the image brought is kept, later data is encrypted when it is wiped",
+        shape: Shape::Choice(&["key", "tpm2"]),
+        default: "as it is: not encrypted, on a new device",
+        applies: Applies::Reboot,
+        example: r#""tpm2""#,
+    },
+    Key {
         pointer: "/os/wipe",
         summary: "Erase at the next boot, once for every new value of `request`; a device's first boot obeys none",
         shape: Shape::Object(WIPE),

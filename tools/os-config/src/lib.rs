@@ -60,6 +60,21 @@ pub(crate) struct BootFacts {
     /// Percent of RAM that the configuration asked for; none for the default.
     #[serde(default)]
     pub(crate) zram_swap: Option<u32>,
+    /// What became of encryption.
+    #[serde(default)]
+    pub(crate) encryption: EncryptionFacts,
+}
+
+/// What became of encryption, as the initramfs reports it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct EncryptionFacts {
+    /// What the configuration asked for at boot.
+    pub(crate) wanted: Option<String>,
+    /// What is so.
+    pub(crate) found: String,
+    /// Why it is not what was asked for.
+    pub(crate) problem: Option<String>,
 }
 
 impl BootFacts {

@@ -62,6 +62,16 @@ pub struct Os {
     pub seal_secrets: Option<bool>,
     /// USB import.
     pub import: Import,
+    /// Encryption.
+    pub encryption: Encryption,
+}
+
+/// What stands below `os.encryption`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Encryption {
+    /// Where the key of the data partition is: `key` or `tpm2`.
+    pub data: Option<String>,
 }
 
 /// What stands below `os.network`.

@@ -156,16 +156,22 @@ impl Table {
         (aligned / sector).checked_sub(1).ok_or(GptError::Insane("disk is too small"))
     }
 
-    /// Lets partition `number` end at the end of the disk and moves the backup table there.
+    /// Lets partition `number` have `size` bytes, or as many as the disk has, and moves the backup table to the end of
+    /// the disk. A partition never shrinks.
     ///
     /// # Errors
     /// When the disk is too small for the table.
-    pub fn grow<D: Read + Seek>(&mut self, disk: &mut D, number: u32) -> Result<(), GptError> {
+    pub fn grow<D: Read + Seek>(&mut self, disk: &mut D, number: u32, size: Option<u64>) -> Result<(), GptError> {
         let last = self.last_usable_lba()?;
-        self.gpt.header.update_from(disk, self.gpt.sector_size)?;
+        let sector = self.gpt.sector_size;
+        self.gpt.header.update_from(disk, sector)?;
         for (n, entry) in self.gpt.iter_mut() {
-            if n == number && entry.is_used() && entry.ending_lba < last {
-                entry.ending_lba = last;
+            if n == number && entry.is_used() {
+                let wanted = size.map_or(last, |size| {
+                    let sectors = size.div_ceil(crate::MIN_ALIGN).saturating_mul(crate::MIN_ALIGN) / sector;
+                    entry.starting_lba.saturating_add(sectors).saturating_sub(1).min(last)
+                });
+                entry.ending_lba = entry.ending_lba.max(wanted);
             }
         }
         Ok(())
@@ -230,7 +236,11 @@ mod tests {
         assert_eq!(table.growth(1).unwrap(), 0);
         let more = table.growth(2).unwrap();
         assert!(more > 50 << 20, "{more}");
-        table.grow(&mut disk, 2).unwrap();
+        table.grow(&mut disk, 2, Some(1)).unwrap();
+        assert_eq!(table.growth(2).unwrap(), more);
+        table.grow(&mut disk, 2, Some((4 << 20) + 1)).unwrap();
+        assert_eq!(table.growth(2).unwrap(), more - (3 << 20));
+        table.grow(&mut disk, 2, None).unwrap();
         table.write(&mut disk).unwrap();
         let again = Table::read(&mut disk).unwrap();
         assert_eq!(again.growth(2).unwrap(), 0);
@@ -258,7 +268,11 @@ mod tests {
         let mut disk = image(6 << 20);
         let size = disk.get_ref().len();
         let mut table = Table::read(&mut disk).unwrap();
-        table.grow(&mut disk, 2).unwrap();
+        table.grow(&mut disk, 2, Some(1)).unwrap();
+        assert_eq!(table.growth(2).unwrap(), more);
+        table.grow(&mut disk, 2, Some((4 << 20) + 1)).unwrap();
+        assert_eq!(table.growth(2).unwrap(), more - (3 << 20));
+        table.grow(&mut disk, 2, None).unwrap();
         table.write(&mut disk).unwrap();
         assert_eq!(size, disk.get_ref().len());
         disk.get_mut()[512..1024].fill(0xff);

@@ -6,7 +6,8 @@
 
 use crate::cmdline::{Cmdline, Wipe};
 use crate::console;
-use crate::disk::{self, BootDisk};
+use crate::disk::{self, BootDisk, Part};
+use crate::encryption::{self, Data, Protection};
 use crate::report::{Report, Volume};
 use crate::{identity, modules, persist, storage, wipe, zram};
 use anyhow::{Context, Result, bail};
@@ -98,14 +99,18 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     }
     mount_boot(&disk, &mut report);
     let wipe = wipe::plan(Path::new(BOOT), cmdline.wipe);
-    let erased = erase(&disk, wipe.erase, &mut report);
-    let first_boot = mount_state(&disk, erased.state, &mut report);
+    let (wipe_state, wipe_data) = wipe.erase.map_or((false, false), |what| (what.state(), what.data()));
+    let state_done = !wipe_state || erase_state(&disk, !wipe_data, &mut report);
+    let first_boot = mount_state(&disk, wipe_state && state_done, &mut report);
     if first_boot {
         make_unique(&disk, &mut report);
     }
-    mount_data(&disk, erased.data, first_boot, &mut report);
+    let config = configuration();
+    let wanted = Protection::wanted(config.os.encryption.data.as_deref());
+    let data_done = mount_data(&disk, wipe_data, first_boot, wanted, &mut report);
     let apps = wipe.erase != Some(Wipe::Apps) || erase_apps(&mut report);
-    if erased.complete
+    if state_done
+        && data_done
         && apps
         && let Err(err) = wipe::finish(Path::new(BOOT), &wipe)
     {
@@ -113,7 +118,7 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     }
     identify(first_boot, &mut report);
     prepare_persistent(&mut report);
-    report.zram_swap = configured_swap();
+    report.zram_swap = config.os.memory.zram_swap;
     if let Err(err) = mount_zram(report.zram_swap) {
         note(&mut report, format!("{err:#}; /var and /tmp are plain tmpfs"));
     }
@@ -221,35 +226,24 @@ fn mount_boot(disk: &BootDisk, report: &mut Report) {
     }
 }
 
-/// What [`erase`] did.
-struct Erased {
-    state: bool,
-    data: bool,
-    complete: bool,
-}
-
-fn erase(disk: &BootDisk, wanted: Option<Wipe>, report: &mut Report) -> Erased {
-    let mut out = Erased { state: false, data: false, complete: true };
-    let Some(wanted) = wanted else { return out };
-    for (name, asked) in [("os-state", wanted.state()), ("os-data", wanted.data())] {
-        if !asked {
-            continue;
+/// Formats the state partition; true when that is done. The key of data is kept when data is.
+fn erase_state(disk: &BootDisk, keep_key: bool, report: &mut Report) -> bool {
+    note(report, "wiping os-state, as asked".to_owned());
+    let erase = || -> Result<()> {
+        let part = disk.part("os-state").with_context(|| format!("{} has no partition os-state", disk.name))?;
+        // A state that cannot be mounted has no key to keep.
+        if keep_key && mount_ext4(&part.device, STATE).is_ok() {
+            let carried = encryption::carry_key(Path::new(STATE), Path::new(BOOT));
+            unmount(STATE, UnmountFlags::empty())?;
+            carried.context("the key of data cannot be kept")?;
         }
-        note(report, format!("wiping {name}, as asked"));
-        let done = disk
-            .part(name)
-            .with_context(|| format!("{} has no partition {name}", disk.name))
-            .and_then(|part| Ok(storage::format(&part.device, name)?));
-        match done {
-            Ok(()) if name == "os-state" => out.state = true,
-            Ok(()) => out.data = true,
-            Err(err) => {
-                out.complete = false;
-                note(report, format!("wiping {name} failed and will be tried again at the next boot: {err:#}"));
-            }
-        }
+        Ok(storage::format(&part.device, "os-state")?)
+    };
+    let done = erase();
+    if let Err(err) = &done {
+        note(report, format!("wiping os-state failed and will be tried again at the next boot: {err:#}"));
     }
-    out
+    done.is_ok()
 }
 
 /// Erases what the engine keeps; true when nothing is left of it.
@@ -268,11 +262,11 @@ fn erase_apps(report: &mut Report) -> bool {
     left.is_empty()
 }
 
-/// The one key of config.json that the initramfs needs. Anything wrong is said later, by who applies the rest.
-fn configured_swap() -> Option<u32> {
+/// The initramfs needs a few keys of config.json. Anything wrong is said later, by who applies the rest.
+fn configuration() -> os_config::types::Config {
     let store = os_config::store::Store::at(Path::new(BOOT), &Path::new(STATE).join("os/config"));
     let (decision, _) = os_config::decide::from_store(&store);
-    decision.accepted.config.os.memory.zram_swap
+    decision.accepted.config
 }
 
 fn mount_ext4(device: &Path, target: &str) -> rustix::io::Result<()> {
@@ -309,6 +303,9 @@ fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> bool {
         // A damaged state is no first boot: the disk keeps its identifiers.
         return false;
     }
+    if let Err(err) = encryption::return_key(Path::new(STATE), Path::new(BOOT)) {
+        note(report, format!("the key of data cannot be put back: {err:#}"));
+    }
     identity::is_missing(Path::new(STATE))
 }
 
@@ -327,6 +324,7 @@ fn make_unique(disk: &BootDisk, report: &mut Report) {
     }
     if let Some(part) = disk.part("os-data")
         && storage::is_blank(&part.device).is_ok_and(|blank| !blank)
+        && !encryption::is_luks(&part.device)
         && let Err(err) = storage::new_uuid(&part.device)
     {
         failed.push(format!("os-data: {err}"));
@@ -348,43 +346,127 @@ fn make_unique(disk: &BootDisk, report: &mut Report) {
     }
 }
 
-fn mount_data(disk: &BootDisk, wiped: bool, first_boot: bool, report: &mut Report) {
+/// Mounts data; false when it was to be wiped and was not.
+fn mount_data(disk: &BootDisk, wipe: bool, first_boot: bool, wanted: Option<Protection>, report: &mut Report) -> bool {
     let Some(part) = disk.part("os-data") else {
-        return note(report, format!("{} has no partition os-data: containers will not run", disk.name));
+        note(report, format!("{} has no partition os-data: containers will not run", disk.name));
+        return !wipe;
     };
-    match grow_partition(disk, part.entry.number) {
-        Ok(0) => {}
-        Ok(more) => console::info(&format!("os-data grew by {} MiB", more >> 20)),
-        Err(err) => note(report, format!("cannot grow os-data: {err:#}")),
+    let data = Data {
+        device: &part.device,
+        sysroot: Path::new(SYSROOT),
+        state: (report.state != Volume::Unusable).then_some(Path::new(STATE)),
+        boot: Path::new(BOOT),
+        wanted,
+    };
+    if wanted.is_some() || encryption::is_luks(&part.device) {
+        lend_to_root(report);
     }
-    let found = storage::prepare(&part.device, "os-data");
-    if found == Volume::Unusable || mount_ext4(&part.device, DATA).is_err() {
+    let mut wiped = false;
+    if wipe {
+        note(report, "wiping os-data, as asked".to_owned());
+        match data.format() {
+            Ok(()) => wiped = true,
+            Err(err) => {
+                note(report, format!("wiping os-data failed and will be tried again at the next boot: {err:#}"));
+            }
+        }
+    }
+    let opened = open_data(disk, part, &data, report);
+    take_back(report);
+    let (found, device) = match &opened {
+        Ok(device) => (storage::prepare(device, "os-data"), device.as_path()),
+        Err(err) => {
+            report.encryption.problem = Some(format!("{err:#}"));
+            note(report, format!("{err:#}"));
+            (Volume::Unusable, part.device.as_path())
+        }
+    };
+    if found == Volume::Unusable || mount_ext4(device, DATA).is_err() {
         report.data = Volume::Unusable;
-        return note(
+        note(
             report,
-            "os-data cannot be repaired: the device runs without containers. Nothing was erased; 'os wipe data' makes \
-             a new one"
+            "os-data cannot be used: the device runs without containers. Nothing was erased; 'os wipe data' makes a \
+             new one"
                 .to_owned(),
         );
+        return wiped || !wipe;
     }
     if found == Volume::Repaired && !first_boot {
         note(report, "os-data had errors; they were repaired".to_owned());
     }
     report.data = if wiped { Volume::Formatted } else { found };
-    if let Err(err) = storage::grow(&part.device) {
+    if let Err(err) = storage::grow(device) {
         note(report, format!("cannot grow the filesystem of os-data: {err}"));
+    }
+    wiped || !wipe
+}
+
+/// Grows the partition, encrypts it when that is wanted, opens it when it is encrypted; returns what to mount.
+fn open_data(disk: &BootDisk, part: &Part, data: &Data<'_>, report: &mut Report) -> Result<PathBuf> {
+    report.encryption.wanted = data.wanted.map(Protection::word).map(str::to_owned);
+    if data.wanted.is_some() && storage::is_blank(&part.device)? {
+        data.format()?;
+    } else if let Err(err) = data.encrypt(|needed| grow_partition(disk, part.entry.number, Some(needed)).map(drop)) {
+        report.encryption.problem = Some(format!("{err:#}"));
+        note(report, format!("{err:#}"));
+    }
+    if !encryption::is_luks(&part.device) {
+        grow_data(disk, part, report);
+        return Ok(part.device.clone());
+    }
+    data.finish_encrypting()?;
+    grow_data(disk, part, report);
+    let opened = data.open()?;
+    report.encryption.found = match data.settle(opened) {
+        Ok(now) => now,
+        Err(err) => {
+            report.encryption.problem = Some(format!("{err:#}"));
+            note(report, format!("{err:#}"));
+            opened
+        }
+    };
+    Ok(encryption::MAPPED.into())
+}
+
+fn grow_data(disk: &BootDisk, part: &Part, report: &mut Report) {
+    match grow_partition(disk, part.entry.number, None) {
+        Ok(0) => {}
+        Ok(more) => console::info(&format!("os-data grew by {} MiB", more >> 20)),
+        Err(err) => note(report, format!("cannot grow os-data: {err:#}")),
     }
 }
 
-/// Grows the partition to the end of the disk and tells the kernel; returns the bytes gained.
-fn grow_partition(disk: &BootDisk, number: u32) -> Result<u64> {
+/// What programs of the root slot need when they run inside it already now.
+const LENT: [&str; 4] = ["dev", "proc", "sys", "run"];
+
+fn lend_to_root(report: &mut Report) {
+    for dir in LENT {
+        if let Err(err) = mount_bind(format!("/{dir}"), Path::new(SYSROOT).join(dir)) {
+            note(report, format!("cannot lend /{dir} to the root slot: {err}"));
+        }
+    }
+}
+
+fn take_back(report: &mut Report) {
+    for dir in LENT.map(|dir| format!("{SYSROOT}/{dir}")) {
+        if files::is_mount_point(&dir)
+            && let Err(err) = unmount(&dir, UnmountFlags::DETACH)
+        {
+            note(report, format!("cannot take {dir} back: {err}"));
+        }
+    }
+}
+
+/// Grows the partition to `size` bytes, or to the end of the disk, and tells the kernel; returns the bytes gained.
+fn grow_partition(disk: &BootDisk, number: u32, size: Option<u64>) -> Result<u64> {
     let mut file = File::options().read(true).write(true).open(&disk.device)?;
     let mut table = Table::read(&mut file)?;
     let more = table.growth(number)?;
     if more == 0 {
         return Ok(0);
     }
-    table.grow(&mut file, number)?;
+    table.grow(&mut file, number, size)?;
     table.write(&mut file)?;
     file.sync_all()?;
     Cmd::new("partx").args(["--update", "--nr", &number.to_string()]).arg(&disk.device).run()?;

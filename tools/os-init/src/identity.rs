@@ -37,13 +37,21 @@ pub fn create(state: &Path) -> Result<(), IdentityError> {
     for name in [DEVICE_ID, MACHINE_ID] {
         let path = state.join(name);
         if read_id(&path).is_none() {
-            let mut bytes = [0; 16];
-            getrandom::fill(&mut bytes).map_err(IdentityError::Random)?;
-            let id: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            let id = random_hex(16)?;
             files::write_if_changed(&path, format!("{id}\n").as_bytes(), 0o444)?;
         }
     }
     Ok(())
+}
+
+/// `bytes` random bytes as hex digits.
+///
+/// # Errors
+/// When there are no random numbers.
+pub fn random_hex(bytes: usize) -> Result<String, IdentityError> {
+    let mut buffer = vec![0; bytes];
+    getrandom::fill(&mut buffer).map_err(IdentityError::Random)?;
+    Ok(buffer.iter().map(|b| format!("{b:02x}")).collect())
 }
 
 /// Why no identity could be made.

@@ -1,7 +1,7 @@
 //! PID 1 of the initramfs, and the two helpers that come from the same knowledge.
 //!
 //! - [`boot`] is the flow: find the disk, verify the root, check and mount state and data, switch root
-//! - [`cmdline`], [`disk`], [`modules`], [`storage`], [`wipe`], [`identity`], [`zram`], [`persist`] are its steps
+//! - [`cmdline`], [`disk`], [`modules`], [`storage`], [`encryption`], [`wipe`], [`identity`], [`zram`], [`persist`] are its steps
 //! - [`report`] is what it found, kept in `/run/os/init.json` for `os status`
 //! - [`generator`] is the systemd generator that bind-mounts state into the read-only root
 //! - [`console`] tells a person at the console what happens
@@ -10,6 +10,7 @@ pub mod boot;
 pub mod cmdline;
 pub mod console;
 pub mod disk;
+pub mod encryption;
 pub mod generator;
 pub mod identity;
 pub mod modules;

@@ -1,5 +1,6 @@
 //! What the initramfs found and did, for `os status` and the health gate.
 
+use crate::encryption::Encryption;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -37,6 +38,9 @@ pub struct Report {
     pub state: Volume,
     /// Data partition.
     pub data: Volume,
+    /// Encryption of the data partition.
+    #[serde(default)]
+    pub encryption: Encryption,
     /// Size of the compressed swap that config.json asked for, in percent of RAM; none for the default.
     #[serde(default)]
     pub zram_swap: Option<u32>,

@@ -156,6 +156,7 @@ fn initramfs(repo: &Repo) -> Result<()> {
         ("fsck.fat", "dosfstools"),
         ("veritysetup", "cryptsetup"),
         ("partx", "util-linux-partx"),
+        ("unshare", "util-linux-unshare"),
         ("mkswap", "util-linux-mkswap"),
         ("swapon", "util-linux-swapon"),
     ];

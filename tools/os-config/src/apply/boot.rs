@@ -19,8 +19,10 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
         "/os/kernel/arguments",
         kernel_arguments(device.store.boot(), os.kernel.arguments.as_deref().unwrap_or("")),
     );
+    let facts = BootFacts::load();
+    rows.add("/os/encryption/data", encryption(os.encryption.data.as_deref(), facts.as_ref()));
     rows.add("/os/firstBoot", first_boot(device, os.first_boot.as_deref()).await);
-    let first = BootFacts::load().is_some_and(|facts| facts.first_boot);
+    let first = facts.is_some_and(|facts| facts.first_boot);
     let request = os.wipe.as_ref().map(|w| (w.what.as_str(), w.request.as_str()));
     let wipe = wipe::request(device.store.boot(), request, first).map(|asked| match asked {
         wipe::Asked::Pending => Effect::AtBoot,
@@ -82,6 +84,18 @@ fn environment_block(arguments: &str) -> Result<Vec<u8>> {
     }
     block.resize(BLOCK, b'#');
     Ok(block)
+}
+
+/// The initramfs does it; here is said what became of it.
+fn encryption(wanted: Option<&str>, facts: Option<&BootFacts>) -> Applied {
+    let found = &facts.context("the initramfs left no report")?.encryption;
+    match (wanted, &found.problem) {
+        // Without the key everything stays as it is.
+        (None, _) => Ok(Effect::Unchanged),
+        (Some(wanted), _) if wanted == found.found => Ok(Effect::Unchanged),
+        (Some(wanted), Some(problem)) if found.wanted.as_deref() == Some(wanted) => bail!("{problem}"),
+        _ => Ok(Effect::AtBoot),
+    }
 }
 
 async fn first_boot(device: &Device<'_>, script: Option<&str>) -> Applied {

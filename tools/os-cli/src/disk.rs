@@ -1,0 +1,87 @@
+//! `os disk`: the encryption of the data partition.
+
+use crate::print_json;
+use anyhow::{Context, Result, ensure};
+use clap::Subcommand;
+use os_init::encryption::{self, Protection};
+use os_init::identity;
+use os_init::report::{self, Report};
+use os_sys::cmd::Cmd;
+use os_sys::files;
+use std::path::Path;
+use std::process::ExitCode;
+
+const DATA: &str = "/dev/disk/os/os-data";
+/// Key slots are 0 to 31; the recovery key has one of its own, so that a new one replaces the old one.
+const RECOVERY_SLOT: &str = "31";
+/// In RAM.
+const NEW_KEY: &str = "/run/os/recovery-key.new";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Where the key of the data partition is: none, key, tpm2 or recovery
+    Encryption,
+    /// Make a recovery key that opens the data partition when the TPM or the state partition is lost
+    ///
+    /// It is shown once and kept nowhere; an earlier one opens nothing any more. To use it, put it into the file
+    /// recovery-key on the boot partition.
+    RecoveryKey,
+}
+
+pub(crate) fn run(command: &Command, json: bool) -> Result<ExitCode> {
+    let facts = Report::load(Path::new(report::PATH)).context("the initramfs left no report of this boot")?.encryption;
+    match command {
+        Command::Encryption if json => print_json(&facts)?,
+        Command::Encryption => {
+            println!("{}", facts.found.word());
+            if let Some(problem) = &facts.problem {
+                println!("! {problem}");
+            }
+        }
+        Command::RecoveryKey => {
+            let key = new_recovery_key(facts.found)?;
+            if json {
+                print_json(&serde_json::json!({ "recoveryKey": key }))?;
+            } else {
+                println!("{key}");
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn new_recovery_key(found: Protection) -> Result<String> {
+    ensure!(found != Protection::None, "the data partition is not encrypted; see os.encryption.data in config.json");
+    let cryptsetup = || Cmd::new("cryptsetup").arg("--batch-mode");
+    let add = cryptsetup().args(["luksAddKey", "--new-key-slot", RECOVERY_SLOT]);
+    let state_key = Path::new("/mnt/state").join(encryption::KEY);
+    let add = match found {
+        Protection::Recovery => add.arg("--key-file").arg(encryption::RECOVERY_COPY),
+        _ if state_key.exists() => add.arg("--key-file").arg(&state_key),
+        _ => add.arg("--token-only"),
+    };
+    let key = in_groups(&identity::random_hex(32)?);
+    let dump = Cmd::new("cryptsetup").args(["luksDump", DATA]).read()?;
+    if dump.lines().any(|l| l.trim_start().starts_with(&format!("{RECOVERY_SLOT}: luks2"))) {
+        cryptsetup().args(["luksKillSlot", DATA, RECOVERY_SLOT]).run()?;
+    }
+    files::write_if_changed(Path::new(NEW_KEY), key.as_bytes(), 0o600)?;
+    let added = add.args(encryption::PBKDF).args([DATA, NEW_KEY]).run();
+    files::remove_if_there(Path::new(NEW_KEY))?;
+    added.context("cannot add the recovery key")?;
+    Ok(key)
+}
+
+/// Eight digits and a dash: people read it aloud.
+fn in_groups(digits: &str) -> String {
+    let groups: Vec<String> = digits.as_bytes().chunks(8).map(|g| String::from_utf8_lossy(g).into_owned()).collect();
+    groups.join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_recovery_key_is_read_in_groups() {
+        assert_eq!(super::in_groups("0123456789abcdef"), "01234567-89abcdef");
+    }
+}
