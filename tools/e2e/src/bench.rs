@@ -36,7 +36,7 @@ pub(crate) fn run(repo: &Repo) -> Result<()> {
     let dir = repo.build.join("bench");
     std::fs::create_dir_all(&dir)?;
     let image = repo.image(VARIANT);
-    let bundle = bundle::build(repo, VARIANT)?;
+    let bundle = bundle::build(repo, VARIANT, None)?;
     let accel = qemu::accel(repo, VARIANT)?;
     let (cold, warm) = build_times(repo)?;
     let ours = boot("ours", &overlay(&image, &dir.join("ours.qcow2"))?, &dir, accel)?;

@@ -9,6 +9,7 @@
 //! - [`config_docs`] writes the reference of config.json from its table of keys
 //! - [`check`] compares what both lanes must agree on
 
+pub mod channel;
 pub mod check;
 pub mod config_docs;
 pub mod crates_inc;

@@ -2,12 +2,15 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use osctl::channel::keys::SecretKey;
+use osctl::channel::{self, Directory, Publish};
 use osctl::lab::{self, compose};
 use osctl::qemu::{self, Machine};
 use osctl::repo::Repo;
 use osctl::{check, crates_inc};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use semver::Version;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 /// Build, run and look into the OS from a workstation.
@@ -29,6 +32,11 @@ enum Command {
     Image {
         #[command(subcommand)]
         command: Image,
+    },
+    /// Releases for devices: a directory of static, signed files
+    Channel {
+        #[command(subcommand)]
+        command: Channel,
     },
     /// Write the crate list of the Yocto recipe from tools/Cargo.lock
     Crates {
@@ -54,6 +62,143 @@ enum Image {
 }
 
 #[derive(Debug, Subcommand)]
+enum Channel {
+    /// Make an empty channel, named as its directory
+    Init {
+        /// Directory
+        channel: PathBuf,
+        /// root.json of another channel, or of the image, so that the same devices believe this one
+        #[arg(long, required_unless_present = "root_key", conflicts_with = "root_key")]
+        root: Option<PathBuf>,
+        /// Key that signs roots; made when it is not there. Keep it offline
+        #[arg(long)]
+        root_key: Option<PathBuf>,
+        #[command(flatten)]
+        key: Key,
+    },
+    /// Add a bundle as a release
+    Publish {
+        /// Directory
+        channel: PathBuf,
+        /// Bundle, signed by the key that devices have in their keyring
+        bundle: PathBuf,
+        /// Release notes, Markdown
+        #[arg(long)]
+        notes: Option<PathBuf>,
+        /// Devices of a hundred that take it
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
+        rollout: u8,
+        /// Older devices must go through it
+        #[arg(long)]
+        stepping_stone: bool,
+        #[command(flatten)]
+        key: Key,
+    },
+    /// Take a release over from another channel
+    Promote {
+        /// Channel that has it
+        from: PathBuf,
+        /// Channel that gets it
+        to: PathBuf,
+        /// Version
+        version: Version,
+        /// Devices of a hundred that take it
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
+        rollout: u8,
+        #[command(flatten)]
+        key: Key,
+    },
+    /// Change how many devices take a release
+    Rollout {
+        /// Directory
+        channel: PathBuf,
+        /// Version
+        version: Version,
+        /// Devices of a hundred
+        #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
+        percent: u8,
+        #[command(flatten)]
+        key: Key,
+    },
+    /// Have older devices go through a release
+    SteppingStone {
+        /// Directory
+        channel: PathBuf,
+        /// Version
+        version: Version,
+        /// It is none any more
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        key: Key,
+    },
+    /// Have no device take a release any more
+    Revoke {
+        /// Directory
+        channel: PathBuf,
+        /// Version
+        version: Version,
+        /// Why, for people
+        #[arg(long)]
+        why: String,
+        #[command(flatten)]
+        key: Key,
+    },
+    /// Sign the list again with a new date; run it from a timer
+    Renew {
+        /// Directory
+        channel: PathBuf,
+        #[command(flatten)]
+        key: Key,
+    },
+    /// Replace the keys; devices follow by themselves
+    Rotate {
+        /// Directory
+        channel: PathBuf,
+        /// Root key until now
+        #[arg(long)]
+        old_root_key: PathBuf,
+        /// Root key from now on; made when it is not there
+        #[arg(long)]
+        root_key: PathBuf,
+        #[command(flatten)]
+        key: Key,
+    },
+    /// Check everything that a device would, and every bundle
+    Verify {
+        /// Directory
+        channel: PathBuf,
+        /// Root that devices have; the channel's own first one by default
+        #[arg(long)]
+        root: Option<PathBuf>,
+    },
+    /// Copy a channel from its server, checked, and remove what it lists no more; run it from a timer
+    Mirror {
+        /// Address or directory of the channel
+        from: String,
+        /// Directory to serve
+        to: PathBuf,
+        /// Root to believe, for the first time
+        #[arg(long)]
+        root: Option<PathBuf>,
+    },
+}
+
+/// The key that signs lists.
+#[derive(Debug, clap::Args)]
+struct Key {
+    /// Key that signs the list of releases (minisign's form; the password of one is read from OSCTL_KEY_PASSWORD)
+    #[arg(long)]
+    key: PathBuf,
+}
+
+impl Key {
+    fn load(&self) -> Result<SecretKey> {
+        SecretKey::load(&self.key)
+    }
+}
+
+#[derive(Debug, Subcommand)]
 enum Lab {
     /// Build the disk image
     Build(Build),
@@ -64,6 +209,9 @@ enum Lab {
         /// production, development or standalone
         #[arg(long, default_value = "development")]
         variant: String,
+        /// Version of the bundle; OS_VERSION by default
+        #[arg(long)]
+        version: Option<Version>,
     },
     #[command(hide = true)]
     Compose(compose::Args),
@@ -131,6 +279,7 @@ fn run(args: Args) -> Result<ExitCode> {
             println!("{}", serde_json::to_string_pretty(&config)?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Channel { command } => channel_command(command),
         Command::Crates { check } => crates(&Repo::find()?, check),
         Command::Check => check::run(&Repo::find()?),
         Command::Docs => {
@@ -140,6 +289,73 @@ fn run(args: Args) -> Result<ExitCode> {
     }
 }
 
+fn channel_command(command: Channel) -> Result<ExitCode> {
+    let edit = |path: &Path, key: &Key, change: &dyn Fn(&mut Directory) -> Result<()>| -> Result<()> {
+        let mut directory = Directory::open(path)?;
+        change(&mut directory)?;
+        directory.save(&key.load()?)?;
+        println!("{}: list {}", path.display(), directory.list.serial);
+        Ok(())
+    };
+    match command {
+        Channel::Init { channel, root, root_key, key } => {
+            let key = SecretKey::load_or_make(&key.key)?;
+            let root = match (root, root_key) {
+                (Some(root), _) => os_sys::files::read_limited(&root, os_channel::MAX_SIZE)?,
+                (None, root_key) => {
+                    let root_key = root_key.context("neither --root nor --root-key")?;
+                    channel::new_root(&SecretKey::load_or_make(&root_key)?, &key)?
+                }
+            };
+            Directory::init(&channel, &root, &key)?;
+            println!("{}: an empty channel. Devices need its root.json in their image.", channel.display());
+        }
+        Channel::Publish { channel, bundle, notes, rollout, stepping_stone, key } => {
+            let options = Publish { notes, rollout, stepping_stone };
+            edit(&channel, &key, &|d| {
+                let release = d.publish(&bundle, &options)?;
+                println!("{} {}, {} MiB", release.compatible, release.version, release.bundle.size >> 20);
+                Ok(())
+            })?;
+        }
+        Channel::Promote { from, to, version, rollout, key } => {
+            let from = Directory::open(&from)?;
+            edit(&to, &key, &|d| d.promote(&from, &version, rollout))?;
+        }
+        Channel::Rollout { channel, version, percent, key } => {
+            edit(&channel, &key, &|d| d.change(&version, |r| r.rollout = percent))?;
+        }
+        Channel::SteppingStone { channel, version, off, key } => {
+            edit(&channel, &key, &|d| d.change(&version, |r| r.stepping_stone = !off))?;
+        }
+        Channel::Revoke { channel, version, why, key } => {
+            edit(&channel, &key, &|d| d.change(&version, |r| r.revoked = Some(why.clone())))?;
+        }
+        Channel::Renew { channel, key } => edit(&channel, &key, &|_| Ok(()))?,
+        Channel::Rotate { channel, old_root_key, root_key, key } => {
+            let (old, new) = (SecretKey::load(&old_root_key)?, SecretKey::load_or_make(&root_key)?);
+            let mut directory = Directory::open(&channel)?;
+            directory.rotate(&old, &new, &SecretKey::load_or_make(&key.key)?)?;
+            println!("{}: root {}", channel.display(), directory.root.version);
+        }
+        Channel::Verify { channel, root } => {
+            let directory = Directory::verify(&channel, root.as_deref())?;
+            println!(
+                "{}: list {}, root {}, {} releases; everything is as it was signed",
+                channel.display(),
+                directory.list.serial,
+                directory.root.version,
+                directory.list.releases.len()
+            );
+        }
+        Channel::Mirror { from, to, root } => {
+            let status = channel::mirror::run(&os_fetch::Source::parse(&from)?, &to, root.as_deref())?;
+            println!("{}", serde_json::to_string_pretty(&status)?);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn lab_command(command: Lab) -> Result<ExitCode> {
     let repo = Repo::find()?;
     match command {
@@ -147,8 +363,8 @@ fn lab_command(command: Lab) -> Result<ExitCode> {
             lab::build(&repo, &lab::Options { variant, config, preload })?;
         }
         Lab::Run(options) => return boot(&repo, &options),
-        Lab::Bundle { variant } => {
-            lab::bundle::build(&repo, &variant)?;
+        Lab::Bundle { variant, version } => {
+            lab::bundle::build(&repo, &variant, version.as_ref())?;
         }
         Lab::Compose(args) => compose::run(&repo, &args)?,
     }

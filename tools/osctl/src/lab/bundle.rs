@@ -1,47 +1,67 @@
 //! A signed RAUC bundle of the built slot.
 
-use crate::lab::keys;
+use crate::lab::keys::{self, Keys};
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;
-use std::path::PathBuf;
+use semver::Version;
+use std::path::{Path, PathBuf};
 
 /// Makes `os-bundle-<variant>-<machine>.raucb` and returns its path.
 ///
 /// # Errors
 /// When the slot is not built or rauc fails.
-pub fn build(repo: &Repo, variant: &str) -> Result<PathBuf> {
+pub fn build(repo: &Repo, variant: &str, version: Option<&Version>) -> Result<PathBuf> {
     let vars = repo.vars()?;
-    let keys = keys::ensure(repo)?;
     let slot = repo.lab().join(variant).join("slot");
-    let dir = repo.lab().join(variant).join("bundle");
+    let version = match version {
+        Some(version) => version.to_string(),
+        None => repo::need(&vars, "OS_VERSION")?,
+    };
+    let images = Images {
+        kernel: slot.join(repo::need(&vars, "OS_KERNEL_IMAGE")?),
+        root: slot.join(repo::need(&vars, "OS_ROOT_IMAGE")?),
+    };
+    let bundle = repo.build.join(format!("os-bundle-{variant}-{}.raucb", repo::MACHINE));
+    make(&keys::ensure(repo)?, &repo::need(&vars, "OS_COMPATIBLE")?, &version, &images, &bundle)?;
+    println!("{}\n  {} MiB", bundle.display(), std::fs::metadata(&bundle)?.len() >> 20);
+    Ok(bundle)
+}
+
+/// The images of a slot.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// Kernel partition.
+    pub kernel: PathBuf,
+    /// Root partition.
+    pub root: PathBuf,
+}
+
+/// Makes a bundle of a slot's images, signed by the developer's key.
+///
+/// # Errors
+/// When an image is missing or rauc fails.
+pub fn make(keys: &Keys, compatible: &str, version: &str, images: &Images, bundle: &Path) -> Result<()> {
+    let dir = bundle.with_extension("d");
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir)?;
-    let mut manifest = format!(
-        "[update]\ncompatible={}\nversion={}\n\n[bundle]\nformat=verity\n",
-        repo::need(&vars, "OS_COMPATIBLE")?,
-        repo::need(&vars, "OS_VERSION")?
-    );
-    for (class, variable, name) in
-        [("kernel", "OS_KERNEL_IMAGE", "kernel.vfat"), ("rootfs", "OS_ROOT_IMAGE", "rootfs.img")]
-    {
-        let source = slot.join(repo::need(&vars, variable)?);
-        std::fs::hard_link(&source, dir.join(name))
-            .with_context(|| format!("there is no {}; make image builds it", source.display()))?;
+    let mut manifest = format!("[update]\ncompatible={compatible}\nversion={version}\n\n[bundle]\nformat=verity\n");
+    for (class, source, name) in [("kernel", &images.kernel, "kernel.vfat"), ("rootfs", &images.root, "rootfs.img")] {
+        let linked = std::fs::hard_link(source, dir.join(name));
+        linked.with_context(|| format!("there is no {}; make image builds it", source.display()))?;
         manifest.push_str(&format!("\n[image.{class}]\nfilename={name}\n"));
     }
     std::fs::write(dir.join("manifest.raucm"), manifest)?;
-    let bundle = repo.build.join(format!("os-bundle-{variant}-{}.raucb", repo::MACHINE));
-    let _ = std::fs::remove_file(&bundle);
+    let _ = std::fs::remove_file(bundle);
     Cmd::new("rauc")
         .arg("bundle")
+        // The root is compressed already; trying again costs minutes and gains nothing.
+        .arg("--mksquashfs-args=-comp zstd -Xcompression-level 1 -b 64k")
         .arg(format!("--cert={}", keys.bundle_cert.display()))
         .arg(format!("--key={}", keys.bundle_key.display()))
         .arg(&dir)
-        .arg(&bundle)
+        .arg(bundle)
         .run()
         .context("rauc makes no bundle; install it with: sudo apt-get install rauc squashfs-tools")?;
-    std::fs::remove_dir_all(&dir)?;
-    println!("{}\n  {} MiB", bundle.display(), std::fs::metadata(&bundle)?.len() >> 20);
-    Ok(bundle)
+    Ok(std::fs::remove_dir_all(&dir)?)
 }

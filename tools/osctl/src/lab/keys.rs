@@ -1,7 +1,10 @@
-//! Keys of a developer's machine: an ssh key to log in with and a throw-away CA that signs bundles.
+//! Keys of a developer's machine: an ssh key to log in with, a throw-away CA that signs bundles, and the keys of a
+//! channel.
 //!
 //! They are made once in the build directory and never leave it. A product brings its own (docs/publish.md).
 
+use crate::channel::keys::SecretKey;
+use crate::channel;
 use crate::repo::Repo;
 use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;
@@ -16,6 +19,10 @@ pub struct Keys {
     pub bundle_key: PathBuf,
     /// Its certificate, which is also the device's keyring.
     pub bundle_cert: PathBuf,
+    /// Private key that signs lists of releases.
+    pub channel_key: PathBuf,
+    /// The root that devices believe.
+    pub channel_root: PathBuf,
 }
 
 impl Keys {
@@ -38,6 +45,8 @@ pub fn ensure(repo: &Repo) -> Result<Keys> {
         ssh: dir.join("ssh_ed25519"),
         bundle_key: dir.join("bundle.key.pem"),
         bundle_cert: dir.join("bundle.cert.pem"),
+        channel_key: dir.join("channel.key"),
+        channel_root: dir.join("channel-root.json"),
     };
     std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     if !keys.ssh.exists() {
@@ -51,6 +60,11 @@ pub fn ensure(repo: &Repo) -> Result<Keys> {
             .arg("-out")
             .arg(&keys.bundle_cert)
             .run()?;
+    }
+    if !keys.channel_root.exists() {
+        let root_key = SecretKey::load_or_make(&dir.join("channel-root.key"))?;
+        let root = channel::new_root(&root_key, &SecretKey::load_or_make(&keys.channel_key)?)?;
+        os_sys::files::write_if_changed(&keys.channel_root, &root, 0o644)?;
     }
     Ok(keys)
 }
