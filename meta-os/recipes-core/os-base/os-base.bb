@@ -13,8 +13,13 @@ SRC_URI = "\
 S = "${UNPACKDIR}"
 
 OS_VARIANT ?= "production"
+# Set by the distribution (os-update.inc).
+OS_UPDATE_CHANNEL ?= ""
+OS_CHANNEL_ROOT ?= ""
 
 inherit allarch
+
+do_install[file-checksums] += "${@'${OS_CHANNEL_ROOT}:True' if d.getVar('OS_CHANNEL_ROOT') else ''}"
 
 do_configure[noexec] = "1"
 do_compile[noexec] = "1"
@@ -29,6 +34,9 @@ do_install() {
     for file in fstab hostname hosts issue issue.net machine-id nsswitch.conf resolv.conf; do
         mv ${D}${sysconfdir}/$file ${D}${datadir}/os/overrides/
     done
+    # The channel of releases, and whom it is believed from.
+    if [ -n "${OS_UPDATE_CHANNEL}" ]; then echo "${OS_UPDATE_CHANNEL}" > ${D}${sysconfdir}/os/channel; fi
+    if [ -n "${OS_CHANNEL_ROOT}" ]; then install -m 0644 "${OS_CHANNEL_ROOT}" ${D}${sysconfdir}/os/channel-root.json; fi
     install -d ${D}/mnt/boot ${D}/mnt/state ${D}/mnt/data
 }
 

@@ -20,10 +20,12 @@ SRC_URI += "\
     file://Makefile;subdir=${BP} \
     file://e2e;subdir=${BP} \
     file://os-apps;subdir=${BP} \
+    file://os-channel;subdir=${BP} \
     file://os-cli;subdir=${BP} \
     file://os-config;subdir=${BP} \
     file://os-dbus;subdir=${BP} \
     file://os-disk;subdir=${BP} \
+    file://os-fetch;subdir=${BP} \
     file://os-hostname;subdir=${BP} \
     file://os-init;subdir=${BP} \
     file://os-sys;subdir=${BP} \
@@ -55,16 +57,20 @@ SYSTEMD_SERVICE:${PN} = "\
     os-config.path \
     os-config.service \
     os-country.service \
+    os-deadline.service \
+    os-deadline.timer \
     os-first-boot.service \
     os-health.service \
     os-import@.service \
     os-mqtt.service \
     os-preload.service \
+    os-update.service \
+    os-update.timer \
 "
 
 FILES:${PN} += "${nonarch_libdir}/os ${nonarch_libdir}/systemd ${nonarch_base_libdir}/udev ${datadir}/bash-completion"
 # /init for the initramfs; the binary it points to is the same one.
 FILES:${PN}-init += "/init"
 
-RDEPENDS:${PN} += "iproute2"
+RDEPENDS:${PN} += "curl iproute2"
 RDEPENDS:${PN}-init += "${PN}"

@@ -13,6 +13,7 @@ RDEPENDS:${PN} = "\
     ca-certificates \
     containerd \
     cryptsetup \
+    curl \
     dbus \
     dnsmasq \
     docker-moby \

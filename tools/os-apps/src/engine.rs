@@ -34,3 +34,13 @@ pub async fn containers(docker: &Docker) -> Result<(usize, usize), bollard::erro
     let running = docker.list_containers(Some(ListContainersOptionsBuilder::default().build())).await?;
     Ok((running.len(), all.len()))
 }
+
+/// Names of the containers that run.
+///
+/// # Errors
+/// When the engine does not answer.
+pub async fn running(docker: &bollard::Docker) -> Result<Vec<String>, bollard::errors::Error> {
+    let list = docker.list_containers(None::<bollard::query_parameters::ListContainersOptions>).await?;
+    let name = |names: Vec<String>| names.into_iter().next().map(|n| n.trim_start_matches('/').to_owned());
+    Ok(list.into_iter().filter_map(|c| name(c.names?)).collect())
+}

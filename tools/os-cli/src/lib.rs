@@ -32,6 +32,11 @@ enum Command {
         #[command(subcommand)]
         command: config::Command,
     },
+    /// Releases from the channel
+    Update {
+        #[command(subcommand)]
+        command: os_update::Command,
+    },
     /// The two system slots
     Slot {
         #[command(subcommand)]
@@ -100,6 +105,7 @@ pub async fn main(args: Args) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Update { command } => os_update::run(command, json).await,
         Command::Disk { command } => disk::run(&command, json),
         Command::Wipe { what, yes, reboot } => wipe::request(what, yes, reboot),
     }

@@ -46,6 +46,21 @@ pub static URL_OR_NULL: Text =
 pub static URL: Text =
     text("an http or https address", Some("^https?://[^\\s]+$"), 1024, |t| is_url(t, &["http://", "https://"]));
 
+/// A channel of updates.
+pub static CHANNEL: Text =
+    text("an http or https address, or an absolute directory", Some("^(https?://|/)[^\\s\"]+$"), 1024, |t| {
+        let directory = t.starts_with('/') && t.len() > 1 && !t.chars().any(|c| c.is_control() || c == ' ');
+        !t.contains('"') && (directory || is_url(t, &["http://", "https://"]))
+    });
+
+/// When updates may be installed.
+pub static WINDOW: Text = text(
+    "hours such as \"02:00-05:00\", after days such as \"Sat,Sun\" if it is not every day",
+    Some("^((Mon|Tue|Wed|Thu|Fri|Sat|Sun)(,(Mon|Tue|Wed|Thu|Fri|Sat|Sun))* )?[0-9]{2}:[0-9]{2}-[0-9]{2}:[0-9]{2}$"),
+    64,
+    |t| crate::window::Window::parse(t).is_some(),
+);
+
 /// Seconds as balenaOS writes them.
 pub static SECONDS: Text = text("seconds, in digits; \"0\" for never", Some("^[0-9]{1,7}$"), 7, |t| {
     !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit())

@@ -8,6 +8,7 @@
 //! - [`apply`] brings the decision into force, doing only what changed; [`status`] is the result per key
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`connections`] takes NetworkManager profiles over from the boot partition
+//! - [`window`] is a time of the week
 //! - [`wipe`] is how a request to erase travels to the initramfs
 //! - [`cli`] is the applet behind `os-config.service`
 
@@ -26,6 +27,7 @@ pub mod shape;
 pub mod status;
 pub mod store;
 pub mod types;
+pub mod window;
 pub mod wipe;
 
 use serde::Deserialize;

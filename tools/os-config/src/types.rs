@@ -64,6 +64,24 @@ pub struct Os {
     pub import: Import,
     /// Encryption.
     pub encryption: Encryption,
+    /// Updates.
+    pub update: Update,
+}
+
+/// What stands below `os.update`.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Update {
+    /// Address or directory of the channel.
+    pub channel: Option<String>,
+    /// `automatic`, `download` or `manual`.
+    pub mode: Option<String>,
+    /// When updates may be installed and started.
+    pub window: Option<String>,
+    /// Also where bytes are paid for.
+    pub metered: Option<bool>,
+    /// KiB per second; 0 for no limit.
+    pub rate_limit: Option<u64>,
 }
 
 /// What stands below `os.encryption`.

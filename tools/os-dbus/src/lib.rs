@@ -30,6 +30,9 @@ pub enum BusError {
         /// What the bus or the service answered.
         cause: zbus::Error,
     },
+    /// RAUC said no, in its own words.
+    #[error("{0}")]
+    Refused(String),
     /// A unit job ended in something else than "done".
     #[error("{unit}: the job ended with '{result}'; see journalctl -u {unit}")]
     Job {
@@ -74,6 +77,10 @@ pub struct Slot {
     pub boot_status: Option<String>,
     /// Version of the bundle that was installed, where RAUC did it.
     pub version: Option<String>,
+    /// Identifier of the installation.
+    pub transaction: Option<String>,
+    /// `ok`, `failed` or `pending`, where RAUC installed it.
+    pub status: Option<String>,
 }
 
 impl Bus {
@@ -207,6 +214,61 @@ impl Bus {
         Ok(slots)
     }
 
+    /// The manifest hash of a bundle, hex; RAUC checks its signature for it. `None` when this RAUC does not tell.
+    ///
+    /// # Errors
+    /// What RAUC says against the bundle.
+    pub async fn manifest_hash(&self, source: &str) -> Result<Option<String>, BusError> {
+        let facts = self.rauc().await?.inspect_bundle(source, HashMap::new()).await.tried("RAUC refuses the bundle")?;
+        Ok(facts.get("manifest-hash").and_then(|v| String::try_from(v.clone()).ok()))
+    }
+
+    /// Installs a bundle into the slots that are not booted, and waits until that is over. Nothing is activated.
+    ///
+    /// # Errors
+    /// When RAUC cannot be reached or goes away; what it says against the bundle otherwise, as [`BusError::Refused`].
+    pub async fn install(&self, source: &str, transaction: &str, progress: &dyn Fn(i32)) -> Result<(), BusError> {
+        use futures_util::StreamExt;
+        let rauc = self.rauc().await?;
+        // Subscribed before the call: it may be over before the call returns.
+        let mut completed = rauc.receive_completed().await.tried("cannot listen to RAUC")?;
+        let mut percent = rauc.receive_progress_changed().await;
+        let args = HashMap::from([("transaction-id", zbus::wire::Variant::Str(transaction.into()))]);
+        rauc.install_bundle(source, args).await.tried("RAUC does not begin to install")?;
+        let mut owner = rauc.inner().receive_owner_changed().await.tried("cannot watch RAUC")?;
+        loop {
+            tokio::select! {
+                signal = completed.next() => {
+                    let result = signal.and_then(|s| s.args().ok().map(|a| a.result));
+                    if result == Some(0) {
+                        return Ok(());
+                    }
+                    let why = rauc.last_error().await.unwrap_or_else(|err| err.to_string());
+                    return Err(BusError::Refused(why));
+                }
+                Some(change) = percent.next() => {
+                    if let Ok((percent, _, _)) = change.get().await {
+                        progress(percent);
+                    }
+                }
+                Some(now) = owner.next() => {
+                    if now.is_none() {
+                        return Err(BusError::Refused("RAUC went away in the middle; see journalctl -u rauc".to_owned()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// True when NetworkManager says, or guesses, that the connection is paid by the byte.
+    ///
+    /// # Errors
+    /// When NetworkManager does not answer.
+    pub async fn is_metered(&self) -> Result<bool, BusError> {
+        let Some(manager) = self.network_manager().await? else { return Ok(false) };
+        Ok(matches!(manager.metered().await.tried("cannot ask NetworkManager")?, 1 | 3))
+    }
+
     /// Starts, stops or restarts a unit and waits until its job is done.
     ///
     /// # Errors
@@ -275,6 +337,8 @@ fn slot(name: String, values: &HashMap<String, OwnedVariant>) -> Slot {
         state: text("state").unwrap_or_default(),
         boot_status: text("boot-status"),
         version: text("bundle.version"),
+        transaction: text("installed.transaction"),
+        status: text("status"),
         name,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use zbus::proxy;
-use zbus::wire::{OwnedObjectPath, OwnedVariant};
+use zbus::wire::{OwnedObjectPath, OwnedVariant, Variant};
 
 /// One row of `ListUnitsFiltered`: name, description, load state, active state, sub state, following, object path, job
 /// id, job type, job path (org.freedesktop.systemd1(5)).
@@ -109,6 +109,9 @@ pub trait NetworkManager {
         device: &zbus::wire::ObjectPath<'_>,
         specific: &zbus::wire::ObjectPath<'_>,
     ) -> zbus::Result<OwnedObjectPath>;
+    /// `NMMetered`: 1 yes, 2 no, 3 probably, 4 probably not.
+    #[zbus(property)]
+    fn metered(&self) -> zbus::Result<u32>;
     /// `NMState`: 20 disconnected, 40 connecting, 50 local, 60 site, 70 global.
     #[zbus(property)]
     fn state(&self) -> zbus::Result<u32>;
@@ -136,6 +139,19 @@ pub trait Rauc {
     fn get_slot_status(&self) -> zbus::Result<Vec<(String, HashMap<String, OwnedVariant>)>>;
     /// The slot the bootloader will try next.
     fn get_primary(&self) -> zbus::Result<String>;
+    /// Begins to install a bundle from a path or an address; [`Self::receive_completed`] says when it is over.
+    fn install_bundle(&self, source: &str, args: HashMap<&str, Variant<'_>>) -> zbus::Result<()>;
+    /// What a bundle says of itself; its signature is checked.
+    fn inspect_bundle(&self, bundle: &str, args: HashMap<&str, Variant<'_>>) -> zbus::Result<HashMap<String, OwnedVariant>>;
+    /// Why the last installation failed.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn last_error(&self) -> zbus::Result<String>;
+    /// Percentage, what is being done, depth.
+    #[zbus(property)]
+    fn progress(&self) -> zbus::Result<(i32, String, i32)>;
+    /// An installation is over; 0 is well.
+    #[zbus(signal)]
+    fn completed(&self, result: i32);
     /// `idle` or `installing`.
     #[zbus(property)]
     fn operation(&self) -> zbus::Result<String>;

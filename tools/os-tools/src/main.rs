@@ -22,7 +22,7 @@ fn main() -> ExitCode {
             let args = os_hostname::Args::parse();
             run(async { os_hostname::main(args).await.map(|()| ExitCode::SUCCESS) })
         }
-        "os-update" => run(os_update::main(os_update::Args::parse())),
+        "os-update" => run(os_update::main(os_update::Args::parse_from(os_update::arguments(std::env::args_os())))),
         "os-apps" => run(os_apps::main(os_apps::Args::parse())),
         other => {
             eprintln!("'{other}' is no applet of this binary; call it by one of these names: {}", APPLETS.join(" "));

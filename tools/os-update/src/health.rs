@@ -1,18 +1,41 @@
 //! Is this boot healthy?
 //!
 //! The criteria are about what the release can break. A data partition that is damaged is no reason to go back to the
-//! other slot, which would find the same damage.
+//! other slot, which would find the same damage. After an update, what the device did before is asked for too: its
+//! network, and the containers that ran.
 
-use os_dbus::Bus;
+use crate::policy::programs;
+use crate::state::Store;
+use os_dbus::{Bus, Tried};
 use os_init::report::{self, Report, Volume};
+use os_sys::cmd::Cmd;
+use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Units without which the device is not what was installed.
 const REQUIRED_UNITS: &[&str] = &["dbus.service", "NetworkManager.service", "docker.service"];
 
+/// Programs of an image, and of a device, that end with 0 when what they look after works.
+const SCRIPTS: &[&str] = &["/usr/lib/os/health.d", "/mnt/state/os/health.d"];
+
 /// How often to look while waiting.
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// NetworkManager's states from here on mean that a network is there (`NM_STATE_CONNECTED_LOCAL`).
+const CONNECTED: u32 = 50;
+
+/// How long a boot may take, unless the release says so itself with the kernel argument `os.health=SECONDS`.
+const DEFAULT_LIMIT: u64 = 240;
+
+/// What a device did before an update.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Before {
+    /// It had a network.
+    pub network: bool,
+    /// Names of its containers.
+    pub containers: Vec<String>,
+}
 
 /// What was seen in one look.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -25,10 +48,14 @@ pub struct Observation {
     pub engine: bool,
     /// The data partition is usable.
     pub data: bool,
+    /// A network is there.
+    pub network: bool,
+    /// Containers that run.
+    pub containers: Vec<String>,
 }
 
 /// What keeps this boot from being healthy; empty when it is.
-pub fn reasons(seen: &Observation) -> Vec<String> {
+pub fn reasons(seen: &Observation, before: &Before) -> Vec<String> {
     let mut out = Vec::new();
     for unit in REQUIRED_UNITS {
         if *unit == "docker.service" && !seen.data {
@@ -43,7 +70,27 @@ pub fn reasons(seen: &Observation) -> Vec<String> {
     if seen.data && !seen.engine {
         out.push("the container engine does not answer".to_owned());
     }
+    if before.network && !seen.network {
+        out.push("there is no network, and there was one before the update".to_owned());
+    }
+    let missing = before.containers.iter().filter(|name| seen.engine && !seen.containers.contains(name));
+    out.extend(missing.map(|name| format!("container {name} does not run, and ran before the update")));
     out
+}
+
+/// The time limit of this boot.
+pub fn limit(cmdline: &str) -> Duration {
+    let given = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("os.health=")?.parse().ok());
+    Duration::from_secs(given.unwrap_or(DEFAULT_LIMIT))
+}
+
+/// What the device does now.
+///
+/// # Errors
+/// When the bus does not answer.
+pub async fn now(bus: &Bus) -> Result<Before, os_dbus::BusError> {
+    let seen = observe(bus).await?;
+    Ok(Before { network: seen.network, containers: seen.containers })
 }
 
 /// Waits until the boot is healthy.
@@ -51,12 +98,16 @@ pub fn reasons(seen: &Observation) -> Vec<String> {
 /// # Errors
 /// What was still missing at the end of `limit`.
 pub async fn wait(bus: &Bus, limit: Duration) -> Result<(), Vec<String>> {
+    let before = Store::device().load().before.unwrap_or_default();
     let start = Instant::now();
     loop {
-        let missing = match observe(bus).await {
-            Ok(seen) => reasons(&seen),
+        let mut missing = match observe(bus).await {
+            Ok(seen) => reasons(&seen, &before),
             Err(err) => vec![err.to_string()],
         };
+        if missing.is_empty() {
+            missing = SCRIPTS.iter().flat_map(|dir| failing(Path::new(dir), limit)).collect();
+        }
         if missing.is_empty() {
             return Ok(());
         }
@@ -67,8 +118,13 @@ pub async fn wait(bus: &Bus, limit: Duration) -> Result<(), Vec<String>> {
     }
 }
 
+/// What the programs of a directory say against this boot.
+fn failing(dir: &Path, limit: Duration) -> Vec<String> {
+    let run = |program: &Path| Cmd::new("timeout").arg(limit.as_secs().to_string()).arg(program).run();
+    programs(dir).iter().filter_map(|p| run(p).err().map(|err| format!("{}: {err}", p.display()))).collect()
+}
+
 async fn observe(bus: &Bus) -> Result<Observation, os_dbus::BusError> {
-    use os_dbus::Tried;
     let systemd = bus.systemd().await?;
     let units = systemd.list_units_filtered(&["failed", "active"]).await.tried("cannot list units")?;
     let named = |state: &str| units.iter().filter(|u| u.3 == state).map(|u| u.0.clone()).collect::<Vec<_>>();
@@ -76,8 +132,17 @@ async fn observe(bus: &Bus) -> Result<Observation, os_dbus::BusError> {
     // Asking a stopped engine would start it through its socket.
     let engine = active.iter().any(|u| u == "docker.service")
         && os_apps::engine::version(Duration::from_secs(10)).await.is_some();
+    let mut containers = Vec::new();
+    if engine && let Ok(docker) = os_apps::engine::connect().await {
+        containers = os_apps::engine::running(&docker).await.unwrap_or_default();
+        containers.sort();
+    }
+    let network = match bus.network_manager().await? {
+        Some(manager) => manager.state().await.is_ok_and(|state| state >= CONNECTED),
+        None => false,
+    };
     let data = Report::load(Path::new(report::PATH)).is_none_or(|r| r.data != Volume::Unusable);
-    Ok(Observation { failed: named("failed"), active, engine, data })
+    Ok(Observation { failed: named("failed"), active, engine, data, network, containers })
 }
 
 #[cfg(test)]
@@ -90,7 +155,40 @@ mod tests {
             active: REQUIRED_UNITS.iter().map(|u| (*u).to_owned()).collect(),
             engine: true,
             data: true,
+            network: true,
+            containers: vec!["web".to_owned()],
         }
+    }
+
+    fn reasons(seen: &Observation) -> Vec<String> {
+        super::reasons(seen, &Before::default())
+    }
+
+    #[test]
+    fn what_was_there_before_an_update_has_to_be_there_after_it() {
+        let before = Before { network: true, containers: vec!["web".to_owned()] };
+        assert!(super::reasons(&healthy(), &before).is_empty());
+        let seen = Observation { network: false, containers: vec![], ..healthy() };
+        let said = super::reasons(&seen, &before);
+        assert!(said.len() == 2 && said[0].contains("network") && said[1].contains("web"), "{said:?}");
+        // Nothing was there: nothing is missed.
+        assert!(reasons(&seen).is_empty());
+    }
+
+    #[test]
+    fn the_release_says_how_long_it_may_take() {
+        assert_eq!(limit("quiet os.health=30 x"), Duration::from_secs(30));
+        assert_eq!(limit("quiet os.health=soon"), Duration::from_secs(240));
+    }
+
+    #[test]
+    fn a_program_that_fails_is_heard() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("door");
+        std::fs::write(&path, "#!/bin/sh\necho the door is open >&2; exit 1\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(failing(dir.path(), Duration::from_secs(5))[0].contains("the door is open"));
     }
 
     #[test]
@@ -113,10 +211,9 @@ mod tests {
     #[test]
     fn damaged_data_is_not_the_releases_fault() {
         let seen = Observation {
-            engine: false,
             data: false,
             active: vec!["dbus.service".into(), "NetworkManager.service".into()],
-            failed: vec![],
+            ..Observation::default()
         };
         assert!(reasons(&seen).is_empty());
     }

@@ -1,58 +1,256 @@
-//! Updates: for now the end of one, the health gate after a boot and the commit of the booted slot.
+//! Updates: from the channel into the other slot, through a trial boot and its health check, to stay or to go back.
+//!
+//! - [`step`] is the whole of it as a function without side effects, [`state`] what is remembered
+//! - [`trust`] reads a channel and decides what of it is believed; [`policy`] whether now is the time
+//! - [`relay`] brings the bundle to RAUC, which checks and writes it
+//! - [`health`] decides about a boot; [`agent`] carries everything out
 //!
 //! The bootloader counts a try at every boot. Only a boot that passes [`health`] resets the count through RAUC; three
 //! boots that do not, whatever the reason, lead to the other slot, even if nothing of ours runs.
 
+pub mod agent;
 pub mod health;
+pub mod policy;
+pub mod relay;
+pub mod state;
+pub mod step;
+pub mod trust;
 
-use anyhow::Context;
+use agent::{Agent, Asked, FAILED_JOURNAL, PROGRESS};
+use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use os_dbus::{Bus, Tried, Verb};
+use os_dbus::Bus;
+use os_fetch::Source;
 use os_sys::log;
+use state::{Phase, Store};
+use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::Duration;
 
 /// Update this device.
 #[derive(Debug, Parser)]
 #[command(name = "os-update", version)]
 pub struct Args {
+    /// Print JSON instead of text; its form is stable
+    #[arg(long, global = true)]
+    json: bool,
     #[command(subcommand)]
     command: Command,
 }
 
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Wait until the device works; exit code 1 when it does not in time
-    Health {
-        /// How long to wait, in seconds
-        #[arg(long, default_value_t = 240)]
-        timeout: u64,
+/// What to do.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Command {
+    /// Look into the channel; nothing is installed
+    Check {
+        /// Another channel
+        #[command(flatten)]
+        from: From,
     },
-    /// Mark the booted slot as good
+    /// Install the newest release and restart into it, now
+    Apply {
+        /// Another channel
+        #[command(flatten)]
+        from: From,
+    },
+    /// Where an update stands
+    Status,
+    /// Restart into what ran before the last update
+    Rollback {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Do nothing by itself until `resume`
+    Pause,
+    /// End a `pause`
+    Resume,
+    /// What happened, and the journal of the last boot that failed its health check
+    Log,
+    /// What the timer does
+    #[command(hide = true)]
+    Timer,
+    /// What a boot does: wait until the device works, or say why it does not
+    #[command(hide = true)]
+    Health,
+    /// What a boot does that passed: keep the slot
+    #[command(hide = true)]
     Commit,
+    /// What a boot does that never got to its health check
+    #[command(hide = true)]
+    Deadline,
+}
+
+/// Where releases come from.
+#[derive(Debug, Clone, clap::Args)]
+pub struct From {
+    /// Address or directory of a channel, such as one on a USB stick, instead of the configured one
+    #[arg(long, value_name = "CHANNEL")]
+    from: Option<String>,
+}
+
+impl From {
+    fn source(&self) -> Result<Option<Source>> {
+        Ok(self.from.as_deref().map(Source::parse).transpose()?)
+    }
+}
+
+/// The words of other systems for the same: `--check`, `--apply`, `--rollback`.
+pub fn arguments(given: impl Iterator<Item = std::ffi::OsString>) -> Vec<std::ffi::OsString> {
+    let mut args: Vec<_> = given.collect();
+    if let Some(first) = args.get_mut(1) {
+        for word in ["check", "apply", "rollback", "status"] {
+            if *first == *format!("--{word}") {
+                *first = word.into();
+            }
+        }
+    }
+    args
 }
 
 /// The applet.
 ///
 /// # Errors
-/// When the system bus or RAUC does not answer.
-pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
-    let bus = Bus::system().await?;
-    match args.command {
-        Command::Health { timeout } => match health::wait(&bus, Duration::from_secs(timeout)).await {
-            Ok(()) => Ok(ExitCode::SUCCESS),
-            Err(reasons) => {
-                log::error(&format!("this boot is not healthy after {timeout} seconds: {}", reasons.join("; ")));
-                Ok(ExitCode::from(1))
+/// When what was asked for cannot be done.
+pub async fn main(args: Args) -> Result<ExitCode> {
+    run(args.command, args.json).await
+}
+
+/// One command; `os update` calls it too.
+///
+/// # Errors
+/// When what was asked for cannot be done.
+pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
+    match command {
+        Command::Check { from } => {
+            let found = Agent::new(false).await?.check(from.source()?.as_ref()).await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&found)?);
+            } else {
+                println!("{}", found.text);
             }
-        },
-        Command::Commit => {
-            let (slot, _) =
-                bus.rauc().await?.mark("good", "booted").await.tried("RAUC did not mark the booted slot as good")?;
-            log::info(&format!("{slot} is good"));
-            // RAUC is started on demand and has no reason to stay: idle memory is for containers.
-            bus.unit_job(Verb::Stop, "rauc.service").await.context("cannot let RAUC rest")?;
-            Ok(ExitCode::SUCCESS)
+        }
+        Command::Apply { from } => println!("{}", Agent::new(false).await?.run(Asked::Person, from.source()?.as_ref()).await?),
+        Command::Timer => {
+            let policy = policy::Policy::load()?;
+            if policy.channel.is_some() {
+                log::info(&Agent::new(false).await?.run(Asked::Timer, None).await?);
+            }
+        }
+        Command::Status => status(json)?,
+        Command::Rollback { yes } => {
+            confirm(yes)?;
+            Agent::new(false).await?.go_back().await?;
+        }
+        Command::Pause => set_paused(true).await?,
+        Command::Resume => set_paused(false).await?,
+        Command::Log => show_log(json)?,
+        Command::Health => return health_of_this_boot().await,
+        Command::Commit => Agent::new(true).await?.healthy().await?,
+        Command::Deadline => {
+            let mut agent = Agent::new(true).await?;
+            if matches!(agent.state.phase, Phase::Trial { .. }) {
+                agent.unhealthy("the boot did not get to its health check in time").await?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn health_of_this_boot() -> Result<ExitCode> {
+    let bus = Bus::system().await?;
+    let limit = health::limit(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
+    let Err(reasons) = health::wait(&bus, limit).await else { return Ok(ExitCode::SUCCESS) };
+    let reason = format!("not healthy after {} seconds: {}", limit.as_secs(), reasons.join("; "));
+    Agent::new(true).await?.unhealthy(&reason).await?;
+    Ok(ExitCode::from(1))
+}
+
+fn confirm(yes: bool) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        bail!("this restarts the device into the other slot; say --yes if that is meant");
+    }
+    print!("This restarts the device into what ran before. Type back to go on: ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    if answer.trim() == "back" { Ok(()) } else { bail!("nothing was changed") }
+}
+
+async fn set_paused(paused: bool) -> Result<()> {
+    let mut agent = Agent::new(false).await?;
+    agent.state.paused = paused;
+    let text = if paused { "paused by an operator" } else { "resumed by an operator" };
+    agent.state.note(trust::now(), text);
+    Ok(Store::device().save(&agent.state)?)
+}
+
+fn status(json: bool) -> Result<()> {
+    let state = Store::device().load();
+    let progress = std::fs::read(PROGRESS).ok().and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
+    if json {
+        let mut value = serde_json::to_value(&state)?;
+        if let (Some(object), Some(progress)) = (value.as_object_mut(), progress) {
+            object.insert("progress".to_owned(), progress);
+        }
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(());
+    }
+    match &state.phase {
+        Phase::Idle => println!("nothing is under way"),
+        Phase::Installing { target, .. } => println!("{} is being installed", target.version),
+        Phase::Installed { target } => println!("{} is installed and waits for: os update apply", target.version),
+        Phase::Trial { target, slot, .. } => println!("{} is on trial in slot {slot}", target.version),
+    }
+    if let Some(progress) = progress {
+        let number = |name: &str| progress.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        println!("  {} %, {} of {} MiB", number("percent"), number("fetched") >> 20, number("size") >> 20);
+        if let Some(trouble) = progress.get("trouble").and_then(serde_json::Value::as_str) {
+            println!("! {trouble}");
+        }
+    }
+    if state.paused {
+        println!("! paused; os update resume goes on");
+    }
+    if !state.last.is_empty() {
+        println!("  {}", state.last);
+    }
+    for refused in &state.refused {
+        println!("! {} failed here: {}", refused.target.version, refused.reason);
+    }
+    Ok(())
+}
+
+fn show_log(json: bool) -> Result<()> {
+    let store = Store::device();
+    let state = store.load();
+    let journal = std::fs::read_to_string(store.dir().join(FAILED_JOURNAL)).ok();
+    if json {
+        let value = serde_json::json!({ "history": state.history, "failedBoot": journal });
+        println!("{}", serde_json::to_string_pretty(&value)?);
+        return Ok(());
+    }
+    for event in &state.history {
+        let when = os_sys::cmd::Cmd::new("date").arg("-d").arg(format!("@{}", event.at)).arg("+%F %T").read();
+        println!("{}  {}", when.context("cannot write a date")?.trim(), event.text);
+    }
+    if let Some(journal) = journal {
+        println!("\nThe journal of the last boot that failed its health check:\n{journal}");
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_other_systems_are_understood() {
+        for (given, wanted) in [("--check", "check"), ("--apply", "apply"), ("status", "status"), ("--help", "--help")] {
+            let args = arguments(["os-update", given].into_iter().map(Into::into));
+            assert_eq!(args, ["os-update", wanted]);
         }
     }
 }

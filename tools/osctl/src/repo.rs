@@ -53,11 +53,11 @@ impl Repo {
     pub fn vars(&self) -> Result<Vars> {
         let mut vars = Vars::default();
         vars.set("MACHINE", MACHINE);
-        for name in ["os-layout.inc", "os-boot.inc", "os-version.inc"] {
+        for name in ["os-layout.inc", "os-boot.inc", "os-update.inc", "os-version.inc"] {
             vars.load(&self.meta_os().join("conf/distro/include").join(name))?;
         }
         // A builder's wish from the environment, as BitBake passes through with BB_ENV_PASSTHROUGH_ADDITIONS.
-        for name in ["OS_ROOT_COMPRESSION", "OS_KERNEL_ARGS", "OS_VERSION"] {
+        for name in ["OS_ROOT_COMPRESSION", "OS_KERNEL_ARGS", "OS_VERSION", "OS_UPDATE_CHANNEL", "OS_CHANNEL_ROOT"] {
             if let Ok(value) = std::env::var(name) {
                 vars.set(name, &value);
             }

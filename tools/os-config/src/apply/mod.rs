@@ -110,7 +110,10 @@ async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
     docker::all(&device, &mut rows).await;
     services::all(&device, &mut rows).await;
     boot::all(&device, &mut rows).await;
-    rows.add("/os/import/signedOnly", Ok(Effect::Unchanged));
+    // Read by those whom they are for, when they need them.
+    for key in ["import/signedOnly", "update/channel", "update/mode", "update/window", "update/metered", "update/rateLimit"] {
+        rows.add(&format!("/os/{key}"), Ok(Effect::Unchanged));
+    }
     rows.add(
         "/os/sealSecrets",
         match &file {

@@ -21,6 +21,9 @@ pub struct Args {
     /// Certificate that bundles must be signed by
     #[arg(long)]
     pub keyring: PathBuf,
+    /// Root of the channel that the device believes
+    #[arg(long)]
+    pub channel_root: PathBuf,
     /// Variant
     #[arg(long)]
     pub variant: String,
@@ -74,6 +77,10 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let compatible = repo::need(&vars, "OS_COMPATIBLE")?;
     write(tree, "etc/rauc/system.conf", &system_conf.replace("@OS_COMPATIBLE@", &compatible))?;
     write(tree, "etc/rauc/keyring.pem", &os_sys::files::read_text(&args.keyring)?)?;
+    write(tree, "etc/os/channel-root.json", &os_sys::files::read_text(&args.channel_root)?)?;
+    if let Some(channel) = vars.get("OS_UPDATE_CHANNEL")?.filter(|channel| !channel.is_empty()) {
+        write(tree, "etc/os/channel", &format!("{channel}\n"))?;
+    }
     let release = format!(
         "NAME=\"{name}\"\nID=os\nPRETTY_NAME=\"{name} {version} ({variant})\"\nVERSION_ID={version}\nVARIANT_ID={variant}\n\
          BUILD_ID=lab\nOS_MACHINE={MACHINE}\nOS_COMPATIBLE={compatible}\n",

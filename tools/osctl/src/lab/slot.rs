@@ -38,6 +38,8 @@ pub fn build(
         .text(&repo::need(vars, "OS_ROOT_COMPRESSION")?)
         .text(&base.identity)
         .path(&tools.join("os-tools"))?
+        .text(&vars.get("OS_UPDATE_CHANNEL")?.unwrap_or_default())
+        .path(&channel_root(vars, keys)?)?
         .path(&keys.bundle_cert)?;
     let out = repo.lab().join(&options.variant).join("slot");
     let identity = steps.run("system slot", compose::inputs(repo, inputs)?, &out, |dir| {
@@ -48,6 +50,8 @@ pub fn build(
             .arg(tools)
             .arg("--keyring")
             .arg(&keys.bundle_cert)
+            .arg("--channel-root")
+            .arg(channel_root(vars, keys)?)
             .arg("--out")
             .arg(dir)
             .run()?;
@@ -61,6 +65,12 @@ pub fn build(
         kernel_image(dir, &kernel, vars, epoch)
     })?;
     Ok(Output { path: out, identity })
+}
+
+/// The root of the channel that devices believe: the builder's, or the one of the developer's keys.
+fn channel_root(vars: &Vars, keys: &Keys) -> Result<std::path::PathBuf> {
+    let given = vars.get("OS_CHANNEL_ROOT")?.filter(|path| !path.is_empty());
+    Ok(given.map_or_else(|| keys.channel_root.clone(), Into::into))
 }
 
 /// dm-verity parameters of an image.

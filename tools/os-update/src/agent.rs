@@ -1,0 +1,427 @@
+//! Carries an update on: asks, decides with [`step`], writes the state, acts.
+
+use crate::health;
+use crate::policy::{Mode, Policy};
+use crate::relay::{Bundle, Relay};
+use crate::state::{Phase, State, Store, Target};
+use crate::step::{Action, Event, Step, other, step};
+use crate::trust::{self, now};
+use anyhow::{Context, Result, bail, ensure};
+use os_channel::channel::Asking;
+use os_channel::{Channel, Choice, Release};
+use os_dbus::{Bus, Slot, Tried, Verb};
+use os_fetch::Source;
+use os_init::report::{self, Report};
+use os_sys::{files, log};
+use rustix::fs::{FlockOperation, flock};
+use semver::Version;
+use serde::Serialize;
+use std::cell::Cell;
+use std::fs::File;
+use std::path::Path;
+
+/// Held by whoever carries an update on.
+const LOCK: &str = "/run/os/update.lock";
+/// Progress of an installation, for `os update status`.
+pub const PROGRESS: &str = "/run/os/update-progress.json";
+/// The journal of the last boot that failed its health check.
+pub const FAILED_JOURNAL: &str = "failed-boot.log";
+/// Lines of it.
+const JOURNAL_LINES: &str = "400";
+
+/// How far an installation is.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Version.
+    pub version: String,
+    /// Percent, as RAUC counts.
+    pub percent: i32,
+    /// Bytes that came from the channel.
+    pub fetched: u64,
+    /// Bytes of the bundle.
+    pub size: u64,
+    /// What holds it up.
+    pub trouble: Option<String>,
+}
+
+/// Who asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// The timer: every rule counts.
+    Timer,
+    /// A person, who wants it now.
+    Person,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Found {
+    /// What runs.
+    pub running: String,
+    /// What is offered.
+    pub offered: Option<String>,
+    /// For people.
+    pub text: String,
+}
+
+/// The agent, with the lock held.
+#[derive(Debug)]
+pub struct Agent {
+    bus: Bus,
+    store: Store,
+    /// Where the update stands.
+    pub state: State,
+    policy: Policy,
+    _lock: File,
+}
+
+impl Agent {
+    /// Takes the lock and reads everything.
+    ///
+    /// # Errors
+    /// When another one is at work and `wait` does not say to wait for it, or there is no system bus.
+    pub async fn new(wait: bool) -> Result<Self> {
+        std::fs::create_dir_all("/run/os")?;
+        let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; this takes root"))?;
+        let how = if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
+        flock(&lock, how)
+            .context("an update is under way already; os update status shows it")?;
+        let store = Store::device();
+        let mut state = store.load();
+        if state.lost {
+            state.lost = false;
+            state.note(now(), "the state of updates was damaged and begins anew");
+        }
+        Ok(Self { bus: Bus::system().await?, store, state, policy: Policy::load()?, _lock: lock })
+    }
+
+    /// Looks into the channel; nothing is installed.
+    ///
+    /// # Errors
+    /// When there is no channel, or it cannot be reached or believed.
+    pub async fn check(&mut self, from: Option<&Source>) -> Result<Found> {
+        let (source, name) = self.channel(from)?;
+        let (running, compatible) = (self.running_version().await?, self.compatible().await?);
+        let list = self.read_channel(&source, &name)?;
+        let refused = self.state.refused_digests();
+        let choice = list.choose(asking(&compatible, &running, &device_id(), &refused));
+        let (offered, text) = describe(&choice, &running);
+        Ok(Found { running: running.to_string(), offered, text })
+    }
+
+    /// Does all that may be done now.
+    ///
+    /// # Errors
+    /// When something that was to be done cannot be.
+    pub async fn run(&mut self, asked: Asked, from: Option<&Source>) -> Result<String> {
+        if asked == Asked::Timer && self.state.paused {
+            return Ok("updates are paused; os update resume goes on".to_owned());
+        }
+        if matches!(self.state.phase, Phase::Trial { .. }) {
+            return Ok("a release is on trial; its health check decides".to_owned());
+        }
+        let (source, name) = self.channel(from)?;
+        let (running, compatible) = (self.running_version().await?, self.compatible().await?);
+        let list = self.read_channel(&source, &name)?;
+        let refused = self.state.refused_digests();
+        let id = device_id();
+        let choice = list.choose(asking(&compatible, &running, &id, &refused));
+        let (_, text) = describe(&choice, &running);
+        if let Choice::Offer(release) = choice
+            && !self.is_installed(release)
+        {
+            if let Some(why) = self.objection(asked, &source, Some(release)).await? {
+                return Ok(format!("{text}; {why}"));
+            }
+            self.install(&source, release).await?;
+        }
+        let Phase::Installed { target } = self.state.phase.clone() else { return Ok(text) };
+        if asked == Asked::Timer && self.policy.mode != Mode::Automatic {
+            return Ok(format!("{} is installed and waits for: os update apply", target.version));
+        }
+        if let Some(why) = self.objection(asked, &source, None).await? {
+            return Ok(format!("{} is installed; {why}", target.version));
+        }
+        self.start_installed().await?;
+        Ok(format!("restarting into {}", target.version))
+    }
+
+    /// What speaks against going on; a person's wish is above it.
+    async fn objection(&self, asked: Asked, source: &Source, release: Option<&Release>) -> Result<Option<String>> {
+        if asked == Asked::Person {
+            return Ok(None);
+        }
+        if let Some(release) = release {
+            if self.policy.mode == Mode::Manual {
+                return Ok(Some("os update apply installs it".to_owned()));
+            }
+            let waiting = self.state.waiting.as_ref().filter(|w| w.digest == release.bundle.sha256);
+            if waiting.is_some_and(|w| now() < w.until) {
+                return Ok(Some(format!("it is tried again later; the last time: {}", self.state.last)));
+            }
+        }
+        self.policy.objection(&self.bus, release.is_some() && matches!(source, Source::Web(_))).await
+    }
+
+    fn is_installed(&self, release: &Release) -> bool {
+        matches!(&self.state.phase, Phase::Installed { target } if target.digest == release.bundle.sha256)
+    }
+
+    async fn install(&mut self, source: &Source, release: &Release) -> Result<()> {
+        let target = Target { version: release.version.to_string(), digest: release.bundle.sha256.clone() };
+        let transaction = uuid()?;
+        let next = step(&self.state.phase, Event::Found(target.clone(), transaction.clone()));
+        self.advance(next)?;
+        log::info(&format!("installing {}", target.version));
+        let relay = Relay::start(Bundle {
+            source: source.clone(),
+            path: release.bundle.path.clone(),
+            size: release.bundle.size,
+            limit: self.policy.limit,
+        })?;
+        let done = self.write_slot(&relay, release, &transaction).await;
+        let _ = std::fs::remove_file(PROGRESS);
+        let fetched = relay.fetched();
+        // RAUC is started on demand and has no reason to stay.
+        let rested = self.bus.unit_job(Verb::Stop, "rauc.service").await;
+        let event = match &done {
+            Ok(()) => Event::Written,
+            Err(err) => {
+                self.state.wait_for(now(), &target.digest);
+                let trouble = relay.trouble().map(|t| format!(" ({t})")).unwrap_or_default();
+                Event::NotWritten(format!("{err:#}{trouble}"))
+            }
+        };
+        if done.is_ok() {
+            self.state.waiting = None;
+        }
+        self.advance(step(&self.state.phase, event))?;
+        log::info(&format!("{} MiB came from the channel", fetched >> 20));
+        rested?;
+        done.with_context(|| format!("{} was not installed", target.version))
+    }
+
+    async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str) -> Result<()> {
+        let address = relay.address();
+        let found = self.bus.manifest_hash(&address).await?;
+        // With it the signed list says which bundle this is; RAUC's own signature alone would let an old one through.
+        if let Some(found) = found {
+            let wanted = &release.bundle.manifest_hash;
+            ensure!(&found == wanted, "the channel served another bundle than the one its list names");
+        } else {
+            bail!("this RAUC does not say which bundle it was given; updates need RAUC 1.9 or later");
+        }
+        let last = Cell::new(-1);
+        let progress = |percent: i32| {
+            let progress = Progress {
+                version: release.version.to_string(),
+                percent,
+                fetched: relay.fetched(),
+                size: release.bundle.size,
+                trouble: relay.trouble(),
+            };
+            if let Ok(text) = serde_json::to_vec(&progress) {
+                let _ = files::write_if_changed(Path::new(PROGRESS), &text, 0o644);
+            }
+            if last.replace(percent) != percent {
+                log::info(&format!("{percent} %, {} of {} MiB", progress.fetched >> 20, progress.size >> 20));
+            }
+        };
+        Ok(self.bus.install(&address, transaction, &progress).await?)
+    }
+
+    /// Starts what is installed in the other slot, for a trial.
+    async fn start_installed(&mut self) -> Result<()> {
+        self.state.before = Some(health::now(&self.bus).await?);
+        let slot = other(&booted()?);
+        let next = step(&self.state.phase, Event::Start { slot });
+        self.carry_out(next).await?;
+        let next = step(&self.state.phase, Event::Armed);
+        self.carry_out(next).await
+    }
+
+    /// Tells the state machine what this boot is; called in every boot before its health is known.
+    ///
+    /// # Errors
+    /// When the state cannot be written or RAUC does not answer.
+    pub async fn booted(&mut self) -> Result<()> {
+        let next = step(&self.state.phase, Event::Booted(booted()?));
+        self.carry_out(next).await
+    }
+
+    /// This boot does what it should.
+    ///
+    /// # Errors
+    /// When the state cannot be written or RAUC does not answer.
+    pub async fn healthy(&mut self) -> Result<()> {
+        self.booted().await?;
+        if let Phase::Trial { target, .. } = &self.state.phase {
+            self.state.running = Some(target.clone());
+        }
+        self.state.before = None;
+        let next = step(&self.state.phase, Event::Healthy(booted()?));
+        self.carry_out(next).await?;
+        // RAUC is started on demand and has no reason to stay: idle memory is for containers.
+        Ok(self.bus.unit_job(Verb::Stop, "rauc.service").await?)
+    }
+
+    /// This boot does not do what it should. In a trial the other slot is started again.
+    ///
+    /// # Errors
+    /// When the state cannot be written or RAUC does not answer.
+    pub async fn unhealthy(&mut self, reason: &str) -> Result<()> {
+        if matches!(self.state.phase, Phase::Trial { .. }) {
+            self.keep_journal();
+        }
+        self.booted().await?;
+        let next = step(&self.state.phase, Event::Unhealthy(booted()?, reason.to_owned()));
+        if next.actions.is_empty() {
+            log::error(&format!("this boot is not healthy: {reason}"));
+        }
+        self.carry_out(next).await
+    }
+
+    /// The journal of this boot is gone with it, unless it is kept now.
+    fn keep_journal(&self) {
+        let text = os_sys::cmd::Cmd::new("journalctl").args(["-b", "--no-pager", "-o", "short", "-n", JOURNAL_LINES]).read();
+        let kept = text.map_err(anyhow::Error::from).and_then(|text| {
+            Ok(files::write_if_changed(&self.store.dir().join(FAILED_JOURNAL), text.as_bytes(), 0o640)?)
+        });
+        if let Err(err) = kept {
+            log::warn(&format!("the journal of this boot cannot be kept: {err:#}"));
+        }
+    }
+
+    /// Goes back to the other slot, because a person says so.
+    ///
+    /// # Errors
+    /// When there is nothing to go back to.
+    pub async fn go_back(&mut self) -> Result<()> {
+        let booted = booted()?;
+        if matches!(self.state.phase, Phase::Trial { .. }) {
+            return self.unhealthy("an operator went back").await;
+        }
+        let Phase::Idle = self.state.phase else {
+            bail!("the other slot holds a release that was not started yet; there is nothing to go back to");
+        };
+        let slots = self.bus.slots().await?;
+        let back = other(&booted);
+        let there = slots.iter().find(|s| s.bootname.as_deref() == Some(&back)).context("RAUC knows no other slot")?;
+        ensure!(there.boot_status.as_deref() == Some("good"), "slot {back} holds nothing that may be started");
+        if let Some(target) = self.state.running.take() {
+            self.state.refuse(now(), target, "an operator went back to what was there before".to_owned());
+        }
+        let next = step(&self.state.phase, Event::GoBack(back));
+        self.carry_out(next).await
+    }
+
+    /// Writes what follows, before anything of it is done.
+    fn advance(&mut self, next: Step) -> Result<()> {
+        let at = now();
+        if let Some((target, reason)) = next.refuse {
+            log::warn(&format!("{} failed: {reason}", target.version));
+            self.state.before = None;
+            self.state.refuse(at, target, reason);
+        }
+        if let Some(note) = next.note {
+            self.state.note(at, note);
+        }
+        self.state.phase = next.phase;
+        Ok(self.store.save(&self.state)?)
+    }
+
+    async fn carry_out(&mut self, next: Step) -> Result<()> {
+        let actions = next.actions.clone();
+        self.advance(next)?;
+        for action in actions {
+            match action {
+                Action::Install(..) => {}
+                Action::Activate(slot) => self.mark("active", &slot).await?,
+                Action::MarkBad(slot) => self.mark("bad", &slot).await?,
+                Action::MarkGood => self.mark("good", &booted()?).await?,
+                Action::Reboot => self.bus.queue(Verb::Start, "reboot.target").await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn mark(&self, state: &str, bootname: &str) -> Result<()> {
+        let slots = self.bus.slots().await?;
+        let slot = slots.iter().find(|s| s.bootname.as_deref() == Some(bootname));
+        let name = &slot.with_context(|| format!("RAUC knows no slot {bootname}"))?.name;
+        let said = self.bus.rauc().await?.mark(state, name).await.tried("RAUC does not mark the slot")?;
+        log::info(&format!("slot {bootname} is {state}: {}", said.1));
+        Ok(())
+    }
+
+    /// Where releases come from, and the name that the channel there has to have.
+    fn channel(&self, from: Option<&Source>) -> Result<(Source, String)> {
+        let own = self.policy.channel.as_ref();
+        let source = from.or(own).context("no channel is set; os config set os.update.channel ADDRESS does")?;
+        Ok((source.clone(), own.unwrap_or(source).name().to_owned()))
+    }
+
+    fn read_channel(&mut self, source: &Source, name: &str) -> Result<Channel> {
+        let list = trust::read(source, name, Path::new(trust::BUILT_IN), &self.store, &mut self.state);
+        self.state.checked = Some(now());
+        if let Err(err) = &list {
+            self.state.last = format!("{err:#}");
+        }
+        self.store.save(&self.state)?;
+        list
+    }
+
+    async fn compatible(&self) -> Result<String> {
+        Ok(self.bus.rauc().await?.compatible().await.tried("cannot ask RAUC what this device is")?)
+    }
+
+    /// The version that runs: the booted slot's, or the image's where nothing was installed yet.
+    async fn running_version(&self) -> Result<Version> {
+        let slots = self.bus.slots().await?;
+        let installed = slots.iter().find(|s: &&Slot| s.state == "booted").and_then(|s| s.version.clone());
+        let text = installed.or_else(image_version).context("os-release has no VERSION_ID")?;
+        text.parse().with_context(|| format!("'{text}' is no version that can be compared (semver.org)"))
+    }
+}
+
+fn image_version() -> Option<String> {
+    let text = std::fs::read_to_string("/etc/os-release").ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("VERSION_ID="))?;
+    Some(line.trim_matches('"').to_owned())
+}
+
+fn booted() -> Result<String> {
+    let report = Report::load(Path::new(report::PATH)).context("the initramfs left no report of this boot")?;
+    Ok(report.slot)
+}
+
+fn device_id() -> String {
+    std::fs::read_to_string("/mnt/state/os/device-id").unwrap_or_default().trim().to_owned()
+}
+
+fn asking<'a>(compatible: &'a str, version: &'a Version, id: &'a str, refused: &'a [String]) -> Asking<'a> {
+    Asking { compatible, version, id, refused }
+}
+
+fn describe(choice: &Choice<'_>, running: &Version) -> (Option<String>, String) {
+    match choice {
+        Choice::Offer(release) => (
+            Some(release.version.to_string()),
+            format!("{} is there ({} MiB); {running} runs", release.version, release.bundle.size >> 20),
+        ),
+        Choice::UpToDate => (None, format!("{running} runs, and nothing newer is there")),
+        Choice::Held { release, why: os_channel::channel::Held::FailedHere } => {
+            (None, format!("{} failed on this device and is not tried again; {running} runs", release.version))
+        }
+        Choice::Held { release, why: os_channel::channel::Held::Rollout } => {
+            (None, format!("{} is being rolled out and has not reached this device; {running} runs", release.version))
+        }
+    }
+}
+
+/// An identifier for RAUC, as RFC 9562 writes random ones.
+fn uuid() -> Result<String> {
+    Ok(os_disk::gpt::Guid::random()?.to_string())
+}

@@ -1,0 +1,152 @@
+//! May an update be installed, or started, now?
+
+use anyhow::Result;
+use os_config::types::Update;
+use os_config::window::Window;
+use os_dbus::Bus;
+use os_fetch::Source;
+use os_sys::cmd::Cmd;
+use std::path::Path;
+
+/// Where a channel of the image's own stands.
+const BUILT_IN_CHANNEL: &str = "/etc/os/channel";
+/// Whoever puts a file here asks for no update now; the name of the file says who.
+pub const INHIBIT: &str = "/run/os/update-inhibit";
+/// Programs that may object, by ending with another code than 0: batteries, machines at work.
+const HOOKS: &[&str] = &["/usr/lib/os/update-allow.d", "/mnt/state/os/update-allow.d"];
+
+/// How much happens by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Install and start.
+    Automatic,
+    /// Install.
+    Download,
+    /// Say that there is one.
+    Manual,
+}
+
+/// What config.json says of updates.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// Where releases come from.
+    pub channel: Option<Source>,
+    /// What happens by itself.
+    pub mode: Mode,
+    window: Option<Window>,
+    metered: bool,
+    /// Bytes per second; 0 for no limit.
+    pub limit: u64,
+}
+
+impl Policy {
+    /// Reads what is in force.
+    ///
+    /// # Errors
+    /// When the image's own channel is no address.
+    pub fn load() -> Result<Self> {
+        let (decision, _) = os_config::decide::from_store(&os_config::store::Store::device());
+        let Update { channel, mode, window, metered, rate_limit } = decision.accepted.config.os.update;
+        let channel = channel.or_else(|| std::fs::read_to_string(BUILT_IN_CHANNEL).ok());
+        let channel = channel.map(|c| c.trim().to_owned()).filter(|c| !c.is_empty());
+        Ok(Self {
+            channel: channel.map(|c| Source::parse(&c)).transpose()?,
+            mode: match mode.as_deref() {
+                Some("manual") => Mode::Manual,
+                Some("download") => Mode::Download,
+                _ => Mode::Automatic,
+            },
+            window: window.as_deref().and_then(Window::parse),
+            metered: metered == Some(true),
+            limit: rate_limit.unwrap_or(0).saturating_mul(1024),
+        })
+    }
+
+    /// What speaks against installing or starting now, for people; none when nothing does.
+    ///
+    /// # Errors
+    /// When NetworkManager does not answer.
+    pub async fn objection(&self, bus: &Bus, over_network: bool) -> Result<Option<String>> {
+        if let Some(window) = &self.window
+            && !local_time().is_none_or(|(day, minute)| window.is_open(day, minute))
+        {
+            return Ok(Some("it is not the time that os.update.window gives".to_owned()));
+        }
+        if over_network && !self.metered && bus.is_metered().await? {
+            return Ok(Some("the connection is metered; os.update.metered allows it".to_owned()));
+        }
+        Ok(inhibitor(Path::new(INHIBIT)).or_else(|| HOOKS.iter().find_map(|dir| refusal(Path::new(dir)))))
+    }
+}
+
+/// Who asks for no update now.
+fn inhibitor(dir: &Path) -> Option<String> {
+    let first = std::fs::read_dir(dir).ok()?.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).min()?;
+    Some(format!("{first} asks for no update now ({})", dir.join(&first).display()))
+}
+
+/// What a hook says against it.
+fn refusal(dir: &Path) -> Option<String> {
+    programs(dir).into_iter().find_map(|program| {
+        let err = Cmd::new("timeout").arg("60").arg(&program).run().err()?;
+        Some(format!("{} says no: {err}", program.display()))
+    })
+}
+
+/// The programs of a drop-in directory, in order.
+pub(crate) fn programs(dir: &Path) -> Vec<std::path::PathBuf> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut found: Vec<_> = std::fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.metadata().is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0))
+        .collect();
+    found.sort();
+    found
+}
+
+/// Day (0 is Monday) and minute, in the device's time zone. The C library knows the zone, and `date` asks it.
+fn local_time() -> Option<(usize, u16)> {
+    let text = Cmd::new("date").arg("+%u %H %M").read().ok()?;
+    let mut words = text.split_whitespace();
+    let mut next = || words.next()?.parse::<u16>().ok();
+    let (day, hour, minute) = (next()?, next()?, next()?);
+    Some((usize::from(day.checked_sub(1)?), hour * 60 + minute))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn who_asks_for_none_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(inhibitor(dir.path()), None);
+        std::fs::write(dir.path().join("welding"), "").unwrap();
+        assert!(inhibitor(dir.path()).unwrap().starts_with("welding asks"));
+    }
+
+    #[test]
+    fn a_hook_that_fails_objects_and_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let hook = |name: &str, text: &str, mode: u32| {
+            let path = dir.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        hook("10-fine", "#!/bin/sh\n", 0o755);
+        hook("20-no-program", "#!/bin/sh\nexit 1\n", 0o644);
+        assert_eq!(refusal(dir.path()), None);
+        hook("30-battery", "#!/bin/sh\necho only 20 percent >&2; exit 1\n", 0o755);
+        assert!(refusal(dir.path()).unwrap().contains("only 20 percent"));
+    }
+
+    #[test]
+    fn local_time_is_a_time() {
+        let (day, minute) = local_time().unwrap();
+        assert!(day < 7 && minute < 24 * 60);
+    }
+}

@@ -1,0 +1,388 @@
+//! Hands a bundle to RAUC over loopback HTTP, and gets it from the channel in its own way.
+//!
+//! RAUC gives up after a few seconds without an answer, and knows no pause, no limit and no progress in bytes. Here a
+//! request waits until its bytes are there, however often the connection breaks. Nothing here has to be trusted: RAUC
+//! checks every block against the hash in the signed manifest.
+//!
+//! RAUC reads a bundle from front to back, with looks at the hash tree at its end. So blocks are kept in a small cache,
+//! the way forward is one long transfer, and everything else is fetched by the block.
+
+use os_fetch::{FetchError, Source, Stream};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// What is fetched at a time, in bytes.
+const BLOCK: u64 = 1 << 20;
+/// Blocks that are kept: the hash tree of a bundle has a few, and the kernel reads ahead.
+const KEPT: usize = 12;
+/// RAUC's block device gives up a read after 300 seconds (its src/nbd.c); a request is answered before.
+const PATIENCE: Duration = Duration::from_secs(240);
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(20);
+/// A request has no larger head, in bytes.
+const MAX_HEAD: u64 = 8 << 10;
+
+/// What is handed on.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    /// Where the channel lies.
+    pub source: Source,
+    /// Name of the bundle in it.
+    pub path: String,
+    /// Bytes that it has, as the signed list says.
+    pub size: u64,
+    /// At most so many bytes per second; 0 for as many as come.
+    pub limit: u64,
+}
+
+/// A running relay. Dropping it ends it.
+#[derive(Debug)]
+pub struct Relay {
+    shared: Arc<Shared>,
+    port: u16,
+}
+
+#[derive(Debug)]
+struct Shared {
+    bundle: Bundle,
+    cache: Mutex<Cache>,
+    fetched: AtomicU64,
+    stop: AtomicBool,
+    /// Why the last attempt failed, for people.
+    trouble: Mutex<Option<String>>,
+}
+
+#[derive(Debug, Default)]
+struct Cache {
+    blocks: VecDeque<(u64, Arc<Vec<u8>>)>,
+    /// The way forward: number of the block that comes next out of it.
+    forward: Option<(u64, Stream)>,
+    /// The block that was fetched last outside of it.
+    last: Option<u64>,
+}
+
+impl Relay {
+    /// Starts one on a port of its own.
+    ///
+    /// # Errors
+    /// When there is no loopback.
+    pub fn start(bundle: Bundle) -> std::io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        let shared = Arc::new(Shared {
+            bundle,
+            cache: Mutex::default(),
+            fetched: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            trouble: Mutex::default(),
+        });
+        let own = Arc::clone(&shared);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                if own.stop.load(Ordering::Relaxed) {
+                    return;
+                }
+                let shared = Arc::clone(&own);
+                std::thread::spawn(move || shared.serve(stream));
+            }
+        });
+        Ok(Self { shared, port })
+    }
+
+    /// Where RAUC finds the bundle.
+    pub fn address(&self) -> String {
+        format!("http://127.0.0.1:{}/bundle.raucb", self.port)
+    }
+
+    /// Bytes that came over the network so far.
+    pub fn fetched(&self) -> u64 {
+        self.shared.fetched.load(Ordering::Relaxed)
+    }
+
+    /// Why the last attempt to fetch failed, if the last one did.
+    pub fn trouble(&self) -> Option<String> {
+        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // Wakes the thread that waits for connections.
+        let _ = TcpStream::connect(("127.0.0.1", self.port));
+    }
+}
+
+impl Shared {
+    /// Answers the requests of one connection.
+    fn serve(&self, stream: TcpStream) {
+        let Ok(mut out) = stream.try_clone() else { return };
+        let mut reader = BufReader::new(stream);
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(request) = read_head(&mut reader) else { return };
+            if self.answer(&request, &mut out).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn answer(&self, request: &Request, out: &mut TcpStream) -> std::io::Result<()> {
+        let size = self.bundle.size;
+        let (first, last) = match request.range {
+            Some((first, last)) => (first, last.unwrap_or(u64::MAX).min(size.saturating_sub(1))),
+            None => (0, size.saturating_sub(1)),
+        };
+        if !matches!(request.method.as_str(), "GET" | "HEAD") || first > last || first >= size {
+            return out.write_all(
+                format!("HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */{size}\r\nContent-Length: 0\r\n\r\n")
+                    .as_bytes(),
+            );
+        }
+        let length = last - first + 1;
+        let status = match request.range {
+            Some(_) => format!("206 Partial Content\r\nContent-Range: bytes {first}-{last}/{size}"),
+            None => "200 OK".to_owned(),
+        };
+        let head = format!("HTTP/1.1 {status}\r\nAccept-Ranges: bytes\r\nContent-Length: {length}\r\n\r\n");
+        let mut at = first;
+        // The head goes out when the first bytes are there: until then an error can still be told as one.
+        let mut pending = Some(head);
+        while request.method == "GET" && at <= last {
+            let block = match self.block(at / BLOCK) {
+                Ok(block) => block,
+                Err(err) => {
+                    *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(err.to_string());
+                    let answer = "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                    if pending.is_some() {
+                        out.write_all(answer.as_bytes())?;
+                    }
+                    return Err(std::io::Error::other(err));
+                }
+            };
+            if let Some(head) = pending.take() {
+                out.write_all(head.as_bytes())?;
+            }
+            let from = usize::try_from(at % BLOCK).unwrap_or_default();
+            let wanted = usize::try_from(last - at + 1).unwrap_or(usize::MAX);
+            let bytes = block.get(from..).unwrap_or_default();
+            let bytes = bytes.get(..wanted).unwrap_or(bytes);
+            if bytes.is_empty() {
+                return Err(std::io::Error::other("a block is shorter than it must be"));
+            }
+            out.write_all(bytes)?;
+            at += bytes.len() as u64;
+        }
+        match pending {
+            Some(head) => out.write_all(head.as_bytes()),
+            None => Ok(()),
+        }
+    }
+
+    /// A block, from the cache or from the channel, however long that takes up to [`PATIENCE`].
+    fn block(&self, number: u64) -> Result<Arc<Vec<u8>>, FetchError> {
+        // One at a time: the channel is one server, and every reader waits for the same connection.
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, block)) = cache.blocks.iter().find(|(n, _)| *n == number) {
+            return Ok(Arc::clone(block));
+        }
+        let start = Instant::now();
+        let mut pause = Duration::from_millis(500);
+        loop {
+            match self.fetch(&mut cache, number) {
+                Ok(bytes) => {
+                    self.slow_down(bytes.len() as u64, start.elapsed());
+                    *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    let block = Arc::new(bytes);
+                    cache.blocks.push_front((number, Arc::clone(&block)));
+                    cache.blocks.truncate(KEPT);
+                    return Ok(block);
+                }
+                Err(err) => {
+                    cache.forward = None;
+                    let over = start.elapsed() + pause > PATIENCE || self.stop.load(Ordering::Relaxed);
+                    if over || !err.is_transient() {
+                        return Err(err);
+                    }
+                    *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(err.to_string());
+                    std::thread::sleep(pause);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    fn fetch(&self, cache: &mut Cache, number: u64) -> Result<Vec<u8>, FetchError> {
+        let from = number.saturating_mul(BLOCK);
+        let length = BLOCK.min(self.bundle.size.saturating_sub(from));
+        let open = |length: u64| self.bundle.source.open(&self.bundle.path, from, Some(length));
+        let is_next = cache.forward.as_ref().is_some_and(|(next, _)| *next == number);
+        let begins = number == 0 || cache.last == number.checked_sub(1);
+        let mut stream = match cache.forward.take() {
+            Some((_, stream)) if is_next => stream,
+            // Two blocks in a row: this is the way forward from now on.
+            _ if begins => open(self.bundle.size - from)?,
+            other => {
+                cache.forward = other;
+                cache.last = Some(number);
+                let mut stream = open(length)?;
+                let bytes = self.take(&mut stream, length)?;
+                stream.finish()?;
+                return Ok(bytes);
+            }
+        };
+        match self.take(&mut stream, length) {
+            Ok(bytes) => {
+                cache.forward = Some((number + 1, stream));
+                Ok(bytes)
+            }
+            // Why there was too little, it says itself.
+            Err(err) => Err(stream.finish().err().unwrap_or(err)),
+        }
+    }
+
+    fn take(&self, stream: &mut Stream, length: u64) -> Result<Vec<u8>, FetchError> {
+        let mut bytes = Vec::new();
+        let read = stream.by_ref().take(length).read_to_end(&mut bytes);
+        self.fetched.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        read.map_err(|err| FetchError::Io(self.bundle.path.clone(), err))?;
+        if (bytes.len() as u64) < length {
+            let said = format!("{} of {length} bytes came", bytes.len());
+            return Err(FetchError::Network { what: self.bundle.path.clone(), said });
+        }
+        Ok(bytes)
+    }
+
+    /// Waits as long as the limit asks for.
+    fn slow_down(&self, bytes: u64, took: Duration) {
+        if self.bundle.limit > 0 {
+            let wanted = Duration::from_millis(bytes.saturating_mul(1000) / self.bundle.limit);
+            std::thread::sleep(wanted.saturating_sub(took));
+        }
+    }
+}
+
+/// A request, as far as it matters.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    method: String,
+    /// First and last byte (RFC 9110, 14.1.2).
+    range: Option<(u64, Option<u64>)>,
+}
+
+/// Reads the head of a request; `None` at the end of the connection, or when it is none.
+fn read_head(reader: &mut impl BufRead) -> Option<Request> {
+    let mut head = reader.take(MAX_HEAD);
+    let mut line = String::new();
+    head.read_line(&mut line).ok().filter(|got| *got > 0)?;
+    let mut request = Request { method: line.split(' ').next()?.to_owned(), range: None };
+    loop {
+        line.clear();
+        if head.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim();
+        if line.is_empty() {
+            return Some(request);
+        }
+        if let Some((name, value)) = line.split_once(':')
+            && name.eq_ignore_ascii_case("range")
+        {
+            let (first, last) = value.trim().strip_prefix("bytes=")?.split_once('-')?;
+            let last = if last.is_empty() { None } else { Some(last.parse().ok()?) };
+            request.range = Some((first.parse().ok()?, last));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Shutdown;
+
+    fn content(size: usize) -> Vec<u8> {
+        (0..size as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
+    }
+
+    fn curl(address: &str, range: &str) -> Vec<u8> {
+        let out = std::process::Command::new("curl").args(["-sS", "--fail", "-r", range, address]).output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        out.stdout
+    }
+
+    #[test]
+    fn every_range_is_what_the_bundle_has_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = content(5 * 1024 * 1024 + 123);
+        std::fs::write(dir.path().join("b"), &bytes).unwrap();
+        let source = Source::Directory(dir.path().to_owned());
+        let relay = Relay::start(Bundle { source, path: "b".to_owned(), size: bytes.len() as u64, limit: 0 }).unwrap();
+        for (first, last) in [(0, 0), (0, 4095), (1_048_570, 1_048_590), (5_242_880, 5_243_002), (100, 3_000_000)] {
+            assert_eq!(curl(&relay.address(), &format!("{first}-{last}")), bytes[first..=last], "{first}-{last}");
+        }
+        assert_eq!(curl(&relay.address(), "0-"), bytes);
+        let mut past = std::process::Command::new("curl");
+        past.args(["-sS", "--fail", "-r", "9999999-", &relay.address()]);
+        assert!(!past.output().unwrap().status.success());
+    }
+
+    /// A server that closes every connection after so many bytes, wherever that is.
+    fn cuts_off(bytes: Vec<u8>, after: usize) -> Source {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                let Some(request) = read_head(&mut reader) else { continue };
+                let (first, last) = request.range.unwrap_or((0, None));
+                let first = usize::try_from(first).unwrap();
+                let last = last.map_or(bytes.len() - 1, |l| usize::try_from(l).unwrap().min(bytes.len() - 1));
+                let head = format!(
+                    "HTTP/1.1 206 P\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\r\n",
+                    last - first + 1,
+                    bytes.len()
+                );
+                let body = &bytes[first..=last];
+                let _ = stream.write_all(head.as_bytes());
+                let _ = stream.write_all(&body[..body.len().min(after)]);
+                let _ = stream.shutdown(Shutdown::Both);
+            }
+        });
+        Source::parse(&format!("http://127.0.0.1:{port}/stable")).unwrap()
+    }
+
+    #[test]
+    fn a_server_that_closes_the_connection_again_and_again_is_outlasted() {
+        let bytes = content(3 * 1024 * 1024);
+        let source = cuts_off(bytes.clone(), 1_500_000);
+        let relay = Relay::start(Bundle { source, path: "b".to_owned(), size: bytes.len() as u64, limit: 0 }).unwrap();
+        assert_eq!(curl(&relay.address(), "0-"), bytes);
+        // What came before a cut and made no whole block is fetched again, and no more than that.
+        assert!(relay.fetched() < 5 * 1024 * 1024, "{}", relay.fetched());
+    }
+
+    #[test]
+    fn a_bundle_that_is_not_there_is_told_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let source = Source::Directory(dir.path().to_owned());
+        let relay = Relay::start(Bundle { source, path: "b".to_owned(), size: 10, limit: 0 }).unwrap();
+        let out = std::process::Command::new("curl").args(["-sS", "--fail", &relay.address()]).output().unwrap();
+        assert!(!out.status.success());
+        assert_eq!(relay.trouble().as_deref(), Some("there is no b"));
+    }
+
+    #[test]
+    fn heads_are_read_and_nonsense_is_none() {
+        let read = |text: &str| read_head(&mut text.as_bytes());
+        let range = |r| Some(Request { method: "GET".to_owned(), range: r });
+        assert_eq!(read("GET / HTTP/1.1\r\nRange: bytes=5-9\r\n\r\n"), range(Some((5, Some(9)))));
+        assert_eq!(read("GET / HTTP/1.1\r\nrange: bytes=5-\r\n\r\n"), range(Some((5, None))));
+        assert_eq!(read("GET / HTTP/1.1\r\n\r\n"), range(None));
+        for bad in ["", "GET / HTTP/1.1\r\n", "GET /\r\nRange: bytes=a-b\r\n\r\n", &"x".repeat(20_000)] {
+            assert_eq!(read(bad), None, "{bad:.20}");
+        }
+    }
+}

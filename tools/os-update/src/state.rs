@@ -1,0 +1,258 @@
+//! Where an update stands, kept on the state partition: written before anything is done, so that whatever a power cut
+//! interrupts is known afterwards.
+
+use os_channel::Seen;
+use os_sys::files::{self, FileError};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Directory on the state partition.
+pub const DIR: &str = "/mnt/state/os/update";
+/// So many events are remembered.
+const HISTORY: usize = 50;
+/// So many releases that failed are remembered.
+const REFUSED: usize = 32;
+/// A larger file is damaged, in bytes.
+const MAX: u64 = 1 << 20;
+
+/// A release on its way to this device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Target {
+    /// Version, for people.
+    pub version: String,
+    /// What identifies it: SHA-256 of its bundle, hex.
+    pub digest: String,
+}
+
+/// Where an update stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+#[serde(rename_all = "kebab-case", tag = "phase", rename_all_fields = "camelCase")]
+pub enum Phase {
+    /// Nothing is under way.
+    #[default]
+    Idle,
+    /// RAUC writes the other slot.
+    Installing {
+        /// What.
+        target: Target,
+        /// RAUC's identifier of it.
+        transaction: String,
+    },
+    /// It is in the other slot, and waits to be started.
+    Installed {
+        /// What.
+        target: Target,
+    },
+    /// The other slot is what the bootloader starts; whether it stays is not decided.
+    Trial {
+        /// What.
+        target: Target,
+        /// Slot that is tried, `A` or `B`.
+        slot: String,
+        /// The bootloader knows. Without it the trial has not begun.
+        armed: bool,
+    },
+}
+
+/// A release that failed here. It is not tried again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Refused {
+    /// What.
+    #[serde(flatten)]
+    pub target: Target,
+    /// Why.
+    pub reason: String,
+    /// When, seconds since 1970.
+    pub at: u64,
+}
+
+/// A release that could not be installed. It is tried again, less and less often.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// Which.
+    pub digest: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Not by itself before this, seconds since 1970.
+    pub until: u64,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// When, seconds since 1970.
+    pub at: u64,
+    /// What, for people.
+    pub text: String,
+}
+
+/// Everything.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// Where the update stands.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// What was seen of each channel, by name.
+    pub seen: BTreeMap<String, Seen>,
+    /// What failed here.
+    pub refused: Vec<Refused>,
+    /// What happened, oldest first.
+    pub history: Vec<Event>,
+    /// The release that runs, where this program installed it.
+    pub running: Option<Target>,
+    /// A release that could not be installed, and when to try again.
+    pub waiting: Option<Waiting>,
+    /// What the device did before the trial, which it has to do again.
+    pub before: Option<crate::health::Before>,
+    /// Nothing is installed or started by itself.
+    pub paused: bool,
+    /// When a channel was last read, seconds since 1970.
+    pub checked: Option<u64>,
+    /// What the last check, or the last attempt, said.
+    pub last: String,
+    /// The state was damaged and began anew.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
+}
+
+/// The file that holds it.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// The device's own.
+    pub fn device() -> Self {
+        Self::at(Path::new(DIR))
+    }
+
+    /// In another directory.
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Reads the state. One that is damaged is begun anew: it says so, and an update that was under way is forgotten,
+    /// which the slots survive.
+    pub fn load(&self) -> State {
+        let path = self.dir.join("state.json");
+        if !path.exists() {
+            return State::default();
+        }
+        let read = files::read_limited(&path, MAX).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        read.unwrap_or_else(|| State { lost: true, ..State::default() })
+    }
+
+    /// Writes the state; it is on the medium when this returns.
+    ///
+    /// # Errors
+    /// When the state partition cannot be written.
+    pub fn save(&self, state: &State) -> Result<(), FileError> {
+        let text = serde_json::to_vec_pretty(state).unwrap_or_default();
+        files::write_if_changed(&self.dir.join("state.json"), &text, 0o644).map(drop)
+    }
+}
+
+impl State {
+    /// Remembers something that happened.
+    pub fn note(&mut self, at: u64, text: impl Into<String>) {
+        let text = text.into();
+        self.last.clone_from(&text);
+        self.history.push(Event { at, text });
+        let more = self.history.len().saturating_sub(HISTORY);
+        self.history.drain(..more);
+    }
+
+    /// Remembers that a release failed here.
+    pub fn refuse(&mut self, at: u64, target: Target, reason: String) {
+        self.note(at, format!("{} failed here and is not tried again: {reason}", target.version));
+        self.refused.retain(|r| r.target.digest != target.digest);
+        self.refused.push(Refused { target, reason, at });
+        let more = self.refused.len().saturating_sub(REFUSED);
+        self.refused.drain(..more);
+    }
+
+    /// Remembers that a release could not be installed: the next attempt is an hour away, then two, four, up to a day.
+    pub fn wait_for(&mut self, at: u64, digest: &str) {
+        let earlier = self.waiting.take().filter(|w| w.digest == digest).map_or(0, |w| w.attempts);
+        let hours = 1u64.checked_shl(earlier).unwrap_or(24).min(24);
+        let attempts = earlier.saturating_add(1);
+        self.waiting = Some(Waiting { digest: digest.to_owned(), attempts, until: at.saturating_add(hours * 3600) });
+    }
+
+    /// Digests of what failed here.
+    pub fn refused_digests(&self) -> Vec<String> {
+        self.refused.iter().map(|r| r.target.digest.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target() -> Target {
+        Target { version: "2.0.0".to_owned(), digest: "d".to_owned() }
+    }
+
+    #[test]
+    fn every_phase_comes_back_as_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        assert_eq!(store.load(), State::default());
+        for phase in [
+            Phase::Idle,
+            Phase::Installing { target: target(), transaction: "t".to_owned() },
+            Phase::Installed { target: target() },
+            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true },
+        ] {
+            let mut state = State { phase, paused: true, ..State::default() };
+            state.refuse(7, target(), "why".to_owned());
+            store.save(&state).unwrap();
+            assert_eq!(store.load(), state);
+        }
+    }
+
+    #[test]
+    fn a_damaged_state_begins_anew_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        for text in ["", "{", "[]", r#"{"phase":"dancing"}"#] {
+            std::fs::write(dir.path().join("state.json"), text).unwrap();
+            let state = Store::at(dir.path()).load();
+            assert!(state.lost && state.phase == Phase::Idle, "{text}");
+        }
+    }
+
+    #[test]
+    fn attempts_get_rarer_and_another_release_begins_at_once() {
+        let mut state = State::default();
+        let mut hours = Vec::new();
+        for _ in 0..7 {
+            state.wait_for(0, "d");
+            hours.push(state.waiting.as_ref().unwrap().until / 3600);
+        }
+        assert_eq!(hours, [1, 2, 4, 8, 16, 24, 24]);
+        state.wait_for(0, "e");
+        assert_eq!(state.waiting.unwrap().attempts, 1);
+    }
+
+    #[test]
+    fn memory_has_an_end_and_keeps_what_is_newest() {
+        let mut state = State::default();
+        for n in 0..100 {
+            state.refuse(n, Target { version: n.to_string(), digest: n.to_string() }, String::new());
+        }
+        assert_eq!((state.history.len(), state.refused.len()), (HISTORY, REFUSED));
+        assert_eq!(state.refused.last().map(|r| r.at), Some(99));
+    }
+}

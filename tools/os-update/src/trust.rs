@@ -1,0 +1,60 @@
+//! What this device believes of a channel: the root of its image, the roots that followed it, and what was seen.
+
+use crate::state::{State, Store};
+use anyhow::{Context, Result, ensure};
+use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, Root, root_file};
+use os_fetch::{FetchError, Source};
+use os_sys::files;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// The root that the image brings.
+pub const BUILT_IN: &str = "/etc/os/channel-root.json";
+/// A chain has no more links: a server that never ends does not hold the device up.
+const MAX_CHAIN: u32 = 256;
+
+/// Seconds since 1970, as this device's clock has them.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// Reads a channel's list and decides whether it is believed. What was learnt is in `state`, which is not saved here, and
+/// in the newest root beside it.
+///
+/// # Errors
+/// When the channel cannot be reached or believed.
+pub fn read(source: &Source, name: &str, built_in: &Path, store: &Store, state: &mut State) -> Result<Channel> {
+    let mut root = root(built_in, store)?;
+    for _ in 0..MAX_CHAIN {
+        let next = root_file(root.version.saturating_add(1));
+        match source.read(&next, MAX_SIZE) {
+            Ok(bytes) => {
+                root = root.successor(&bytes).with_context(|| format!("{next} of the channel is not believed"))?;
+                files::write_if_changed(&store.dir().join("root.json"), &bytes, 0o644)?;
+            }
+            Err(FetchError::NotFound(_)) => break,
+            Err(err) => return Err(err).context("the channel cannot be reached"),
+        }
+    }
+    let bytes = source.read(CHANNEL_FILE, MAX_SIZE).context("the channel cannot be reached")?;
+    let seen = state.seen.get(name).cloned().unwrap_or_default();
+    let (list, seen) = Channel::accept(&bytes, &root, name, &seen, now())
+        .with_context(|| format!("{CHANNEL_FILE} of the channel is not believed"))?;
+    state.seen.insert(name.to_owned(), seen);
+    Ok(list)
+}
+
+/// The newest root that is believed: the image's, or one that followed it here.
+fn root(built_in: &Path, store: &Store) -> Result<Root> {
+    ensure!(
+        built_in.exists(),
+        "this image brings no root of a channel ({}), so no channel is believed; it is put there when the image is built",
+        built_in.display()
+    );
+    let image = Root::built_in(&files::read_limited(built_in, MAX_SIZE)?)
+        .with_context(|| format!("{} is damaged", built_in.display()))?;
+    // Only this program writes there, and only what it has verified; a new image may be ahead of it.
+    let kept = files::read_limited(&store.dir().join("root.json"), MAX_SIZE).ok();
+    let kept = kept.and_then(|bytes| Root::built_in(&bytes).ok()).filter(|kept| kept.version > image.version);
+    Ok(kept.unwrap_or(image))
+}
