@@ -128,6 +128,7 @@ fn boot(name: &str, disk: &Path, dir: &Path, accel: Accel) -> Result<Boot> {
     extra.extend(credential("systemd.extra-unit.bench.service", &probe())?);
     extra.extend(credential("systemd.unit-dropin.multi-user.target", "[Unit]\nWants=bench.service\n")?);
     let machine = Machine {
+        services: Vec::new(),
         disk: disk.to_owned(),
         format: "qcow2",
         firmware_vars,

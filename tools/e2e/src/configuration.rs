@@ -143,6 +143,7 @@ pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
     machine(&vm, &mut keys);
     network(&vm, &mut keys);
     services(&vm, &mut keys);
+    updates(&vm, &mut keys);
     commands(&vm, &mut keys);
     stick_import(&vm, lab, &stick, &mut keys)?;
     let done = keys.done.into_inner();
@@ -384,6 +385,21 @@ fn services(vm: &Vm, keys: &mut Keys<'_>) {
     });
 }
 
+fn updates(vm: &Vm, keys: &mut Keys<'_>) {
+    keys.check(&["/os/update/mode", "/os/update/window", "/os/update/metered", "/os/update/rateLimit"], || {
+        let status: Value = serde_json::from_str(&vm.ssh("os update status --json")?)?;
+        let wanted = json!({"channel": "http://updates.example/os/stable", "mode": "download",
+            "window": "Mon,Tue,Wed,Thu,Fri 02:00-05:00", "metered": true, "rateLimit": 2048});
+        ensure!(status["policy"] == wanted, "{status}");
+        Ok(())
+    });
+    keys.check(&["/os/update/channel"], || {
+        let (code, text) = vm.ssh_code("os update check 2>&1")?;
+        ensure!(code == 1 && text.contains("updates.example"), "exit code {code}: {text}");
+        Ok(())
+    });
+}
+
 fn commands(vm: &Vm, keys: &mut Keys<'_>) {
     keys.checks.check("os config set, get, unset, diff, history and rollback", || {
         let started = "docker inspect -f '{{.State.StartedAt}}' $(docker ps -q) 2>/dev/null || true";
@@ -566,10 +582,16 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     });
     lab.disk.write("recovery-key", format!("{}\r\n", recovery.trim()).as_bytes())?;
     let mut vm = lab.boot(Vec::new())?;
-    checks.check("without its TPM, data is opened with the recovery key, which leaves nothing on the boot partition", || {
-        vm.wait_ssh()?;
-        equal(&vm.ssh("os disk encryption; cat /mnt/data/first-boot; ls /mnt/boot/recovery-key 2>/dev/null || true")?, "key\nhello")
-    });
+    checks.check(
+        "without its TPM, data is opened with the recovery key, which leaves nothing on the boot partition",
+        || {
+            vm.wait_ssh()?;
+            equal(
+                &vm.ssh("os disk encryption; cat /mnt/data/first-boot; ls /mnt/boot/recovery-key 2>/dev/null || true")?,
+                "key\nhello",
+            )
+        },
+    );
     checks.check("the boot after that leaves the arguments out and says so", || {
         vm.wait_ssh()?;
         let (code, _) = vm.ssh_code("grep -q mem=48M /proc/cmdline")?;

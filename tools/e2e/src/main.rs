@@ -6,6 +6,7 @@
 //! - [`tpm`] is the machine's TPM
 //! - [`checks`] counts and prints
 //! - [`scenarios`] are the boots: the first and long one, the changed configuration, the broken ones, rescue
+//! - [`updates`] are releases, good and bad ones, from a web server
 //! - [`bench`] measures a boot beside a plain Debian's
 
 mod bench;
@@ -17,6 +18,8 @@ mod mdns;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod scenarios;
 mod tpm;
+#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
+mod updates;
 mod vm;
 
 use anyhow::Result;
@@ -39,6 +42,12 @@ enum Command {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// Join standard input and output with a port of this machine: how a guest without a network reaches a web server
+    #[command(hide = true)]
+    Pipe {
+        /// Port on 127.0.0.1
+        port: u16,
+    },
     /// Measure boot time and memory beside a plain Debian, and write docs/benchmarks.md
     Bench,
 }
@@ -53,16 +62,24 @@ fn main() -> ExitCode {
     }
 }
 
+fn pipe(port: u16) -> Result<()> {
+    use std::os::fd::AsFd;
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    let mut from = stream.try_clone()?;
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut stream);
+        let _ = stream.shutdown(std::net::Shutdown::Write);
+    });
+    // Not through the standard library's buffer, which holds back what has no newline.
+    let mut out = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    std::io::copy(&mut from, &mut out)?;
+    Ok(())
+}
+
 fn run(args: Args) -> Result<ExitCode> {
-    let repo = Repo::find()?;
     match args.command {
-        Command::Run { only } => {
-            let checks = scenarios::run(&repo, &only)?;
-            Ok(checks.finish())
-        }
-        Command::Bench => {
-            bench::run(&repo)?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Run { only } => Ok(scenarios::run(&Repo::find()?, &only)?.finish()),
+        Command::Pipe { port } => pipe(port).map(|()| ExitCode::SUCCESS),
+        Command::Bench => bench::run(&Repo::find()?).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -4,6 +4,7 @@ use crate::checks::Checks;
 use crate::configuration;
 use crate::disk::Disk;
 use crate::mdns::{self, Wire};
+use crate::updates;
 use crate::vm::{Start, Vm};
 use anyhow::{Context, Result, ensure};
 use os_sys::cmd::Cmd;
@@ -16,13 +17,14 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 /// Variant under test.
-const VARIANT: &str = "development";
+pub(crate) const VARIANT: &str = "development";
 
 /// Address of the device on the second card.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 
 /// What the scenarios work on.
 pub(crate) struct Lab {
+    pub(crate) repo: Repo,
     pub(crate) dir: PathBuf,
     pub(crate) keys: Keys,
     stranger: PathBuf,
@@ -32,7 +34,17 @@ pub(crate) struct Lab {
 
 impl Lab {
     pub(crate) fn boot(&self, extra: Vec<String>) -> Result<Vm> {
-        Vm::start(&Start { disk: &self.disk, dir: &self.dir, key: &self.keys.ssh, accel: self.accel, extra })
+        self.start(&self.disk, extra, None)
+    }
+
+    /// A machine that may restart by itself and finds a web server.
+    pub(crate) fn boot_with_web(&self, disk: &Disk, port: u16) -> Result<Vm> {
+        self.start(disk, Vec::new(), Some(port))
+    }
+
+    fn start(&self, disk: &Disk, extra: Vec<String>, web: Option<u16>) -> Result<Vm> {
+        let (dir, key, accel) = (&self.dir, &self.keys.ssh, self.accel);
+        Vm::start(&Start { disk, dir, key, accel, extra, web, restarts: web.is_some() })
     }
 
     pub(crate) fn config(&self, more: Value) -> Result<Vec<u8>> {
@@ -54,7 +66,7 @@ pub(crate) fn run(repo: &Repo, only: &str) -> Result<Checks> {
     let accel = qemu::accel(repo, VARIANT)?;
     println!("Processor: {accel:?}");
     let disk = Disk::flash(repo, &repo.image(VARIANT), &dir, "disk")?;
-    let lab = Lab { dir, keys, stranger, accel, disk };
+    let lab = Lab { repo: repo.clone(), dir, keys, stranger, accel, disk };
     let mut checks = Checks::new();
     // In this order: later ones stand on what earlier ones left on the disk.
     type Scenario = fn(&Lab, &mut Checks) -> Result<()>;
@@ -66,8 +78,12 @@ pub(crate) fn run(repo: &Repo, only: &str) -> Result<Checks> {
         ("broken configuration", broken),
         ("wipe", configuration::wipe_all),
         ("rescue", rescue),
+        ("update", updates::good_and_bad),
     ];
-    for (name, scenario) in scenarios.iter().filter(|(name, _)| name.contains(only)) {
+    // Half an hour more: only when asked for by name.
+    let long: &[(&str, Scenario)] = &[("bad releases", updates::bad_releases)];
+    let asked = long.iter().filter(|(name, _)| !only.is_empty() && name.contains(only));
+    for (name, scenario) in scenarios.iter().filter(|(name, _)| name.contains(only)).chain(asked) {
         checks.scenario(name);
         if let Err(err) = scenario(&lab, &mut checks) {
             checks.check(&format!("{name}: runs to its end"), || Err(err));
@@ -82,8 +98,7 @@ pub(crate) fn equal(found: &str, wanted: &str) -> Result<()> {
 }
 
 fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let config =
-        json!({ "hostname": "e2e-one", "ntpServers": "192.0.2.1", "os": { "encryption": { "data": "key" } } });
+    let config = json!({ "hostname": "e2e-one", "ntpServers": "192.0.2.1", "os": { "encryption": { "data": "key" } } });
     lab.disk.write("config.json", &lab.config(config)?)?;
     let mut vm = lab.boot(Vec::new())?;
     checks.check("the data partition is encrypted in place, and the plug is pulled while it is", || {
@@ -218,9 +233,18 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     checks.check("our units are sandboxed", || {
-        for unit in
-            ["os-config", "os-country", "os-import@x", "os-mqtt", "os-health", "os-commit", "os-preload", "os-dns"]
-        {
+        for unit in [
+            "os-config",
+            "os-country",
+            "os-import@x",
+            "os-mqtt",
+            "os-health",
+            "os-commit",
+            "os-update",
+            "os-deadline",
+            "os-preload",
+            "os-dns",
+        ] {
             let text = vm.ssh(&format!("systemd-analyze security --no-pager {unit}.service | tail -1"))?;
             let level: f64 =
                 text.split("service: ").nth(1).and_then(|t| t.split(' ').next()).context("no level")?.parse()?;
@@ -288,7 +312,8 @@ fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
 }
 
 fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let config = json!({ "hostname": "e2e-three", "developmentMode": false, "os": { "encryption": { "data": "key" } } });
+    let config =
+        json!({ "hostname": "e2e-three", "developmentMode": false, "os": { "encryption": { "data": "key" } } });
     lab.disk.write("config.json", &lab.config(config)?)?;
     lab.disk.make_dir("CONFIG")?;
     lab.disk.write("CONFIG/timesyncd.conf", b"[Time]\r\nNTP=192.0.2.88\r\n")?;
@@ -347,7 +372,10 @@ fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
         let status: Value = serde_json::from_str(&vm.wait_for("os status --json || true", Duration::from_secs(60))?)?;
         let boot = &status["boot"];
         ensure!(boot["state"] == "formatted" && boot["firstBoot"] == true && boot["data"] == "ok", "{boot}");
-        equal(&vm.ssh("os disk encryption; cat /mnt/data/first-boot; ls /mnt/boot/data.key 2>/dev/null || true")?, "key\nhello")
+        equal(
+            &vm.ssh("os disk encryption; cat /mnt/data/first-boot; ls /mnt/boot/data.key 2>/dev/null || true")?,
+            "key\nhello",
+        )
     });
     // Name, content, still in force from the file, what console and status must say.
     let live: &[(&str, &[u8], bool, &str)] = &[

@@ -12,6 +12,9 @@ use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Says which boot this is.
+pub(crate) const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+
 /// How long a boot may take under software emulation on two busy cores.
 pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(480);
 
@@ -24,12 +27,20 @@ pub(crate) struct Start<'a> {
     pub(crate) accel: Accel,
     /// Further arguments for QEMU.
     pub(crate) extra: Vec<String>,
+    /// Web server of this machine that the guest finds as [`WEB`].
+    pub(crate) web: Option<u16>,
+    /// The machine may restart by itself; otherwise a restart ends it.
+    pub(crate) restarts: bool,
 }
+
+/// Where the guest finds a web server of this machine.
+pub(crate) const WEB: &str = "10.0.2.100";
 
 /// A running machine. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Vm {
     machine: Machine,
+    restarts: bool,
     dir: PathBuf,
     child: Child,
     console: Arc<Mutex<String>>,
@@ -49,6 +60,7 @@ impl Vm {
         let firmware_vars = options.dir.join("firmware-vars.fd");
         std::fs::copy(osctl::qemu::firmware()?.1, &firmware_vars)?;
         let qmp = options.dir.join("qmp");
+        let own = std::env::current_exe()?;
         let machine = Machine {
             disk: options.disk.path.clone(),
             format: "raw",
@@ -58,6 +70,10 @@ impl Vm {
             forwards: vec![(ssh_port, 22222), (web_port, 80)],
             // No test may need the internet, and the device must not either.
             isolated: true,
+            services: match options.web {
+                Some(port) => vec![(format!("{WEB}:80"), format!("{} pipe {port}", own.display()))],
+                None => Vec::new(),
+            },
             accel: options.accel,
             extra: options.extra.clone(),
         };
@@ -66,7 +82,21 @@ impl Vm {
         let key = options.key.to_owned();
         let control = options.dir.join(format!("ssh-{ssh_port}"));
         let (dir, started) = (options.dir.to_owned(), Instant::now());
-        Ok(Self { machine, dir, child, console, qmp, key, ssh_port, web_port, master: None, control, started })
+        let restarts = options.restarts;
+        Ok(Self {
+            machine,
+            restarts,
+            dir,
+            child,
+            console,
+            qmp,
+            key,
+            ssh_port,
+            web_port,
+            master: None,
+            control,
+            started,
+        })
     }
 
     /// Everything the console said so far.
@@ -91,8 +121,12 @@ impl Vm {
         if let Some(status) = self.child.try_wait()? {
             // QEMU's software emulation loses a race with kernels that patch their own code, once in a hundred boots.
             // A real machine starts again after a panic, so does this one.
-            if self.console().contains("Oops: int3") {
+            let oops = self.console().contains("Oops: int3");
+            if oops {
                 println!("  the emulator made the kernel oops; the machine starts again");
+            }
+            // UEFI in QEMU does not always come through a warm reset, so a restart is a machine of its own.
+            if oops || self.restarts {
                 if let Ok(mut text) = self.console.lock() {
                     text.clear();
                 }
@@ -155,6 +189,32 @@ impl Vm {
             std::thread::sleep(Duration::from_secs(1));
         }
         bail!("no login in {} s: {last}; the end of the console: {}", BOOT_LIMIT.as_secs(), tail(&self.console()))
+    }
+
+    /// Waits until the machine has restarted by itself, once or several times, and a login works; `before` is the
+    /// identifier of the boot that ends. Returns the identifier of the new one.
+    pub(crate) fn wait_restart(&mut self, before: &str, limit: Duration) -> Result<String> {
+        let start = Instant::now();
+        self.forget_connection();
+        while start.elapsed() < limit {
+            self.alive()?;
+            if let Ok(id) = self.ssh(BOOT_ID)
+                && id.trim() != before.trim()
+            {
+                self.share_connection()?;
+                return Ok(id);
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        bail!("no new boot in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
+    }
+
+    fn forget_connection(&mut self) {
+        if let Some(mut master) = self.master.take() {
+            let _ = master.kill();
+            let _ = master.wait();
+        }
+        let _ = std::fs::remove_file(&self.control);
     }
 
     fn share_connection(&mut self) -> Result<()> {
@@ -232,6 +292,7 @@ impl Vm {
 
     /// Presses the power button and waits until the machine is off.
     pub(crate) fn power_off(mut self) -> Result<()> {
+        self.restarts = false;
         self.qmp("system_powerdown")?;
         let start = Instant::now();
         while start.elapsed() < Duration::from_secs(90) {
@@ -246,11 +307,7 @@ impl Vm {
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        if let Some(master) = &mut self.master {
-            let _ = master.kill();
-            let _ = master.wait();
-        }
-        let _ = std::fs::remove_file(&self.control);
+        self.forget_connection();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

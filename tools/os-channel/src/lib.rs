@@ -50,7 +50,9 @@ pub enum Error {
         needed: usize,
     },
     /// An older list than one that was seen.
-    #[error("it is older than what was seen before (serial {found}, seen {seen}): a stale mirror, or somebody plays back old lists")]
+    #[error(
+        "it is older than what was seen before (serial {found}, seen {seen}): a stale mirror, or somebody plays back old lists"
+    )]
     Older {
         /// Serial of the file.
         found: u64,

@@ -142,7 +142,11 @@ pub trait Rauc {
     /// Begins to install a bundle from a path or an address; [`Self::receive_completed`] says when it is over.
     fn install_bundle(&self, source: &str, args: HashMap<&str, Variant<'_>>) -> zbus::Result<()>;
     /// What a bundle says of itself; its signature is checked.
-    fn inspect_bundle(&self, bundle: &str, args: HashMap<&str, Variant<'_>>) -> zbus::Result<HashMap<String, OwnedVariant>>;
+    fn inspect_bundle(
+        &self,
+        bundle: &str,
+        args: HashMap<&str, Variant<'_>>,
+    ) -> zbus::Result<HashMap<String, OwnedVariant>>;
     /// Why the last installation failed.
     #[zbus(property(emits_changed_signal = "false"))]
     fn last_error(&self) -> zbus::Result<String>;

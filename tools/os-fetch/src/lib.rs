@@ -240,7 +240,9 @@ fn failure(name: &str, code: i32, said: &str) -> FetchError {
     match code {
         22 if said.contains("404") || said.contains("410") => FetchError::NotFound(what),
         // 429 and 5xx pass; other answers do not.
-        22 if [" 429", " 500", " 502", " 503", " 504"].iter().any(|s| said.contains(s)) => FetchError::Network { what, said },
+        22 if [" 429", " 500", " 502", " 503", " 504"].iter().any(|s| said.contains(s)) => {
+            FetchError::Network { what, said }
+        }
         63 => FetchError::TooLarge(what),
         5 | 6 | 7 | 16 | 18 | 28 | 35 | 52 | 55 | 56 | 92 => FetchError::Network { what, said },
         _ => FetchError::Http { what, said },

@@ -37,7 +37,8 @@ const MAGIC: [u8; 8] = [b'L', b'U', b'K', b'S', 0xba, 0xbe, 0, 2];
 /// The key is as random as the volume key, so stretching it would only cost time.
 pub const PBKDF: &[&str] = &["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 /// What the kernel needs for it; what is built in or does not exist on a machine is no error.
-const MODULES: &[&str] = &["dm_crypt", "xts", "aes_generic", "aesni_intel", "aes_arm64", "algif_skcipher", "tpm_tis", "tpm_crb"];
+const MODULES: &[&str] =
+    &["dm_crypt", "xts", "aes_generic", "aesni_intel", "aes_arm64", "algif_skcipher", "tpm_tis", "tpm_crb"];
 
 /// Where the key is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]

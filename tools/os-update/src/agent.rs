@@ -9,7 +9,7 @@ use crate::trust::{self, now};
 use anyhow::{Context, Result, bail, ensure};
 use os_channel::channel::Asking;
 use os_channel::{Channel, Choice, Release};
-use os_dbus::{Bus, Slot, Tried, Verb};
+use os_dbus::{Bus, BusError, Slot, Tried, Verb};
 use os_fetch::Source;
 use os_init::report::{self, Report};
 use os_sys::{files, log};
@@ -26,6 +26,8 @@ const LOCK: &str = "/run/os/update.lock";
 pub const PROGRESS: &str = "/run/os/update-progress.json";
 /// The journal of the last boot that failed its health check.
 pub const FAILED_JOURNAL: &str = "failed-boot.log";
+/// How often a bundle that could not be mounted is tried again at once.
+const MOUNT_RETRIES: u32 = 3;
 /// Lines of it.
 const JOURNAL_LINES: &str = "400";
 
@@ -86,8 +88,7 @@ impl Agent {
         std::fs::create_dir_all("/run/os")?;
         let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; this takes root"))?;
         let how = if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
-        flock(&lock, how)
-            .context("an update is under way already; os update status shows it")?;
+        flock(&lock, how).context("an update is under way already; os update status shows it")?;
         let store = Store::device();
         let mut state = store.load();
         if state.lost {
@@ -204,6 +205,7 @@ impl Agent {
     }
 
     async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str) -> Result<()> {
+        self.prepare_streaming().await;
         let address = relay.address();
         let found = self.bus.manifest_hash(&address).await?;
         // With it the signed list says which bundle this is; RAUC's own signature alone would let an old one through.
@@ -229,7 +231,25 @@ impl Agent {
                 log::info(&format!("{percent} %, {} of {} MiB", progress.fetched >> 20, progress.size >> 20));
             }
         };
-        Ok(self.bus.install(&address, transaction, &progress).await?)
+        let mut left = MOUNT_RETRIES;
+        loop {
+            match self.bus.install(&address, transaction, &progress).await {
+                Err(BusError::Refused(why)) if why.contains("mounting bundle") && left > 0 => {
+                    left -= 1;
+                    log::warn(&format!("{why}; once more"));
+                }
+                other => return Ok(other?),
+            }
+        }
+    }
+
+    /// RAUC reads a bundle through a network block device that goes away when its last reader closes it. udev looks at
+    /// every new device, so the module comes early, and a race that udev won is run again.
+    async fn prepare_streaming(&self) {
+        if let Err(err) = self.bus.unit_job(Verb::Start, "modprobe@nbd.service").await {
+            log::warn(&format!("{err}"));
+        }
+        let _ = os_sys::cmd::Cmd::new("udevadm").args(["settle", "--timeout=20"]).run();
     }
 
     /// Starts what is installed in the other slot, for a trial.
@@ -285,7 +305,8 @@ impl Agent {
 
     /// The journal of this boot is gone with it, unless it is kept now.
     fn keep_journal(&self) {
-        let text = os_sys::cmd::Cmd::new("journalctl").args(["-b", "--no-pager", "-o", "short", "-n", JOURNAL_LINES]).read();
+        let text =
+            os_sys::cmd::Cmd::new("journalctl").args(["-b", "--no-pager", "-o", "short", "-n", JOURNAL_LINES]).read();
         let kept = text.map_err(anyhow::Error::from).and_then(|text| {
             Ok(files::write_if_changed(&self.store.dir().join(FAILED_JOURNAL), text.as_bytes(), 0o640)?)
         });

@@ -129,7 +129,9 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
                 println!("{}", found.text);
             }
         }
-        Command::Apply { from } => println!("{}", Agent::new(false).await?.run(Asked::Person, from.source()?.as_ref()).await?),
+        Command::Apply { from } => {
+            println!("{}", Agent::new(false).await?.run(Asked::Person, from.source()?.as_ref()).await?)
+        }
         Command::Timer => {
             let policy = policy::Policy::load()?;
             if policy.channel.is_some() {
@@ -192,8 +194,9 @@ fn status(json: bool) -> Result<()> {
     let progress = std::fs::read(PROGRESS).ok().and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
     if json {
         let mut value = serde_json::to_value(&state)?;
-        if let (Some(object), Some(progress)) = (value.as_object_mut(), progress) {
-            object.insert("progress".to_owned(), progress);
+        if let Some(object) = value.as_object_mut() {
+            object.insert("policy".to_owned(), serde_json::to_value(policy::Policy::load()?.shown)?);
+            object.extend(progress.map(|progress| ("progress".to_owned(), progress)));
         }
         println!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
@@ -248,7 +251,8 @@ mod tests {
 
     #[test]
     fn the_words_of_other_systems_are_understood() {
-        for (given, wanted) in [("--check", "check"), ("--apply", "apply"), ("status", "status"), ("--help", "--help")] {
+        for (given, wanted) in [("--check", "check"), ("--apply", "apply"), ("status", "status"), ("--help", "--help")]
+        {
             let args = arguments(["os-update", given].into_iter().map(Into::into));
             assert_eq!(args, ["os-update", wanted]);
         }

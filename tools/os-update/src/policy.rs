@@ -6,6 +6,7 @@ use os_config::window::Window;
 use os_dbus::Bus;
 use os_fetch::Source;
 use os_sys::cmd::Cmd;
+use serde::Serialize;
 use std::path::Path;
 
 /// Where a channel of the image's own stands.
@@ -16,7 +17,8 @@ pub const INHIBIT: &str = "/run/os/update-inhibit";
 const HOOKS: &[&str] = &["/usr/lib/os/update-allow.d", "/mnt/state/os/update-allow.d"];
 
 /// How much happens by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Install and start.
     Automatic,
@@ -37,6 +39,19 @@ pub struct Policy {
     metered: bool,
     /// Bytes per second; 0 for no limit.
     pub limit: u64,
+    /// The same as config.json says it, and where releases come from.
+    pub shown: Shown,
+}
+
+/// What is in force, for `os update status`. The form is stable; fields are only ever added.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Shown {
+    channel: Option<String>,
+    mode: Mode,
+    window: Option<String>,
+    metered: bool,
+    rate_limit: u64,
 }
 
 impl Policy {
@@ -49,16 +64,19 @@ impl Policy {
         let Update { channel, mode, window, metered, rate_limit } = decision.accepted.config.os.update;
         let channel = channel.or_else(|| std::fs::read_to_string(BUILT_IN_CHANNEL).ok());
         let channel = channel.map(|c| c.trim().to_owned()).filter(|c| !c.is_empty());
+        let mode = match mode.as_deref() {
+            Some("manual") => Mode::Manual,
+            Some("download") => Mode::Download,
+            _ => Mode::Automatic,
+        };
+        let (metered, rate_limit) = (metered == Some(true), rate_limit.unwrap_or(0));
         Ok(Self {
-            channel: channel.map(|c| Source::parse(&c)).transpose()?,
-            mode: match mode.as_deref() {
-                Some("manual") => Mode::Manual,
-                Some("download") => Mode::Download,
-                _ => Mode::Automatic,
-            },
+            channel: channel.as_deref().map(Source::parse).transpose()?,
+            mode,
             window: window.as_deref().and_then(Window::parse),
-            metered: metered == Some(true),
-            limit: rate_limit.unwrap_or(0).saturating_mul(1024),
+            metered,
+            limit: rate_limit.saturating_mul(1024),
+            shown: Shown { channel: channel.map(|c| without_password(&c)), mode, window, metered, rate_limit },
         })
     }
 
@@ -76,6 +94,20 @@ impl Policy {
             return Ok(Some("the connection is metered; os.update.metered allows it".to_owned()));
         }
         Ok(inhibitor(Path::new(INHIBIT)).or_else(|| HOOKS.iter().find_map(|dir| refusal(Path::new(dir)))))
+    }
+}
+
+/// An address without what stands between `//` and `@`.
+fn without_password(address: &str) -> String {
+    match address.split_once("://") {
+        Some((scheme, rest)) => {
+            let host = rest.split('/').next().unwrap_or_default();
+            match host.rsplit_once('@') {
+                Some((secret, _)) => format!("{scheme}://{}", rest.get(secret.len() + 1..).unwrap_or_default()),
+                None => address.to_owned(),
+            }
+        }
+        None => address.to_owned(),
     }
 }
 
@@ -142,6 +174,13 @@ mod tests {
         assert_eq!(refusal(dir.path()), None);
         hook("30-battery", "#!/bin/sh\necho only 20 percent >&2; exit 1\n", 0o755);
         assert!(refusal(dir.path()).unwrap().contains("only 20 percent"));
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_not_shown() {
+        assert_eq!(without_password("https://me:secret@u.example/os/a@b"), "https://u.example/os/a@b");
+        assert_eq!(without_password("https://u.example/os/a@b"), "https://u.example/os/a@b");
+        assert_eq!(without_password("/media/stick/stable"), "/media/stick/stable");
     }
 
     #[test]

@@ -121,6 +121,8 @@ impl Shared {
     /// Answers the requests of one connection.
     fn serve(&self, stream: TcpStream) {
         let Ok(mut out) = stream.try_clone() else { return };
+        // A head and its bytes are two writes; the second must not wait for an answer to the first.
+        let _ = out.set_nodelay(true);
         let mut reader = BufReader::new(stream);
         while !self.stop.load(Ordering::Relaxed) {
             let Some(request) = read_head(&mut reader) else { return };
@@ -138,8 +140,10 @@ impl Shared {
         };
         if !matches!(request.method.as_str(), "GET" | "HEAD") || first > last || first >= size {
             return out.write_all(
-                format!("HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */{size}\r\nContent-Length: 0\r\n\r\n")
-                    .as_bytes(),
+                format!(
+                    "HTTP/1.1 416 Range Not Satisfiable\r\nContent-Range: bytes */{size}\r\nContent-Length: 0\r\n\r\n"
+                )
+                .as_bytes(),
             );
         }
         let length = last - first + 1;

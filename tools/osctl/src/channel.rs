@@ -116,7 +116,11 @@ impl Directory {
         let facts = bundle::read(bundle)?;
         let same = |r: &Release| r.compatible == facts.compatible && r.version == facts.version;
         if self.list.releases.iter().any(same) {
-            bail!("{} {} is published already; every release has a version of its own", facts.compatible, facts.version);
+            bail!(
+                "{} {} is published already; every release has a version of its own",
+                facts.compatible,
+                facts.version
+            );
         }
         let name = format!("bundles/{}-{}.raucb", facts.compatible, facts.version);
         copy(bundle, &self.path.join(&name))?;
@@ -132,12 +136,7 @@ impl Directory {
             compatible: facts.compatible,
             version: facts.version,
             build: facts.build,
-            bundle: Bundle {
-                path: name,
-                size: facts.size,
-                sha256: facts.sha256,
-                manifest_hash: facts.manifest_hash,
-            },
+            bundle: Bundle { path: name, size: facts.size, sha256: facts.sha256, manifest_hash: facts.manifest_hash },
             published: now(),
             notes,
             rollout: options.rollout,
@@ -210,7 +209,8 @@ impl Directory {
         while root.version < directory.root.version {
             let next = root_file(root.version + 1);
             let bytes = files::read_limited(&directory.path.join(&next), MAX_SIZE);
-            root = root.successor(&bytes.with_context(|| format!("{next} is missing"))?).with_context(|| next.clone())?;
+            root =
+                root.successor(&bytes.with_context(|| format!("{next} is missing"))?).with_context(|| next.clone())?;
         }
         ensure!(root == directory.root, "{ROOT_FILE} is not the end of the chain that starts at the trusted root");
         let bytes = files::read_limited(&directory.path.join(CHANNEL_FILE), MAX_SIZE)?;

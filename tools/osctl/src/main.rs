@@ -8,8 +8,8 @@ use osctl::lab::{self, compose};
 use osctl::qemu::{self, Machine};
 use osctl::repo::Repo;
 use osctl::{check, crates_inc};
-use std::os::unix::process::CommandExt;
 use semver::Version;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -391,6 +391,7 @@ fn boot(repo: &Repo, options: &Run) -> Result<ExitCode> {
         cpus: options.cpus,
         forwards: vec![(options.ssh_port, 22222), (options.web_port, 80)],
         isolated: false,
+        services: Vec::new(),
         accel,
         extra: options.qemu.clone(),
     };

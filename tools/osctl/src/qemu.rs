@@ -37,6 +37,9 @@ pub struct Machine {
     pub forwards: Vec<(u16, u16)>,
     /// No way out for the guest except the forwards.
     pub isolated: bool,
+    /// Services that the guest finds although it is isolated: address and port there, and the program that QEMU starts
+    /// for every connection and talks to over its standard input and output.
+    pub services: Vec<(String, String)>,
     /// How to emulate.
     pub accel: Accel,
     /// Further arguments.
@@ -73,6 +76,9 @@ impl Machine {
         }
         for (host, guest) in &self.forwards {
             net.push_str(&format!(",hostfwd=tcp:127.0.0.1:{host}-:{guest}"));
+        }
+        for (address, program) in &self.services {
+            net.push_str(&format!(",guestfwd=tcp:{address}-cmd:{program}"));
         }
         cmd.args(["-netdev", &net, "-device", "virtio-net-pci,netdev=net,romfile="]);
         cmd.args(&self.extra);

@@ -39,9 +39,14 @@ pub fn read(path: &Path) -> Result<Facts> {
     let mut file = File::open(path).with_context(|| format!("cannot read {name}"))?;
     let size = file.metadata()?.len();
     let mut length = [0; 8];
-    file.seek(SeekFrom::End(-8)).and_then(|_| file.read_exact(&mut length)).with_context(|| format!("{name} is no bundle"))?;
+    file.seek(SeekFrom::End(-8))
+        .and_then(|_| file.read_exact(&mut length))
+        .with_context(|| format!("{name} is no bundle"))?;
     let length = u64::from_be_bytes(length);
-    ensure!(length > 0 && length <= MAX_CMS && length < size, "{name} is no RAUC bundle: there is no signature at its end");
+    ensure!(
+        length > 0 && length <= MAX_CMS && length < size,
+        "{name} is no RAUC bundle: there is no signature at its end"
+    );
     file.seek(SeekFrom::Start(size - 8 - length))?;
     let mut cms = Vec::new();
     file.by_ref().take(length).read_to_end(&mut cms)?;
@@ -54,7 +59,9 @@ pub fn read(path: &Path) -> Result<Facts> {
         .arg("-out")
         .arg(&manifest)
         .run()
-        .with_context(|| format!("{name} has no manifest in its signature; only bundles of format=verity are published"))?;
+        .with_context(|| {
+            format!("{name} has no manifest in its signature; only bundles of format=verity are published")
+        })?;
     let manifest = std::fs::read(&manifest)?;
     let text = String::from_utf8(manifest.clone()).context("the manifest is no text")?;
     let need = |section: &str, key: &str| {
@@ -66,9 +73,9 @@ pub fn read(path: &Path) -> Result<Facts> {
     let version = need("update", "version")?;
     Ok(Facts {
         compatible: need("update", "compatible")?.to_owned(),
-        version: version
-            .parse()
-            .with_context(|| format!("'{version}' is no version that can be ordered; it has to be like 1.2.3 (semver.org)"))?,
+        version: version.parse().with_context(|| {
+            format!("'{version}' is no version that can be ordered; it has to be like 1.2.3 (semver.org)")
+        })?,
         build: value(&text, "update", "build").unwrap_or_default().to_owned(),
         size,
         sha256: digest(path)?,
@@ -99,7 +106,8 @@ fn value<'a>(text: &'a str, section: &str, key: &str) -> Option<&'a str> {
     for line in text.lines().map(str::trim) {
         if let Some(name) = line.strip_prefix('[').and_then(|l| l.strip_suffix(']')) {
             inside = name == section;
-        } else if inside && let Some((name, value)) = line.split_once('=')
+        } else if inside
+            && let Some((name, value)) = line.split_once('=')
             && name.trim() == key
         {
             return Some(value.trim());

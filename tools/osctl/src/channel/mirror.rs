@@ -40,8 +40,9 @@ pub fn run(from: &Source, dir: &Path, trusted: Option<&Path>) -> Result<Status> 
         Some(path) if !own.exists() => path,
         _ => &own,
     };
-    let bytes = files::read_limited(start, MAX_SIZE)
-        .with_context(|| format!("no root to start from; give the publisher's root.json with --root ({})", start.display()))?;
+    let bytes = files::read_limited(start, MAX_SIZE).with_context(|| {
+        format!("no root to start from; give the publisher's root.json with --root ({})", start.display())
+    })?;
     let mut root = Root::built_in(&bytes).context("the root to start from cannot be believed")?;
     super::write(&dir.join(root_file(root.version)), &bytes)?;
     let mut newest = bytes;

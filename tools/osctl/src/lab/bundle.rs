@@ -56,7 +56,7 @@ pub fn make(keys: &Keys, compatible: &str, version: &str, images: &Images, bundl
     Cmd::new("rauc")
         .arg("bundle")
         // The root is compressed already; trying again costs minutes and gains nothing.
-        .arg("--mksquashfs-args=-comp zstd -Xcompression-level 1 -b 64k")
+        .arg("--mksquashfs-args=-comp zstd -Xcompression-level 1 -b 128k")
         .arg(format!("--cert={}", keys.bundle_cert.display()))
         .arg(format!("--key={}", keys.bundle_key.display()))
         .arg(&dir)

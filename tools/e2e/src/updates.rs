@@ -1,0 +1,417 @@
+//! Releases from a web server of this machine: good ones, bad ones, and lies.
+
+use crate::checks::Checks;
+use crate::disk::Disk;
+use crate::scenarios::{Lab, VARIANT, equal};
+use crate::vm::{BOOT_ID, Vm, WEB};
+use anyhow::{Context, Result, ensure};
+use os_sys::cmd::Cmd;
+use os_channel::{Channel, Envelope};
+use osctl::channel::keys::SecretKey;
+use osctl::channel::{Directory, Publish};
+use osctl::lab::bundle::{self, Images};
+use osctl::repo;
+use serde_json::{Value, json};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+/// How long RAUC may take to write a slot under software emulation.
+const INSTALL_LIMIT: Duration = Duration::from_secs(600);
+/// How long a device may take to come back from a release that does not boot: three tries and a boot of the old one.
+const RETURN_LIMIT: Duration = Duration::from_secs(900);
+/// The time that a bad release gives its health check, in seconds: nothing that is masked comes up later.
+const HEALTH: &str = "os.health=15";
+
+/// A directory with channels, served over HTTP.
+#[derive(Debug)]
+pub(crate) struct Site {
+    dir: PathBuf,
+    pub(crate) port: u16,
+    server: Child,
+}
+
+impl Site {
+    pub(crate) fn start(dir: &Path) -> Result<Self> {
+        let _ = std::fs::remove_dir_all(dir);
+        std::fs::create_dir_all(dir)?;
+        let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        let server = Command::new("busybox")
+            .args(["httpd", "-f", "-p", &format!("127.0.0.1:{port}"), "-h"])
+            .arg(dir)
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start a web server; install it with: sudo apt-get install busybox")?;
+        Ok(Self { dir: dir.to_owned(), port, server })
+    }
+
+    /// Where a channel lies on this machine.
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Where the guest finds it.
+    pub(crate) fn url(name: &str) -> String {
+        format!("http://{WEB}/{name}")
+    }
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+/// Makes releases of the built slot.
+pub(crate) struct Maker<'a> {
+    lab: &'a Lab,
+    dir: PathBuf,
+    compatible: String,
+    images: Images,
+    key: SecretKey,
+}
+
+impl<'a> Maker<'a> {
+    pub(crate) fn new(lab: &'a Lab) -> Result<Self> {
+        let vars = lab.repo.vars()?;
+        let slot = lab.repo.lab().join(VARIANT).join("slot");
+        let dir = lab.dir.join("releases");
+        let _ = std::fs::remove_dir_all(&dir);
+        std::fs::create_dir_all(&dir)?;
+        Ok(Self {
+            lab,
+            dir,
+            compatible: repo::need(&vars, "OS_COMPATIBLE")?,
+            images: Images {
+                kernel: slot.join(repo::need(&vars, "OS_KERNEL_IMAGE")?),
+                root: slot.join(repo::need(&vars, "OS_ROOT_IMAGE")?),
+            },
+            key: SecretKey::load(&lab.keys.channel_key)?,
+        })
+    }
+
+    /// A channel that the device believes.
+    pub(crate) fn channel(&self, path: &Path) -> Result<Directory> {
+        Directory::init(path, &std::fs::read(&self.lab.keys.channel_root)?, &self.key)
+    }
+
+    /// A bundle whose kernel partition was changed; the root is the built one.
+    pub(crate) fn bundle(&self, version: &str, change: &dyn Fn(&Path) -> Result<()>) -> Result<PathBuf> {
+        self.bundle_for(&self.compatible, version, change)
+    }
+
+    fn bundle_for(&self, compatible: &str, version: &str, change: &dyn Fn(&Path) -> Result<()>) -> Result<PathBuf> {
+        let kernel = self.dir.join(format!("kernel-{version}.vfat"));
+        Cmd::new("cp").args(["--sparse=always"]).arg(&self.images.kernel).arg(&kernel).run()?;
+        change(&kernel)?;
+        let images = Images { kernel: kernel.clone(), root: self.images.root.clone() };
+        let path = self.dir.join(format!("{version}.raucb"));
+        bundle::make(&self.lab.keys, compatible, version, &images, &path)?;
+        std::fs::remove_file(kernel)?;
+        Ok(path)
+    }
+
+    /// Publishes a bundle to everybody.
+    pub(crate) fn publish(&self, channel: &mut Directory, bundle: &Path) -> Result<()> {
+        channel.publish(bundle, &Publish { rollout: 100, ..Publish::default() })?;
+        channel.save(&self.key)
+    }
+}
+
+/// Adds kernel arguments to a slot.
+pub(crate) fn arguments(more: String) -> impl Fn(&Path) -> Result<()> {
+    move |image: &Path| {
+        let file = image.with_extension("cfg");
+        Cmd::new("mcopy").arg("-n").arg("-o").arg("-i").arg(image).arg("::slot.cfg").arg(&file).run()?;
+        let text = os_sys::files::read_text(&file)?.replace("$os_args ", &format!("$os_args {more} "));
+        std::fs::write(&file, text)?;
+        Cmd::new("mcopy").arg("-o").arg("-i").arg(image).arg(&file).arg("::slot.cfg").run()?;
+        Ok(std::fs::remove_file(file)?)
+    }
+}
+
+/// Replaces a file of a slot by noise that begins as the file does.
+fn broken(name: &'static str) -> impl Fn(&Path) -> Result<()> {
+    move |image: &Path| {
+        let file = image.with_extension("part");
+        Cmd::new("mcopy").arg("-n").arg("-o").arg("-i").arg(image).arg(format!("::{name}")).arg(&file).run()?;
+        let mut bytes = std::fs::read(&file)?;
+        let keep = bytes.len().min(64 << 10);
+        bytes.iter_mut().skip(keep).for_each(|byte| *byte = byte.wrapping_mul(7).wrapping_add(13));
+        std::fs::write(&file, bytes)?;
+        Cmd::new("mcopy").arg("-o").arg("-i").arg(image).arg(&file).arg(format!("::{name}")).run()?;
+        Ok(std::fs::remove_file(file)?)
+    }
+}
+
+fn update_status(vm: &Vm) -> Result<Value> {
+    Ok(serde_json::from_str(&vm.ssh("os update status --json")?)?)
+}
+
+/// Runs `os update apply` and waits for the restart that follows; returns the new boot.
+fn apply(vm: &mut Vm, boot: &str, limit: Duration) -> Result<String> {
+    // In a unit of its own: the restart ends the login.
+    vm.ssh("systemd-run --quiet --unit=apply --collect os update apply")?;
+    vm.wait_for("! systemctl is-active apply >/dev/null || os update status | grep -q 'on trial'", INSTALL_LIMIT)?;
+    let said = vm.ssh("os update status; journalctl -u apply -b --no-pager -o cat | tail -3").unwrap_or_default();
+    vm.wait_restart(boot, limit).with_context(|| said)
+}
+
+fn slot(vm: &Vm) -> Result<String> {
+    let status: Value = serde_json::from_str(&vm.wait_for("os status --json || true", Duration::from_secs(60))?)?;
+    Ok(status["boot"]["slot"].as_str().unwrap_or_default().to_owned())
+}
+
+fn settled(vm: &Vm) -> Result<()> {
+    vm.wait_for("systemctl is-active os-commit >/dev/null", Duration::from_secs(300)).map(drop)
+}
+
+/// A channel on the site that lies in one way.
+struct Lie<'a> {
+    maker: &'a Maker<'a>,
+    /// Its directory.
+    path: PathBuf,
+    /// Where the guest finds it.
+    url: String,
+}
+
+impl<'a> Lie<'a> {
+    /// A copy of the honest channel. Bundles are copies too, where one is to be changed.
+    fn new(maker: &'a Maker<'a>, site: &Site, name: &str) -> Result<Self> {
+        let path = site.path(&format!("lies/{name}/stable"));
+        let parent = path.parent().context("no directory")?;
+        std::fs::create_dir_all(parent)?;
+        Cmd::new("cp").args(["-a", "--reflink=auto"]).arg(site.path("stable")).arg(parent).run()?;
+        Ok(Self { maker, path, url: Site::url(&format!("lies/{name}/stable")) })
+    }
+
+    /// Changes the list and signs it again, with the channel's key or another one.
+    fn list(&self, key: &SecretKey, change: impl FnOnce(&mut Channel)) -> Result<()> {
+        let mut directory = Directory::open(&self.path)?;
+        // A serial that no honest list has had: each lie stands or falls by itself.
+        directory.list.serial += 1000;
+        change(&mut directory.list);
+        let signed = serde_json::to_string(&directory.list)?;
+        let envelope = Envelope { signatures: vec![key.sign(&signed)?], signed };
+        Ok(std::fs::write(self.path.join("channel.json"), serde_json::to_vec(&envelope)?)?)
+    }
+
+    /// Publishes a bundle, then changes its bytes.
+    fn bundle(&self, bundle: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
+        let mut directory = Directory::open(&self.path)?;
+        let name = directory.publish(bundle, &Publish { rollout: 100, ..Publish::default() })?.bundle.path.clone();
+        directory.save(&self.maker.key)?;
+        let mut bytes = std::fs::read(self.path.join(&name))?;
+        change(&mut bytes);
+        Ok(std::fs::write(self.path.join(&name), bytes)?)
+    }
+}
+
+/// What a server may try. Nothing of it changes the device, and each is named.
+fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<()> {
+    let stranger = SecretKey::generate()?;
+    let mut refused = |name: &str, verb: &str, says: &str, make: &dyn Fn(&Lie<'_>) -> Result<()>| -> Result<()> {
+        let lie = Lie::new(maker, site, &name.replace(' ', "-"))?;
+        make(&lie)?;
+        checks.check(&format!("never fooled: {name}"), || {
+            let (code, text) = vm.ssh_code(&format!("os update {verb} --from {} 2>&1", lie.url))?;
+            ensure!(code == 1 && text.contains(says), "exit code {code}, and it does not say '{says}': {text}");
+            let status = update_status(vm)?;
+            ensure!(status["phase"] == "idle" && status["refused"] == json!([]), "{status}");
+            Ok(())
+        });
+        // Copies of a bundle are large.
+        Ok(std::fs::remove_dir_all(&lie.path)?)
+    };
+    let key = &maker.key;
+    refused("a list with one letter changed", "check", "signed by 0 of the keys", &|lie| {
+        let file = lie.path.join("channel.json");
+        let text = std::fs::read_to_string(&file)?.replace("0.2.0", "0.2.9");
+        Ok(std::fs::write(file, text)?)
+    })?;
+    refused("a list signed by a stranger", "check", "signed by 0 of the keys", &|lie| lie.list(&stranger, |_| {}))?;
+    refused("an expired list", "check", "it expired", &|lie| {
+        lie.list(key, |list| (list.issued, list.expires) = (list.issued - 30 * 86_400, list.issued - 86_400))
+    })?;
+    refused("an older list", "check", "it is older than what was seen before", &|lie| lie.list(key, |list| list.serial = 1))?;
+    refused("the list of another channel", "check", "channel 'beta'", &|lie| {
+        lie.list(key, |list| list.name = "beta".to_owned())
+    })?;
+    refused("new keys that the old ones did not sign", "check", "roots/2.json of the channel is not believed", &|lie| {
+        let mut other = Directory::open(&lie.path)?;
+        other.root.version = 2;
+        let signed = serde_json::to_string(&other.root)?;
+        let envelope = Envelope { signatures: vec![stranger.sign(&signed)?], signed };
+        Ok(std::fs::write(lie.path.join("roots/2.json"), serde_json::to_vec(&envelope)?)?)
+    })?;
+    refused("a list without end", "check", "larger than it may be", &|lie| {
+        Ok(std::fs::write(lie.path.join("channel.json"), vec![b' '; 4 << 20])?)
+    })?;
+    refused("no list at all", "check", "there is no channel.json", &|lie| {
+        Ok(std::fs::remove_file(lie.path.join("channel.json"))?)
+    })?;
+    let bundle = maker.bundle("0.9.0", &|_| Ok(()))?;
+    refused("a bundle with another signature", "apply", "RAUC refuses the bundle", &|lie| {
+        lie.bundle(&bundle, |bytes| {
+            let at = bytes.len() - 200;
+            bytes.iter_mut().skip(at).take(8).for_each(|b| *b ^= 0x55);
+        })
+    })?;
+    refused("a bundle with one block changed", "apply", "was not installed", &|lie| {
+        lie.bundle(&bundle, |bytes| bytes.iter_mut().skip(4096).take(8).for_each(|b| *b ^= 0x55))
+    })?;
+    refused("a bundle cut in half", "apply", "was not installed", &|lie| {
+        lie.bundle(&bundle, |bytes| bytes.truncate(bytes.len() / 2))
+    })?;
+    let older = site.path("stable/bundles").join(format!("{}-0.2.0.raucb", maker.compatible));
+    refused("an old bundle under a new name", "apply", "another bundle than the one its list names", &|lie| {
+        let old = std::fs::read(&older)?;
+        lie.bundle(&bundle, |bytes| {
+            // The signature is at the end of as many bytes as the list says.
+            let size = bytes.len();
+            bytes.clear();
+            bytes.resize(size.saturating_sub(old.len()), 0);
+            bytes.extend(old.iter().skip(old.len().saturating_sub(size)));
+        })
+    })?;
+    let foreign = maker.bundle_for("os-something-else", "0.9.1", &|_| Ok(()))?;
+    refused("a bundle for other devices", "apply", "Compatible mismatch", &|lie| {
+        let mut directory = Directory::open(&lie.path)?;
+        directory.publish(&foreign, &Publish { rollout: 100, ..Publish::default() })?;
+        directory.list.releases.iter_mut().for_each(|r| r.compatible.clone_from(&maker.compatible));
+        directory.save(key)
+    })?;
+    checks.check("a clock in 1970 believes what is signed, and takes its date for the least that is", || {
+        let text = vm.ssh("now=$(date +%s); date -s @86400 >/dev/null; os update check; date -s @$now >/dev/null")?;
+        ensure!(text.contains("nothing newer"), "{text}");
+        Ok(())
+    });
+    checks.check("a full state partition is said, and nothing is lost", || {
+        let before = update_status(vm)?;
+        let (_, text) = vm.ssh_code(
+            "dd if=/dev/zero of=/mnt/state/fill bs=1M 2>/dev/null; dd if=/dev/zero of=/mnt/state/fill2 bs=1k 2>/dev/null; \
+             os update check 2>&1; rm /mnt/state/fill /mnt/state/fill2",
+        )?;
+        ensure!(text.contains("No space left"), "{text}");
+        ensure!(update_status(vm)?["running"] == before["running"], "the state was damaged");
+        Ok(())
+    });
+    Ok(())
+}
+
+/// One good release, one whose engine is broken, and a server that lies.
+pub(crate) fn good_and_bad(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let no_engine = arguments(format!("systemd.mask=docker.service systemd.mask=docker.socket {HEALTH}"));
+    let bad: &[Bad<'_>] = &[("0.3.2", "a broken engine", &no_engine, "the container engine does not answer")];
+    releases(lab, checks, bad, true)
+}
+
+/// Releases that are broken in other ways, and the good one after them.
+pub(crate) fn bad_releases(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let no_network = arguments(format!("systemd.mask=NetworkManager.service {HEALTH}"));
+    let (no_kernel, no_init) = (broken("vmlinuz"), broken("initramfs"));
+    let bad: &[Bad<'_>] = &[
+        ("0.3.0", "a broken kernel", &no_kernel, "did not get to its health check"),
+        ("0.3.1", "a broken init", &no_init, "did not get to its health check"),
+        ("0.3.3", "no network", &no_network, "NetworkManager.service"),
+    ];
+    releases(lab, checks, bad, false)
+}
+
+/// Version, what is wrong, how it is made, what the device has to say.
+type Bad<'a> = (&'a str, &'a str, &'a dyn Fn(&Path) -> Result<()>, &'a str);
+
+fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], with_lies: bool) -> Result<()> {
+    let maker = Maker::new(lab)?;
+    let site = Site::start(&lab.dir.join("site"))?;
+    let mut channel = maker.channel(&site.path("stable"))?;
+    let disk = Disk::flash(&lab.repo, &lab.repo.image(VARIANT), &lab.dir, "update")?;
+    let config =
+        json!({ "hostname": "e2e-update", "os": { "update": { "channel": Site::url("stable"), "mode": "manual" } } });
+    disk.write("config.json", &lab.config(config)?)?;
+    let mut vm = lab.boot_with_web(&disk, site.port)?;
+    vm.wait_ssh()?;
+    settled(&vm)?;
+    checks.check("a channel without releases offers none", || {
+        let text = vm.ssh("os update check")?;
+        ensure!(text.contains("nothing newer"), "{text}");
+        Ok(())
+    });
+    maker.publish(&mut channel, &maker.bundle("0.2.0", &arguments("e2e.release=2".to_owned()))?)?;
+    checks.check("a new release is offered, and the timer leaves it to a person in manual mode", || {
+        let found: Value = serde_json::from_str(&vm.ssh("os update check --json")?)?;
+        ensure!(found["offered"] == "0.2.0" && found["running"] == "0.1.0", "{found}");
+        vm.ssh("systemctl start os-update")?;
+        equal(&vm.ssh("os update status --json | grep -o '\"phase\": \"[a-z]*\"'")?, "\"phase\": \"idle\"")
+    });
+    let mut boot = vm.ssh(BOOT_ID)?;
+    checks.check("1 to 2: it is installed, started in the other slot, found healthy, and stays", || {
+        let start = std::time::Instant::now();
+        boot = apply(&mut vm, &boot, Duration::from_secs(480))?;
+        println!("  back after {:.0} s", start.elapsed().as_secs_f64());
+        settled(&vm)?;
+        equal(&slot(&vm)?, "B")?;
+        equal(
+            &vm.ssh("grep -o e2e.release=2 /proc/cmdline; docker ps --format '{{.Names}}'")?,
+            "e2e.release=2\nhello",
+        )?;
+        let status = update_status(&vm)?;
+        ensure!(status["phase"] == "idle" && status["running"]["version"] == "0.2.0", "{status}");
+        equal(
+            &vm.ssh("grub-editenv /mnt/boot/EFI/BOOT/grubenv list | sort | tr '\\n' ' '")?,
+            "A_OK=1 A_TRY=0 B_OK=1 B_TRY=0 ORDER=B A",
+        )
+    });
+    if with_lies {
+        lies(&maker, &site, &vm, checks)?;
+    }
+    for (version, what, change, reason) in bad {
+        maker.publish(&mut channel, &maker.bundle(version, change)?)?;
+        checks.check(
+            &format!("2 to 3 with {what}: the device comes back by itself, says why, and does not try again"),
+            || {
+                let start = std::time::Instant::now();
+                boot = apply(&mut vm, &boot, RETURN_LIMIT)?;
+                println!("  back after {:.0} s", start.elapsed().as_secs_f64());
+                settled(&vm)?;
+                equal(&slot(&vm)?, "B")?;
+                let status = update_status(&vm)?;
+                let refused = status["refused"].as_array().and_then(|r| r.last()).context("nothing is refused")?;
+                ensure!(status["phase"] == "idle" && refused["version"] == *version, "{status}");
+                ensure!(refused["reason"].as_str().is_some_and(|r| r.contains(reason)), "{refused}");
+                let text = vm.ssh("os update check")?;
+                ensure!(text.contains("failed on this device"), "{text}");
+                equal(&vm.ssh("docker ps --format '{{.Names}}'")?, "hello")
+            },
+        );
+    }
+    if with_lies {
+        checks.check("os update log has the journal of the boot that failed", || {
+            let text = vm.ssh("os update log")?;
+            ensure!(text.contains("failed here and is not tried again") && text.contains("os-health"), "{text:.600}");
+            Ok(())
+        });
+        checks.check("the power button turns the device off", || vm.power_off());
+        return Ok(());
+    }
+    maker.publish(&mut channel, &maker.bundle("0.4.0", &arguments("e2e.release=4".to_owned()))?)?;
+    checks.check("2 to 4: the next good release is taken", || {
+        boot = apply(&mut vm, &boot, Duration::from_secs(480))?;
+        settled(&vm)?;
+        equal(&slot(&vm)?, "A")?;
+        equal(&vm.ssh("grep -o e2e.release=4 /proc/cmdline")?, "e2e.release=4")
+    });
+    checks.check("an operator goes back to the release before", || {
+        vm.ssh("systemd-run --quiet --collect os update rollback --yes")?;
+        boot = vm.wait_restart(&boot, Duration::from_secs(480))?;
+        settled(&vm)?;
+        equal(&vm.ssh("grep -o 'e2e.release=.' /proc/cmdline")?, "e2e.release=2")?;
+        let text = vm.ssh("os update check")?;
+        ensure!(text.contains("0.4.0 failed on this device") || text.contains("nothing newer"), "{text}");
+        Ok(())
+    });
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}
