@@ -5,8 +5,8 @@ use crate::disk::Disk;
 use crate::scenarios::{Lab, VARIANT, equal};
 use crate::vm::{BOOT_ID, Vm, WEB};
 use anyhow::{Context, Result, ensure};
-use os_sys::cmd::Cmd;
 use os_channel::{Channel, Envelope};
+use os_sys::cmd::Cmd;
 use osctl::channel::keys::SecretKey;
 use osctl::channel::{Directory, Publish};
 use osctl::lab::bundle::{self, Images};
@@ -235,17 +235,24 @@ fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<
     refused("an expired list", "check", "it expired", &|lie| {
         lie.list(key, |list| (list.issued, list.expires) = (list.issued - 30 * 86_400, list.issued - 86_400))
     })?;
-    refused("an older list", "check", "it is older than what was seen before", &|lie| lie.list(key, |list| list.serial = 1))?;
+    refused("an older list", "check", "it is older than what was seen before", &|lie| {
+        lie.list(key, |list| list.serial = 1)
+    })?;
     refused("the list of another channel", "check", "channel 'beta'", &|lie| {
         lie.list(key, |list| list.name = "beta".to_owned())
     })?;
-    refused("new keys that the old ones did not sign", "check", "roots/2.json of the channel is not believed", &|lie| {
-        let mut other = Directory::open(&lie.path)?;
-        other.root.version = 2;
-        let signed = serde_json::to_string(&other.root)?;
-        let envelope = Envelope { signatures: vec![stranger.sign(&signed)?], signed };
-        Ok(std::fs::write(lie.path.join("roots/2.json"), serde_json::to_vec(&envelope)?)?)
-    })?;
+    refused(
+        "new keys that the old ones did not sign",
+        "check",
+        "roots/2.json of the channel is not believed",
+        &|lie| {
+            let mut other = Directory::open(&lie.path)?;
+            other.root.version = 2;
+            let signed = serde_json::to_string(&other.root)?;
+            let envelope = Envelope { signatures: vec![stranger.sign(&signed)?], signed };
+            Ok(std::fs::write(lie.path.join("roots/2.json"), serde_json::to_vec(&envelope)?)?)
+        },
+    )?;
     refused("a list without end", "check", "larger than it may be", &|lie| {
         Ok(std::fs::write(lie.path.join("channel.json"), vec![b' '; 4 << 20])?)
     })?;

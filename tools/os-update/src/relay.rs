@@ -262,9 +262,8 @@ impl Shared {
 
     /// Waits as long as the limit asks for.
     fn slow_down(&self, bytes: u64, took: Duration) {
-        if self.bundle.limit > 0 {
-            let wanted = Duration::from_millis(bytes.saturating_mul(1000) / self.bundle.limit);
-            std::thread::sleep(wanted.saturating_sub(took));
+        if let Some(milliseconds) = bytes.saturating_mul(1000).checked_div(self.bundle.limit) {
+            std::thread::sleep(Duration::from_millis(milliseconds).saturating_sub(took));
         }
     }
 }

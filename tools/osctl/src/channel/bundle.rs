@@ -116,30 +116,6 @@ fn value<'a>(text: &'a str, section: &str, key: &str) -> Option<&'a str> {
     None
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_found_in_their_section_only() {
-        let text = "[update]\ncompatible=a\nversion = 1.0\n\n[bundle]\nformat=verity\n[image.x]\nversion=no\n";
-        assert_eq!(value(text, "update", "version"), Some("1.0"));
-        assert_eq!(value(text, "bundle", "version"), None);
-        assert_eq!(value(text, "bundle", "format"), Some("verity"));
-    }
-
-    #[test]
-    fn a_real_bundle_says_what_it_is() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = make(dir.path(), "1.2.3");
-        let facts = read(&path).unwrap();
-        let found = (facts.compatible.as_str(), facts.version.to_string(), facts.build.as_str());
-        assert_eq!(found, ("os-test", "1.2.3".to_owned(), "b7"));
-        assert_eq!(facts.size, std::fs::metadata(&path).unwrap().len());
-        assert!(read(&dir.path().join("cert")).is_err());
-    }
-}
-
 /// A real bundle for tests, by the program that makes bundles.
 #[cfg(test)]
 pub(crate) fn make(dir: &Path, version: &str) -> std::path::PathBuf {
@@ -162,4 +138,28 @@ pub(crate) fn make(dir: &Path, version: &str) -> std::path::PathBuf {
     let rauc = Cmd::new("rauc").arg("bundle").arg(format!("--cert={}", at("cert").display()));
     rauc.arg(format!("--key={}", at("key").display())).arg(input).arg(&bundle).run().unwrap();
     bundle
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_in_their_section_only() {
+        let text = "[update]\ncompatible=a\nversion = 1.0\n\n[bundle]\nformat=verity\n[image.x]\nversion=no\n";
+        assert_eq!(value(text, "update", "version"), Some("1.0"));
+        assert_eq!(value(text, "bundle", "version"), None);
+        assert_eq!(value(text, "bundle", "format"), Some("verity"));
+    }
+
+    #[test]
+    fn a_real_bundle_says_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = make(dir.path(), "1.2.3");
+        let facts = read(&path).unwrap();
+        let found = (facts.compatible.as_str(), facts.version.to_string(), facts.build.as_str());
+        assert_eq!(found, ("os-test", "1.2.3".to_owned(), "b7"));
+        assert_eq!(facts.size, std::fs::metadata(&path).unwrap().len());
+        assert!(read(&dir.path().join("cert")).is_err());
+    }
 }
