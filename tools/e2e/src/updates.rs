@@ -175,23 +175,33 @@ struct Lie<'a> {
     path: PathBuf,
     /// Where the guest finds it.
     url: String,
+    /// What to add to the serial: a list that is believed makes the ones before it old, and each lie has to stand or
+    /// fall by itself.
+    later: u64,
 }
+
+/// More than the lies add.
+const AFTER_LIES: u64 = 100_000;
 
 impl<'a> Lie<'a> {
     /// A copy of the honest channel. Bundles are copies too, where one is to be changed.
-    fn new(maker: &'a Maker<'a>, site: &Site, name: &str) -> Result<Self> {
+    fn new(maker: &'a Maker<'a>, site: &Site, name: &str, later: u64) -> Result<Self> {
         let path = site.path(&format!("lies/{name}/stable"));
         let parent = path.parent().context("no directory")?;
         std::fs::create_dir_all(parent)?;
         Cmd::new("cp").args(["-a", "--reflink=auto"]).arg(site.path("stable")).arg(parent).run()?;
-        Ok(Self { maker, path, url: Site::url(&format!("lies/{name}/stable")) })
+        Ok(Self { maker, path, url: Site::url(&format!("lies/{name}/stable")), later })
+    }
+
+    fn open(&self) -> Result<Directory> {
+        let mut directory = Directory::open(&self.path)?;
+        directory.list.serial += self.later;
+        Ok(directory)
     }
 
     /// Changes the list and signs it again, with the channel's key or another one.
     fn list(&self, key: &SecretKey, change: impl FnOnce(&mut Channel)) -> Result<()> {
-        let mut directory = Directory::open(&self.path)?;
-        // A serial that no honest list has had: each lie stands or falls by itself.
-        directory.list.serial += 1000;
+        let mut directory = self.open()?;
         change(&mut directory.list);
         let signed = serde_json::to_string(&directory.list)?;
         let envelope = Envelope { signatures: vec![key.sign(&signed)?], signed };
@@ -200,7 +210,7 @@ impl<'a> Lie<'a> {
 
     /// Publishes a bundle, then changes its bytes.
     fn bundle(&self, bundle: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Result<()> {
-        let mut directory = Directory::open(&self.path)?;
+        let mut directory = self.open()?;
         let name = directory.publish(bundle, &Publish { rollout: 100, ..Publish::default() })?.bundle.path.clone();
         directory.save(&self.maker.key)?;
         let mut bytes = std::fs::read(self.path.join(&name))?;
@@ -211,9 +221,26 @@ impl<'a> Lie<'a> {
 
 /// What a server may try. Nothing of it changes the device, and each is named.
 fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<()> {
+    checks.check("a clock in 1970 believes what is signed, and takes its date for the least that is", || {
+        let text = vm.ssh("now=$(date +%s); date -s @86400 >/dev/null; os update check; date -s @$now >/dev/null")?;
+        ensure!(text.contains("nothing newer"), "{text}");
+        Ok(())
+    });
+    checks.check("a full state partition is said, and nothing is lost", || {
+        let before = update_status(vm)?;
+        let (_, text) = vm.ssh_code(
+            "dd if=/dev/zero of=/mnt/state/fill bs=1M 2>/dev/null; dd if=/dev/zero of=/mnt/state/fill2 bs=1k 2>/dev/null; \
+             os update check 2>&1; rm /mnt/state/fill /mnt/state/fill2",
+        )?;
+        ensure!(text.contains("No space left"), "{text}");
+        ensure!(update_status(vm)?["running"] == before["running"], "the state was damaged");
+        Ok(())
+    });
     let stranger = SecretKey::generate()?;
+    let mut later = 0;
     let mut refused = |name: &str, verb: &str, says: &str, make: &dyn Fn(&Lie<'_>) -> Result<()>| -> Result<()> {
-        let lie = Lie::new(maker, site, &name.replace(' ', "-"))?;
+        later += 100;
+        let lie = Lie::new(maker, site, &name.replace(' ', "-"), later)?;
         make(&lie)?;
         checks.check(&format!("never fooled: {name}"), || {
             let (code, text) = vm.ssh_code(&format!("os update {verb} --from {} 2>&1", lie.url))?;
@@ -285,26 +312,11 @@ fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<
     })?;
     let foreign = maker.bundle_for("os-something-else", "0.9.1", &|_| Ok(()))?;
     refused("a bundle for other devices", "apply", "Compatible mismatch", &|lie| {
-        let mut directory = Directory::open(&lie.path)?;
+        let mut directory = lie.open()?;
         directory.publish(&foreign, &Publish { rollout: 100, ..Publish::default() })?;
         directory.list.releases.iter_mut().for_each(|r| r.compatible.clone_from(&maker.compatible));
         directory.save(key)
     })?;
-    checks.check("a clock in 1970 believes what is signed, and takes its date for the least that is", || {
-        let text = vm.ssh("now=$(date +%s); date -s @86400 >/dev/null; os update check; date -s @$now >/dev/null")?;
-        ensure!(text.contains("nothing newer"), "{text}");
-        Ok(())
-    });
-    checks.check("a full state partition is said, and nothing is lost", || {
-        let before = update_status(vm)?;
-        let (_, text) = vm.ssh_code(
-            "dd if=/dev/zero of=/mnt/state/fill bs=1M 2>/dev/null; dd if=/dev/zero of=/mnt/state/fill2 bs=1k 2>/dev/null; \
-             os update check 2>&1; rm /mnt/state/fill /mnt/state/fill2",
-        )?;
-        ensure!(text.contains("No space left"), "{text}");
-        ensure!(update_status(vm)?["running"] == before["running"], "the state was damaged");
-        Ok(())
-    });
     Ok(())
 }
 
@@ -373,6 +385,7 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], with_lies: bool) ->
     });
     if with_lies {
         lies(&maker, &site, &vm, checks)?;
+        channel.list.serial += AFTER_LIES;
     }
     for (version, what, change, reason) in bad {
         maker.publish(&mut channel, &maker.bundle(version, change)?)?;
