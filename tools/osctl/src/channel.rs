@@ -89,15 +89,24 @@ impl Directory {
         Ok(Self { path, root, list })
     }
 
+    /// Checks that lists signed with a key are believed.
+    ///
+    /// # Errors
+    /// When the key is not one of the channel's.
+    pub fn expects(&self, key: &SecretKey) -> Result<()> {
+        ensure!(
+            self.root.channel.keys.contains(&key.public()),
+            "this key is not one of the channel's; devices would refuse the list"
+        );
+        Ok(())
+    }
+
     /// Signs the list with a new serial and date, and writes it with the pages made from it.
     ///
     /// # Errors
     /// When the key is not one of the channel's, or something cannot be written.
     pub fn save(&mut self, key: &SecretKey) -> Result<()> {
-        ensure!(
-            self.root.channel.keys.contains(&key.public()),
-            "this key is not one of the channel's; devices would refuse the list"
-        );
+        self.expects(key)?;
         self.list.serial += 1;
         self.list.issued = now();
         self.list.expires = self.list.issued + LIST_DAYS * DAY;

@@ -291,9 +291,11 @@ fn run(args: Args) -> Result<ExitCode> {
 
 fn channel_command(command: Channel) -> Result<ExitCode> {
     let edit = |path: &Path, key: &Key, change: &dyn Fn(&mut Directory) -> Result<()>| -> Result<()> {
-        let mut directory = Directory::open(path)?;
+        let (mut directory, key) = (Directory::open(path)?, key.load()?);
+        // Before anything large is copied.
+        directory.expects(&key)?;
         change(&mut directory)?;
-        directory.save(&key.load()?)?;
+        directory.save(&key)?;
         println!("{}: list {}", path.display(), directory.list.serial);
         Ok(())
     };
