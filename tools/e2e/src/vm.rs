@@ -209,6 +209,20 @@ impl Vm {
         bail!("no new boot in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
     }
 
+    /// Waits until a command on the device exits with 0, in whatever boot that is.
+    pub(crate) fn wait_through_restarts(&mut self, command: &str, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        self.forget_connection();
+        while start.elapsed() < limit {
+            self.alive()?;
+            if matches!(self.ssh_code(command), Ok((0, _))) {
+                return self.share_connection();
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        bail!("'{command}' did not succeed in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
+    }
+
     fn forget_connection(&mut self) {
         if let Some(mut master) = self.master.take() {
             let _ = master.kill();
