@@ -68,6 +68,24 @@ pub struct Found {
     pub text: String,
 }
 
+/// A channel as it is now, and who looks at it.
+#[derive(Debug)]
+struct Look {
+    source: Source,
+    list: Channel,
+    running: Version,
+    compatible: String,
+    id: String,
+    refused: Vec<String>,
+}
+
+impl Look {
+    fn choice(&self) -> Choice<'_> {
+        let Self { compatible, running, id, refused, .. } = self;
+        self.list.choose(Asking { compatible, version: running, id, refused })
+    }
+}
+
 /// The agent, with the lock held.
 #[derive(Debug)]
 pub struct Agent {
@@ -103,13 +121,9 @@ impl Agent {
     /// # Errors
     /// When there is no channel, or it cannot be reached or believed.
     pub async fn check(&mut self, from: Option<&Source>) -> Result<Found> {
-        let (source, name) = self.channel(from)?;
-        let (running, compatible) = (self.running_version().await?, self.compatible().await?);
-        let list = self.read_channel(&source, &name)?;
-        let refused = self.state.refused_digests();
-        let choice = list.choose(asking(&compatible, &running, &device_id(), &refused));
-        let (offered, text) = describe(&choice, &running);
-        Ok(Found { running: running.to_string(), offered, text })
+        let look = self.look(from).await?;
+        let (offered, text) = describe(&look.choice(), &look.running);
+        Ok(Found { running: look.running.to_string(), offered, text })
     }
 
     /// Does all that may be done now.
@@ -123,30 +137,33 @@ impl Agent {
         if matches!(self.state.phase, Phase::Trial { .. }) {
             return Ok("a release is on trial; its health check decides".to_owned());
         }
-        let (source, name) = self.channel(from)?;
-        let (running, compatible) = (self.running_version().await?, self.compatible().await?);
-        let list = self.read_channel(&source, &name)?;
-        let refused = self.state.refused_digests();
-        let id = device_id();
-        let choice = list.choose(asking(&compatible, &running, &id, &refused));
-        let (_, text) = describe(&choice, &running);
+        let look = self.look(from).await?;
+        let (source, choice) = (&look.source, look.choice());
+        let (_, text) = describe(&choice, &look.running);
         if let Choice::Offer(release) = choice
             && !self.is_installed(release)
         {
-            if let Some(why) = self.objection(asked, &source, Some(release)).await? {
+            if let Some(why) = self.objection(asked, source, Some(release)).await? {
                 return Ok(format!("{text}; {why}"));
             }
-            self.install(&source, release).await?;
+            self.install(source, release).await?;
         }
         let Phase::Installed { target } = self.state.phase.clone() else { return Ok(text) };
         if asked == Asked::Timer && self.policy.mode != Mode::Automatic {
             return Ok(format!("{} is installed and waits for: os update apply", target.version));
         }
-        if let Some(why) = self.objection(asked, &source, None).await? {
+        if let Some(why) = self.objection(asked, source, None).await? {
             return Ok(format!("{} is installed; {why}", target.version));
         }
         self.start_installed().await?;
         Ok(format!("restarting into {}", target.version))
+    }
+
+    async fn look(&mut self, from: Option<&Source>) -> Result<Look> {
+        let (source, name) = self.channel(from)?;
+        let (running, compatible) = (self.running_version().await?, self.compatible().await?);
+        let list = self.read_channel(&source, &name)?;
+        Ok(Look { source, list, running, compatible, id: device_id(), refused: self.state.refused_digests() })
     }
 
     /// What speaks against going on; a person's wish is above it.
@@ -420,10 +437,6 @@ fn booted() -> Result<String> {
 
 fn device_id() -> String {
     std::fs::read_to_string("/mnt/state/os/device-id").unwrap_or_default().trim().to_owned()
-}
-
-fn asking<'a>(compatible: &'a str, version: &'a Version, id: &'a str, refused: &'a [String]) -> Asking<'a> {
-    Asking { compatible, version, id, refused }
 }
 
 fn describe(choice: &Choice<'_>, running: &Version) -> (Option<String>, String) {
