@@ -2,6 +2,7 @@
 
 use crate::envelope::content;
 use crate::{Envelope, Error, Root};
+use os_sys::hex;
 use semver::Version;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -188,9 +189,4 @@ impl Release {
         let number = digest.first_chunk::<8>().map_or(0, |bytes| u64::from_be_bytes(*bytes));
         number % 100 < u64::from(self.rollout)
     }
-}
-
-/// Bytes as hex digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

@@ -1,8 +1,7 @@
 //! `os wipe`: asks the initramfs of the next boot to erase.
 
 use crate::WipeTarget;
-use anyhow::{Context, Result, bail};
-use std::io::{BufRead, IsTerminal, Write};
+use anyhow::{Context, Result};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -14,17 +13,7 @@ pub(crate) fn request(what: WipeTarget, yes: bool, reboot: bool) -> Result<ExitC
         WipeTarget::All => ("all", "everything but the system itself"),
     };
     if !yes {
-        if !std::io::stdin().is_terminal() {
-            bail!("this erases {meaning}; say --yes if that is meant");
-        }
-        print!("This erases {meaning} at the next boot. Type {word} to go on: ");
-        std::io::stdout().flush()?;
-        let mut answer = String::new();
-        std::io::stdin().lock().read_line(&mut answer)?;
-        if answer.trim() != word {
-            println!("Nothing was changed.");
-            return Ok(ExitCode::from(1));
-        }
+        os_sys::ask::agree(&format!("erases {meaning} at the next boot"), word)?;
     }
     let path = Path::new("/mnt/boot").join(os_config::wipe::REQUEST);
     os_sys::files::write_if_changed(&path, word.as_bytes(), 0o644)

@@ -11,6 +11,7 @@ use crate::{MAX_SIZE, connections, edit, json};
 use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;
 use os_sys::files::{self, Written};
+use os_sys::hex;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -126,7 +127,7 @@ pub fn import(store: &Store, dir: &Path, keyring: Option<&Path>, check: bool) ->
     let mut report = Report {
         version: 1,
         hostname: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
-        release: crate::release("VERSION_ID").unwrap_or_default(),
+        release: os_sys::release::field("VERSION_ID").unwrap_or_default(),
         ..Report::default()
     };
     let (files, mut items) = read(dir)?;
@@ -293,10 +294,6 @@ fn tempdir() -> Result<std::path::PathBuf> {
     };
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Understands the files.

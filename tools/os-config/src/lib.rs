@@ -85,14 +85,7 @@ impl BootFacts {
     }
 }
 
-/// A field of os-release(5).
-fn release(field: &str) -> Option<String> {
-    let text = std::fs::read_to_string("/etc/os-release").ok()?;
-    let value = text.lines().find_map(|l| l.strip_prefix(field)?.strip_prefix('='))?;
-    Some(value.trim_matches('"').to_owned())
-}
-
 /// Every variant but production is for developers.
 fn is_production() -> bool {
-    !matches!(release("VARIANT_ID").as_deref(), Some("development" | "standalone"))
+    !matches!(os_sys::release::field("VARIANT_ID").as_deref(), Some("development" | "standalone"))
 }

@@ -51,7 +51,7 @@ pub fn create(state: &Path) -> Result<(), IdentityError> {
 pub fn random_hex(bytes: usize) -> Result<String, IdentityError> {
     let mut buffer = vec![0; bytes];
     getrandom::fill(&mut buffer).map_err(IdentityError::Random)?;
-    Ok(buffer.iter().map(|b| format!("{b:02x}")).collect())
+    Ok(os_sys::hex(&buffer))
 }
 
 /// Why no identity could be made.

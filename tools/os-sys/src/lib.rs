@@ -1,9 +1,18 @@
 //! The narrow seam between the tools and the system they run on.
 //!
+//! - [`ask`] is the question before something that cannot be taken back
 //! - [`cmd`] runs other programs: no shell, the end of their stderr in the error
 //! - [`files`] writes files so that a power cut leaves the old or the new content
 //! - [`log`] writes the lines that journald and the console show
+//! - [`release`] says what runs
 
+pub mod ask;
 pub mod cmd;
 pub mod files;
 pub mod log;
+pub mod release;
+
+/// Bytes as lower-case hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,6 +1,7 @@
 //! Build steps: run when an input changed, whole or not at all, with their time.
 
 use anyhow::{Context, Result};
+use os_sys::hex;
 use sha2::{Digest as _, Sha256};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -66,11 +67,6 @@ impl Inputs {
     fn finish(self) -> String {
         hex(&self.0.finalize())
     }
-}
-
-/// Lower-case hex.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
 /// Runs the steps of one build and prints a line for each.

@@ -2,8 +2,8 @@
 //! (RAUC's documentation, "Bundle Formats").
 
 use anyhow::{Context, Result, bail, ensure};
-use os_channel::channel::hex;
 use os_sys::cmd::Cmd;
+use os_sys::hex;
 use semver::Version;
 use sha2::{Digest, Sha256};
 use std::fs::File;

@@ -2,10 +2,11 @@
 
 use crate::lab::{Options, as_root, with_list};
 use crate::repo::{self, Repo};
-use crate::step::{Inputs, Output, Steps, hex};
+use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result};
 use os_disk::vars::Vars;
 use os_sys::cmd::Cmd;
+use os_sys::hex;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::Write;
