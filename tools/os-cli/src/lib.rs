@@ -2,12 +2,13 @@
 
 mod config;
 mod disk;
+mod slot;
 mod status;
 mod wipe;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand, ValueEnum};
-use os_dbus::Bus;
+use os_update::Mark;
 use std::process::ExitCode;
 
 /// Look after this device.
@@ -64,6 +65,23 @@ enum Command {
 enum SlotCommand {
     /// Both slots as the bootloader and RAUC see them
     Status,
+    /// Start the other slot from the next boot on, whatever release it holds
+    Switch {
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Restart now
+        #[arg(long)]
+        reboot: bool,
+    },
+    /// Say of a slot what the health check says otherwise
+    Mark {
+        /// What it is
+        state: Mark,
+        /// Which one, A or B; the one that runs, if not given
+        #[arg(value_parser = ["A", "B"])]
+        slot: Option<String>,
+    },
 }
 
 /// What `os wipe` erases.
@@ -96,15 +114,7 @@ pub async fn main(args: Args) -> Result<ExitCode> {
             Ok(code(status.is_good()))
         }
         Command::Config { command } => config::run(command, json).await,
-        Command::Slot { command: SlotCommand::Status } => {
-            let slots = status::slots(&Bus::system().await?).await?;
-            if json {
-                print_json(&slots)?;
-            } else {
-                slots.iter().for_each(|slot| println!("{slot}"));
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Slot { command } => slot::run(command, json).await,
         Command::Update { command } => os_update::run(command, json).await,
         Command::Disk { command } => disk::run(&command, json),
         Command::Wipe { what, yes, reboot } => wipe::request(what, yes, reboot),

@@ -214,6 +214,19 @@ impl Bus {
         Ok(slots)
     }
 
+    /// Ends RAUC unless it is at work. It is started on demand and never leaves by itself, and idle memory is for
+    /// containers.
+    ///
+    /// # Errors
+    /// When RAUC or systemd does not answer, or the caller may not stop units.
+    pub async fn let_rauc_rest(&self) -> Result<(), BusError> {
+        if !self.has_owner("de.pengutronix.rauc").await? {
+            return Ok(());
+        }
+        let operation = self.rauc().await?.operation().await.tried("cannot ask RAUC what it does")?;
+        if operation == "idle" { self.unit_job(Verb::Stop, "rauc.service").await } else { Ok(()) }
+    }
+
     /// The manifest hash of a bundle, hex; RAUC checks its signature for it. `None` when this RAUC does not tell.
     ///
     /// # Errors

@@ -56,6 +56,27 @@ pub enum Asked {
     Person,
 }
 
+/// What a person may say of a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mark {
+    /// It works; its counter of tries begins anew
+    Good,
+    /// It is not to be started
+    Bad,
+    /// It is what the bootloader starts from now on
+    Active,
+}
+
+impl Mark {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Good => "good",
+            Self::Bad => "bad",
+            Self::Active => "active",
+        }
+    }
+}
+
 /// What a check found.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -137,16 +158,24 @@ impl Agent {
         if matches!(self.state.phase, Phase::Trial { .. }) {
             return Ok("a release is on trial; its health check decides".to_owned());
         }
-        let look = self.look(from).await?;
+        let look = match self.look(from).await {
+            Ok(look) => look,
+            Err(err) if asked == Asked::Person && from.is_none() => return self.start_unasked(err).await,
+            Err(err) => return Err(err),
+        };
         let (source, choice) = (&look.source, look.choice());
         let (_, text) = describe(&choice, &look.running);
-        if let Choice::Offer(release) = choice
-            && !self.is_installed(release)
-        {
-            if let Some(why) = self.objection(asked, source, Some(release)).await? {
-                return Ok(format!("{text}; {why}"));
+        match choice {
+            Choice::Offer(release) if !self.is_installed(release) => {
+                if let Some(why) = self.objection(asked, source, Some(release)).await? {
+                    return Ok(format!("{text}; {why}"));
+                }
+                self.install(source, release).await?;
             }
-            self.install(source, release).await?;
+            Choice::Offer(_) => {}
+            // What was installed yesterday may have been stopped or revoked since.
+            Choice::Held { release, .. } if self.is_installed(release) => return Ok(text),
+            Choice::Held { .. } | Choice::UpToDate => self.advance(step(&self.state.phase, Event::Withdrawn))?,
         }
         let Phase::Installed { target } = self.state.phase.clone() else { return Ok(text) };
         if asked == Asked::Timer && self.policy.mode != Mode::Automatic {
@@ -155,6 +184,14 @@ impl Agent {
         if let Some(why) = self.objection(asked, source, None).await? {
             return Ok(format!("{} is installed; {why}", target.version));
         }
+        self.start_installed().await?;
+        Ok(format!("restarting into {}", target.version))
+    }
+
+    /// A person may start what is installed although the channel, which may have revoked it, cannot be asked.
+    async fn start_unasked(&mut self, why: anyhow::Error) -> Result<String> {
+        let Phase::Installed { target } = self.state.phase.clone() else { return Err(why) };
+        log::warn(&format!("{why:#}; starting what is installed"));
         self.start_installed().await?;
         Ok(format!("restarting into {}", target.version))
     }
@@ -202,8 +239,6 @@ impl Agent {
         let done = self.write_slot(&relay, release, &transaction).await;
         let _ = std::fs::remove_file(PROGRESS);
         let fetched = relay.fetched();
-        // RAUC is started on demand and has no reason to stay.
-        let rested = self.bus.unit_job(Verb::Stop, "rauc.service").await;
         let event = match &done {
             Ok(()) => Event::Written,
             Err(err) => {
@@ -217,7 +252,6 @@ impl Agent {
         }
         self.advance(step(&self.state.phase, event))?;
         log::info(&format!("{} MiB came from the channel", fetched >> 20));
-        rested?;
         done.with_context(|| format!("{} was not installed", target.version))
     }
 
@@ -299,9 +333,14 @@ impl Agent {
         }
         self.state.before = None;
         let next = step(&self.state.phase, Event::Healthy(booted()?));
-        self.carry_out(next).await?;
-        // RAUC is started on demand and has no reason to stay: idle memory is for containers.
-        Ok(self.bus.unit_job(Verb::Stop, "rauc.service").await?)
+        self.carry_out(next).await
+    }
+
+    /// Leaves nothing behind that stays resident; called at the end of every command.
+    pub async fn rest(&self) {
+        if let Err(err) = self.bus.let_rauc_rest().await {
+            log::warn(&format!("RAUC stays: {err}"));
+        }
     }
 
     /// This boot does not do what it should. In a trial the other slot is started again.
@@ -353,6 +392,43 @@ impl Agent {
         }
         let next = step(&self.state.phase, Event::GoBack(back));
         self.carry_out(next).await
+    }
+
+    /// Marks a slot because a person says so; nothing restarts.
+    ///
+    /// # Errors
+    /// When a release is on trial, or the bootloader would be left without a slot to start.
+    pub async fn mark_by_hand(&mut self, state: Mark, slot: Option<&str>) -> Result<String> {
+        ensure!(
+            !matches!(self.state.phase, Phase::Trial { .. }),
+            "a release is on trial; its health check decides, or os update rollback"
+        );
+        let booted = booted()?;
+        let slot = slot.map_or_else(|| booted.clone(), str::to_owned);
+        let slots = self.bus.slots().await?;
+        let good = |name: &str| {
+            slots.iter().any(|s| s.bootname.as_deref() == Some(name) && s.boot_status.as_deref() == Some("good"))
+        };
+        match state {
+            Mark::Bad => {
+                ensure!(good(&other(&slot)), "slot {} is not good either; nothing could be started", other(&slot))
+            }
+            Mark::Active => ensure!(good(&slot), "slot {slot} holds nothing that may be started"),
+            Mark::Good => {}
+        }
+        self.state.note(now(), format!("an operator marked slot {slot} {}", state.word()));
+        self.store.save(&self.state)?;
+        self.mark(state.word(), &slot).await?;
+        Ok(slot)
+    }
+
+    /// Has the slot that does not run be started from the next boot on, because a person says so. Unlike
+    /// [`Agent::go_back`] it says nothing against the release that runs.
+    ///
+    /// # Errors
+    /// As [`Agent::mark_by_hand`].
+    pub async fn switch(&mut self) -> Result<String> {
+        self.mark_by_hand(Mark::Active, Some(&other(&booted()?))).await
     }
 
     /// Writes what follows, before anything of it is done.
@@ -419,15 +495,10 @@ impl Agent {
     async fn running_version(&self) -> Result<Version> {
         let slots = self.bus.slots().await?;
         let installed = slots.iter().find(|s: &&Slot| s.state == "booted").and_then(|s| s.version.clone());
-        let text = installed.or_else(image_version).context("os-release has no VERSION_ID")?;
+        let text =
+            installed.or_else(|| os_sys::release::field("VERSION_ID")).context("os-release has no VERSION_ID")?;
         text.parse().with_context(|| format!("'{text}' is no version that can be compared (semver.org)"))
     }
-}
-
-fn image_version() -> Option<String> {
-    let text = std::fs::read_to_string("/etc/os-release").ok()?;
-    let line = text.lines().find_map(|l| l.strip_prefix("VERSION_ID="))?;
-    Some(line.trim_matches('"').to_owned())
 }
 
 fn booted() -> Result<String> {

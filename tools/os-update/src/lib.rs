@@ -16,14 +16,14 @@ pub mod state;
 pub mod step;
 pub mod trust;
 
+pub use agent::Mark;
 use agent::{Agent, Asked, FAILED_JOURNAL, PROGRESS};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use os_dbus::Bus;
 use os_fetch::Source;
 use os_sys::log;
 use state::{Phase, Store};
-use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Update this device.
@@ -122,7 +122,8 @@ pub async fn main(args: Args) -> Result<ExitCode> {
 pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
     match command {
         Command::Check { from } => {
-            let found = Agent::new(false).await?.check(from.source()?.as_ref()).await?;
+            let source = from.source()?;
+            let found = agent(false, async |agent| agent.check(source.as_ref()).await).await?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&found)?);
             } else {
@@ -130,32 +131,63 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             }
         }
         Command::Apply { from } => {
-            println!("{}", Agent::new(false).await?.run(Asked::Person, from.source()?.as_ref()).await?)
+            let source = from.source()?;
+            println!("{}", agent(false, async |agent| agent.run(Asked::Person, source.as_ref()).await).await?);
         }
         Command::Timer => {
-            let policy = policy::Policy::load()?;
-            if policy.channel.is_some() {
-                log::info(&Agent::new(false).await?.run(Asked::Timer, None).await?);
+            if policy::Policy::load()?.channel.is_some() {
+                // A channel out of reach is nothing that ails the device. What was said is kept for os update status.
+                match agent(false, async |agent| agent.run(Asked::Timer, None).await).await {
+                    Ok(text) => log::info(&text),
+                    Err(err) => log::warn(&format!("{err:#}")),
+                }
             }
         }
         Command::Status => status(json)?,
         Command::Rollback { yes } => {
-            confirm(yes)?;
-            Agent::new(false).await?.go_back().await?;
+            if !yes {
+                os_sys::ask::agree("restarts the device into what ran before the last update", "back")?;
+            }
+            agent(false, async |agent| agent.go_back().await).await?;
         }
         Command::Pause => set_paused(true).await?,
         Command::Resume => set_paused(false).await?,
         Command::Log => show_log(json)?,
         Command::Health => return health_of_this_boot().await,
-        Command::Commit => Agent::new(true).await?.healthy().await?,
+        Command::Commit => agent(true, async |agent| agent.healthy().await).await?,
         Command::Deadline => {
-            let mut agent = Agent::new(true).await?;
-            if matches!(agent.state.phase, Phase::Trial { .. }) {
-                agent.unhealthy("the boot did not get to its health check in time").await?;
-            }
+            agent(true, async |agent| match agent.state.phase {
+                Phase::Trial { .. } => agent.unhealthy("the boot did not get to its health check in time").await,
+                _ => Ok(()),
+            })
+            .await?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Marks a slot by hand; `None` is the one that runs.
+///
+/// # Errors
+/// When a release is on trial, or nothing would be left to start.
+pub async fn mark(state: Mark, slot: Option<&str>) -> Result<String> {
+    agent(false, async |agent| agent.mark_by_hand(state, slot).await).await
+}
+
+/// Has the other slot be started from the next boot on.
+///
+/// # Errors
+/// When a release is on trial, or the other slot may not be started.
+pub async fn switch() -> Result<String> {
+    agent(false, async |agent| agent.switch().await).await
+}
+
+/// Does something with the lock held; nothing stays resident afterwards.
+async fn agent<T>(wait: bool, work: impl AsyncFnOnce(&mut Agent) -> Result<T>) -> Result<T> {
+    let mut agent = Agent::new(wait).await?;
+    let done = work(&mut agent).await;
+    agent.rest().await;
+    done
 }
 
 async fn health_of_this_boot() -> Result<ExitCode> {
@@ -163,22 +195,8 @@ async fn health_of_this_boot() -> Result<ExitCode> {
     let limit = health::limit(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
     let Err(reasons) = health::wait(&bus, limit).await else { return Ok(ExitCode::SUCCESS) };
     let reason = format!("not healthy after {} seconds: {}", limit.as_secs(), reasons.join("; "));
-    Agent::new(true).await?.unhealthy(&reason).await?;
+    agent(true, async |agent| agent.unhealthy(&reason).await).await?;
     Ok(ExitCode::from(1))
-}
-
-fn confirm(yes: bool) -> Result<()> {
-    if yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        bail!("this restarts the device into the other slot; say --yes if that is meant");
-    }
-    print!("This restarts the device into what ran before. Type back to go on: ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    if answer.trim() == "back" { Ok(()) } else { bail!("nothing was changed") }
 }
 
 async fn set_paused(paused: bool) -> Result<()> {

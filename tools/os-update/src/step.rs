@@ -3,7 +3,8 @@
 //! ```text
 //! idle ── found ──> installing ── written ──> installed ── start ──> trial ── healthy ──> idle (committed)
 //!   ^                   │                         ^                    │
-//!   └──── failed ───────┘                         └─ not armed ────────┤
+//!   ├──── failed ───────┘                         ├─ not armed ────────┤
+//!   ├──── withdrawn ──────────────────────────────┘                    │
 //!   └──── fell back, or not healthy: refused, the old slot stays ──────┘
 //! ```
 //!
@@ -22,6 +23,8 @@ pub enum Event {
     /// RAUC has not, and why. Never the release's fault: whoever is between it and the device could make it look so, and
     /// keep the device from it for good.
     NotWritten(String),
+    /// The channel offers it no more.
+    Withdrawn,
     /// What was installed is to be started, from this slot in the other one.
     Start {
         /// Slot to try.
@@ -94,6 +97,13 @@ pub fn step(phase: &Phase, event: Event) -> Step {
         // RAUC marks a slot bad before it writes there, so nothing can start what is half written.
         (Phase::Installing { target, .. }, Event::Booted(_)) => Step {
             note: Some(format!("installing {} was interrupted; it is tried again", target.version)),
+            ..Step::default()
+        },
+        (Phase::Installed { target }, Event::Withdrawn) => Step {
+            note: Some(format!(
+                "{} is installed, but the channel offers it no more; it is not started",
+                target.version
+            )),
             ..Step::default()
         },
         (Phase::Installed { target }, Event::Start { slot }) => Step {
@@ -196,6 +206,13 @@ mod tests {
     }
 
     #[test]
+    fn what_was_withdrawn_before_it_was_started_is_not_started_and_may_come_back() {
+        let next = step(&Phase::Installed { target: target() }, Event::Withdrawn);
+        assert_eq!((next.phase, next.refuse, next.actions), (Phase::Idle, None, vec![]));
+        assert_eq!(step(&trial(true), Event::Withdrawn).phase, trial(true));
+    }
+
+    #[test]
     fn an_interrupted_installation_begins_again() {
         let phase = Phase::Installing { target: target(), transaction: "t".to_owned() };
         let next = step(&phase, Event::Booted("A".to_owned()));
@@ -210,6 +227,7 @@ mod tests {
             Just(Event::NotWritten(String::new())),
             Just(Event::Start { slot: "B".to_owned() }),
             Just(Event::Armed),
+            Just(Event::Withdrawn),
             slot.clone().prop_map(Event::Booted),
             slot.clone().prop_map(Event::Healthy),
             slot.prop_map(|s| Event::Unhealthy(s, String::new())),
