@@ -28,6 +28,7 @@ SRC_URI += "\
     file://os-fetch;subdir=${BP} \
     file://os-hostname;subdir=${BP} \
     file://os-init;subdir=${BP} \
+    file://os-slots;subdir=${BP} \
     file://os-sys;subdir=${BP} \
     file://os-tools;subdir=${BP} \
     file://os-update;subdir=${BP} \
@@ -64,6 +65,7 @@ SYSTEMD_SERVICE:${PN} = "\
     os-import@.service \
     os-mqtt.service \
     os-preload.service \
+    os-update-stick@.service \
     os-update.service \
     os-update.timer \
 "

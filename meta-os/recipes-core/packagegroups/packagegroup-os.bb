@@ -23,7 +23,6 @@ RDEPENDS:${PN} = "\
     e2fsprogs-mke2fs \
     e2fsprogs-resize2fs \
     e2fsprogs-tune2fs \
-    grub-editenv \
     iproute2 \
     iptables \
     iw \

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Names that this binary answers to; `make install` makes a link for each.
-const APPLETS: &[&str] = &["os", "os-config", "os-hostname", "os-update", "os-apps", "os-init", "os-state-generator"];
+const APPLETS: &[&str] =
+    &["os", "os-config", "os-hostname", "os-slots", "os-update", "os-apps", "os-init", "os-state-generator"];
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
@@ -21,6 +22,10 @@ fn main() -> ExitCode {
         "os-hostname" => {
             let args = os_hostname::Args::parse();
             run(async { os_hostname::main(args).await.map(|()| ExitCode::SUCCESS) })
+        }
+        "os-slots" => {
+            let args = os_slots::Args::parse();
+            run(async { os_slots::main(&args).map(|()| ExitCode::SUCCESS) })
         }
         "os-update" => run(os_update::main(os_update::Args::parse_from(os_update::arguments(std::env::args_os())))),
         "os-apps" => run(os_apps::main(os_apps::Args::parse())),

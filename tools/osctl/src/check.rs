@@ -115,7 +115,7 @@ fn boot(repo: &Repo) -> Result<()> {
         );
     }
     let recipe = read(repo, "meta-os/recipes-core/os-boot-files/os-boot-files.bb")?;
-    for counter in crate::lab::boot::COUNTERS {
+    for counter in os_slots::counters::FRESH {
         ensure!(recipe.contains(counter), "os-boot-files.bb does not set {counter}");
     }
     Ok(())

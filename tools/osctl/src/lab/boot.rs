@@ -6,12 +6,10 @@ use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result};
 use os_disk::vars::Vars;
+use os_slots::counters;
 use os_sys::cmd::Cmd;
 use std::fs::{self, File};
 use std::path::Path;
-
-/// What GRUB's environment block says on a new device; the form RAUC's grub backend reads.
-pub const COUNTERS: &[&str] = &["ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0"];
 
 /// Builds `os-boot.vfat` and returns its path.
 ///
@@ -31,7 +29,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &m
         .text(&files)
         .text(&modules)
         .text(&size)
-        .text(&COUNTERS.join(" "))
+        .text(&String::from_utf8_lossy(&counters::fresh()))
         .path(&grub_cfg)?;
     let out = repo.lab().join(&options.variant).join("boot");
     let identity = steps.run("boot partition", inputs, &out, |dir| {
@@ -41,8 +39,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &m
             .args(modules.split_ascii_whitespace())
             .run()?;
         fs::copy(&grub_cfg, dir.join("grub.cfg"))?;
-        Cmd::new("grub-editenv").arg(dir.join("grubenv")).arg("create").run()?;
-        Cmd::new("grub-editenv").arg(dir.join("grubenv")).arg("set").args(COUNTERS).run()?;
+        fs::write(dir.join("grubenv"), counters::fresh())?;
         fs::write(dir.join("config.json"), &config)?;
         image(dir, &files, super::disk::bytes(&size)?)
     })?;

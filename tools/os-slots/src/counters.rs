@@ -1,0 +1,211 @@
+//! Order, goodness and tries of the slots, as `grub.cfg` reads and counts them.
+
+use crate::block::{Block, BlockError, SIZE};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// The slots.
+pub const SLOTS: [&str; 2] = ["A", "B"];
+/// What GRUB reads and counts in.
+pub const FILE: &str = "grubenv";
+/// What GRUB reads when it cannot read the other one.
+pub const COPY: &str = "grubenv.copy";
+/// So many boots that nobody calls good end with the other slot.
+const TRIES: u32 = 3;
+
+/// Whether a slot may be started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It may, and its tries are not used up.
+    Good,
+    /// It may not.
+    Bad,
+}
+
+/// The counters cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum CountersError {
+    /// Neither the file nor its copy.
+    #[error("{path}: {cause}, and neither is its copy whole")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: BlockError,
+    },
+    /// There is no room for them.
+    #[error("the environment block of the bootloader: {0}")]
+    Block(#[from] BlockError),
+    /// The boot partition does not take them.
+    #[error("cannot write {path}: {cause}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel answered.
+        cause: io::Error,
+    },
+}
+
+/// What is known of the slots.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Counters(Block);
+
+/// The variables of a new device: slot A holds the system, slot B nothing.
+pub const FRESH: [&str; 5] = ["ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0"];
+
+/// The block of a new device.
+pub fn fresh() -> Vec<u8> {
+    let mut block = Block::default();
+    for (name, value) in FRESH.iter().filter_map(|line| line.split_once('=')) {
+        block.set(name, value);
+    }
+    block.bytes().unwrap_or_default()
+}
+
+impl Counters {
+    /// Reads the counters, or their copy.
+    ///
+    /// # Errors
+    /// When neither is whole.
+    pub fn load(dir: &Path) -> Result<Self, CountersError> {
+        let read = |name: &str| Block::parse(&std::fs::read(dir.join(name)).unwrap_or_default());
+        let whole = |block: &Block| block.get("ORDER").is_some();
+        match read(FILE) {
+            Ok(block) if whole(&block) => Ok(Self(block)),
+            other => match read(COPY) {
+                Ok(block) if whole(&block) => Ok(Self(block)),
+                _ => Err(CountersError::Damaged {
+                    path: dir.join(FILE),
+                    cause: other.err().unwrap_or(BlockError::Signature),
+                }),
+            },
+        }
+    }
+
+    /// Writes the counters and then their copy; both are on the medium when this returns.
+    ///
+    /// # Errors
+    /// When the boot partition does not take them.
+    pub fn save(&self, dir: &Path) -> Result<(), CountersError> {
+        let bytes = self.0.bytes()?;
+        for name in [FILE, COPY] {
+            let path = dir.join(name);
+            write(&path, &bytes).map_err(|cause| CountersError::Write { path, cause })?;
+        }
+        Ok(())
+    }
+
+    /// The slot that GRUB starts next; `None` is the rescue system.
+    pub fn next(&self) -> Option<&'static str> {
+        self.order().into_iter().find(|slot| self.state(slot) == State::Good)
+    }
+
+    /// The slots, preferred first.
+    pub fn order(&self) -> Vec<&'static str> {
+        let order = self.0.get("ORDER").unwrap_or_default();
+        order.split(' ').filter_map(|word| SLOTS.iter().find(|s| **s == word).copied()).collect()
+    }
+
+    /// Whether a slot may be started.
+    pub fn state(&self, slot: &str) -> State {
+        let number =
+            |name: &str| self.0.get(&format!("{slot}_{name}")).and_then(|v| v.parse::<u32>().ok()).unwrap_or(0);
+        if number("OK") == 1 && number("TRY") < TRIES { State::Good } else { State::Bad }
+    }
+
+    /// Has a slot started first, with all its tries.
+    pub fn set_primary(&mut self, slot: &'static str) {
+        let others = self.order().into_iter().chain(SLOTS).filter(|s| *s != slot);
+        let mut order = vec![slot];
+        for other in others {
+            if !order.contains(&other) {
+                order.push(other);
+            }
+        }
+        self.0.set("ORDER", &order.join(" "));
+        self.set_state(slot, State::Good);
+    }
+
+    /// Says whether a slot may be started; its tries begin anew.
+    pub fn set_state(&mut self, slot: &str, state: State) {
+        self.0.set(&format!("{slot}_OK"), if state == State::Good { "1" } else { "0" });
+        self.0.set(&format!("{slot}_TRY"), "0");
+    }
+}
+
+/// In place: nothing but the bytes changes, no size, no allocation. All variables are in the first of the two sectors,
+/// which a disk writes whole or not at all.
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let in_place = path.metadata().is_ok_and(|m| m.len() == SIZE as u64);
+    if in_place {
+        let file = File::options().write(true).open(path)?;
+        file.write_all_at(bytes, 0)?;
+        return file.sync_data();
+    }
+    let mut file = File::create(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counters(lines: &str) -> Counters {
+        let mut block = Block::default();
+        for (name, value) in lines.split('\n').filter_map(|l| l.split_once('=')) {
+            block.set(name, value);
+        }
+        Counters(block)
+    }
+
+    #[test]
+    fn the_slot_is_chosen_as_grub_cfg_does() {
+        for (lines, slot) in [
+            ("ORDER=A B\nA_OK=1\nA_TRY=0", Some("A")),
+            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=2", Some("B")),
+            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=3", Some("A")),
+            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=0\nB_TRY=0", Some("A")),
+            ("ORDER=A B\nA_OK=1\nA_TRY=3\nB_OK=1\nB_TRY=3", None),
+            ("ORDER=A B\nA_OK=1", Some("A")),
+        ] {
+            assert_eq!(counters(lines).next(), slot, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_new_primary_has_all_its_tries_and_the_other_comes_after() {
+        let mut found = counters("ORDER=A B\nA_OK=1\nA_TRY=1\nB_OK=0\nB_TRY=3");
+        found.set_primary("B");
+        assert_eq!((found.next(), found.order()), (Some("B"), vec!["B", "A"]));
+        found.set_state("B", State::Bad);
+        assert_eq!((found.next(), found.state("B")), (Some("A"), State::Bad));
+    }
+
+    #[test]
+    fn the_copy_serves_when_the_file_is_damaged_and_both_are_whole_again_afterwards() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), fresh()).unwrap();
+        let mut found = Counters::load(dir.path()).unwrap();
+        found.set_primary("B");
+        found.save(dir.path()).unwrap();
+        for damage in [&b""[..], &[0; SIZE], &[b'#'; SIZE]] {
+            std::fs::write(dir.path().join(FILE), damage).unwrap();
+            let copy = Counters::load(dir.path()).unwrap();
+            assert_eq!(copy, found);
+            copy.save(dir.path()).unwrap();
+            assert_eq!(std::fs::read(dir.path().join(FILE)).unwrap(), std::fs::read(dir.path().join(COPY)).unwrap());
+        }
+        std::fs::write(dir.path().join(FILE), b"").unwrap();
+        std::fs::write(dir.path().join(COPY), b"").unwrap();
+        assert!(Counters::load(dir.path()).is_err());
+    }
+
+    #[test]
+    fn every_variable_is_in_the_first_sector() {
+        let bytes = fresh();
+        assert!(bytes.get(512..).unwrap().iter().all(|b| *b == b'#'));
+    }
+}
