@@ -215,8 +215,14 @@ _os() {
             os__subcmd__help__subcmd__disk,recovery-key)
                 cmd="os__subcmd__help__subcmd__disk__subcmd__recovery__subcmd__key"
                 ;;
+            os__subcmd__help__subcmd__slot,mark)
+                cmd="os__subcmd__help__subcmd__slot__subcmd__mark"
+                ;;
             os__subcmd__help__subcmd__slot,status)
                 cmd="os__subcmd__help__subcmd__slot__subcmd__status"
+                ;;
+            os__subcmd__help__subcmd__slot,switch)
+                cmd="os__subcmd__help__subcmd__slot__subcmd__switch"
                 ;;
             os__subcmd__help__subcmd__update,apply)
                 cmd="os__subcmd__help__subcmd__update__subcmd__apply"
@@ -233,6 +239,9 @@ _os() {
             os__subcmd__help__subcmd__update,health)
                 cmd="os__subcmd__help__subcmd__update__subcmd__health"
                 ;;
+            os__subcmd__help__subcmd__update,install)
+                cmd="os__subcmd__help__subcmd__update__subcmd__install"
+                ;;
             os__subcmd__help__subcmd__update,log)
                 cmd="os__subcmd__help__subcmd__update__subcmd__log"
                 ;;
@@ -248,20 +257,35 @@ _os() {
             os__subcmd__help__subcmd__update,status)
                 cmd="os__subcmd__help__subcmd__update__subcmd__status"
                 ;;
+            os__subcmd__help__subcmd__update,stick)
+                cmd="os__subcmd__help__subcmd__update__subcmd__stick"
+                ;;
             os__subcmd__help__subcmd__update,timer)
                 cmd="os__subcmd__help__subcmd__update__subcmd__timer"
                 ;;
             os__subcmd__slot,help)
                 cmd="os__subcmd__slot__subcmd__help"
                 ;;
+            os__subcmd__slot,mark)
+                cmd="os__subcmd__slot__subcmd__mark"
+                ;;
             os__subcmd__slot,status)
                 cmd="os__subcmd__slot__subcmd__status"
+                ;;
+            os__subcmd__slot,switch)
+                cmd="os__subcmd__slot__subcmd__switch"
                 ;;
             os__subcmd__slot__subcmd__help,help)
                 cmd="os__subcmd__slot__subcmd__help__subcmd__help"
                 ;;
+            os__subcmd__slot__subcmd__help,mark)
+                cmd="os__subcmd__slot__subcmd__help__subcmd__mark"
+                ;;
             os__subcmd__slot__subcmd__help,status)
                 cmd="os__subcmd__slot__subcmd__help__subcmd__status"
+                ;;
+            os__subcmd__slot__subcmd__help,switch)
+                cmd="os__subcmd__slot__subcmd__help__subcmd__switch"
                 ;;
             os__subcmd__update,apply)
                 cmd="os__subcmd__update__subcmd__apply"
@@ -281,6 +305,9 @@ _os() {
             os__subcmd__update,help)
                 cmd="os__subcmd__update__subcmd__help"
                 ;;
+            os__subcmd__update,install)
+                cmd="os__subcmd__update__subcmd__install"
+                ;;
             os__subcmd__update,log)
                 cmd="os__subcmd__update__subcmd__log"
                 ;;
@@ -295,6 +322,9 @@ _os() {
                 ;;
             os__subcmd__update,status)
                 cmd="os__subcmd__update__subcmd__status"
+                ;;
+            os__subcmd__update,stick)
+                cmd="os__subcmd__update__subcmd__stick"
                 ;;
             os__subcmd__update,timer)
                 cmd="os__subcmd__update__subcmd__timer"
@@ -317,6 +347,9 @@ _os() {
             os__subcmd__update__subcmd__help,help)
                 cmd="os__subcmd__update__subcmd__help__subcmd__help"
                 ;;
+            os__subcmd__update__subcmd__help,install)
+                cmd="os__subcmd__update__subcmd__help__subcmd__install"
+                ;;
             os__subcmd__update__subcmd__help,log)
                 cmd="os__subcmd__update__subcmd__help__subcmd__log"
                 ;;
@@ -331,6 +364,9 @@ _os() {
                 ;;
             os__subcmd__update__subcmd__help,status)
                 cmd="os__subcmd__update__subcmd__help__subcmd__status"
+                ;;
+            os__subcmd__update__subcmd__help,stick)
+                cmd="os__subcmd__update__subcmd__help__subcmd__stick"
                 ;;
             os__subcmd__update__subcmd__help,timer)
                 cmd="os__subcmd__update__subcmd__help__subcmd__timer"
@@ -1168,7 +1204,7 @@ _os() {
             return 0
             ;;
         os__subcmd__help__subcmd__slot)
-            opts="status"
+            opts="status switch mark"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1181,7 +1217,35 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__help__subcmd__slot__subcmd__mark)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__help__subcmd__slot__subcmd__status)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__help__subcmd__slot__subcmd__switch)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1210,7 +1274,7 @@ _os() {
             return 0
             ;;
         os__subcmd__help__subcmd__update)
-            opts="check apply status rollback pause resume log timer health commit deadline"
+            opts="check apply install status rollback pause resume log timer stick health commit deadline"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1280,6 +1344,20 @@ _os() {
             return 0
             ;;
         os__subcmd__help__subcmd__update__subcmd__health)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__help__subcmd__update__subcmd__install)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1363,6 +1441,20 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__help__subcmd__update__subcmd__stick)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__help__subcmd__update__subcmd__timer)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1392,7 +1484,7 @@ _os() {
             return 0
             ;;
         os__subcmd__slot)
-            opts="-h --json --help status help"
+            opts="-h --json --help status switch mark help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1406,7 +1498,7 @@ _os() {
             return 0
             ;;
         os__subcmd__slot__subcmd__help)
-            opts="status help"
+            opts="status switch mark help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1420,6 +1512,20 @@ _os() {
             return 0
             ;;
         os__subcmd__slot__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__slot__subcmd__help__subcmd__mark)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1447,8 +1553,50 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__slot__subcmd__help__subcmd__switch)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__slot__subcmd__mark)
+            opts="-h --json --help good bad active A B"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__slot__subcmd__status)
             opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__slot__subcmd__switch)
+            opts="-h --yes --reboot --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1476,7 +1624,7 @@ _os() {
             return 0
             ;;
         os__subcmd__update)
-            opts="-h --json --help check apply status rollback pause resume log timer health commit deadline help"
+            opts="-h --json --help check apply install status rollback pause resume log timer stick health commit deadline help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1568,7 +1716,7 @@ _os() {
             return 0
             ;;
         os__subcmd__update__subcmd__help)
-            opts="check apply status rollback pause resume log timer health commit deadline help"
+            opts="check apply install status rollback pause resume log timer stick health commit deadline help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1665,6 +1813,20 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__update__subcmd__help__subcmd__install)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__update__subcmd__help__subcmd__log)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1735,9 +1897,37 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__update__subcmd__help__subcmd__stick)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__update__subcmd__help__subcmd__timer)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__update__subcmd__install)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -1806,6 +1996,20 @@ _os() {
             return 0
             ;;
         os__subcmd__update__subcmd__status)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__update__subcmd__stick)
             opts="-h --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -5,11 +5,11 @@ use crate::model::Problem;
 use crate::status::Status;
 use crate::store::Store;
 use crate::{KEYRING, STATUS, apply};
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 use os_dbus::{Bus, Verb};
 use os_sys::log;
-use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use os_sys::stick::Stick;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -59,21 +59,10 @@ pub async fn main(args: Args) -> Result<ExitCode> {
     }
 }
 
-/// Filesystems a stick may have. The kernel reads what anybody may have prepared: the list is short on purpose.
-const FILESYSTEMS: &[&str] = &["vfat", "exfat", "ext4"];
-
 async fn stick(device: &Path) -> Result<Report> {
-    let target = Path::new("/run/os/stick");
-    std::fs::create_dir_all(target)?;
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
-    let mounted = FILESYSTEMS.iter().any(|kind| mount(device, target, *kind, flags, None).is_ok());
-    if !mounted {
-        bail!("{} has none of the filesystems {}", device.display(), FILESYSTEMS.join(", "));
-    }
-    let result = take(target).await;
-    let unmounted = unmount(target, UnmountFlags::empty()).context("cannot let go of the stick");
-    let report = result?;
-    unmounted?;
+    let stick = Stick::mount(device, Path::new("/run/os/stick"))?;
+    let report = take(stick.dir()).await?;
+    stick.release()?;
     Ok(report)
 }
 

@@ -83,6 +83,15 @@ pub struct Slot {
     pub status: Option<String>,
 }
 
+/// What a bundle says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BundleFacts {
+    /// Version in its manifest.
+    pub version: Option<String>,
+    /// SHA-256 of its manifest, hex; `None` when this RAUC does not tell (before 1.9).
+    pub manifest_hash: Option<String>,
+}
+
 impl Bus {
     /// Connects to the system bus (`DBUS_SYSTEM_BUS_ADDRESS` is honoured).
     ///
@@ -227,13 +236,18 @@ impl Bus {
         if operation == "idle" { self.unit_job(Verb::Stop, "rauc.service").await } else { Ok(()) }
     }
 
-    /// The manifest hash of a bundle, hex; RAUC checks its signature for it. `None` when this RAUC does not tell.
+    /// What a bundle says of itself; RAUC checks its signature for it.
     ///
     /// # Errors
     /// What RAUC says against the bundle.
-    pub async fn manifest_hash(&self, source: &str) -> Result<Option<String>, BusError> {
+    pub async fn inspect(&self, source: &str) -> Result<BundleFacts, BusError> {
         let facts = self.rauc().await?.inspect_bundle(source, HashMap::new()).await.tried("RAUC refuses the bundle")?;
-        Ok(facts.get("manifest-hash").and_then(|v| String::try_from(v.clone()).ok()))
+        let text = |value: Option<&OwnedVariant>| value.and_then(|v| String::try_from(v.clone()).ok());
+        let update = facts.get("update").and_then(|v| HashMap::<String, OwnedVariant>::try_from(v.clone()).ok());
+        Ok(BundleFacts {
+            version: text(update.as_ref().and_then(|u| u.get("version"))),
+            manifest_hash: text(facts.get("manifest-hash")),
+        })
     }
 
     /// Installs a bundle into the slots that are not booted, and waits until that is over. Nothing is activated.

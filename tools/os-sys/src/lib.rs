@@ -5,12 +5,14 @@
 //! - [`files`] writes files so that a power cut leaves the old or the new content
 //! - [`log`] writes the lines that journald and the console show
 //! - [`release`] says what runs
+//! - [`stick`] mounts a USB stick for a moment
 
 pub mod ask;
 pub mod cmd;
 pub mod files;
 pub mod log;
 pub mod release;
+pub mod stick;
 
 /// Bytes as lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {

@@ -28,7 +28,8 @@ pub const PROGRESS: &str = "/run/os/update-progress.json";
 pub const FAILED_JOURNAL: &str = "failed-boot.log";
 /// How often a bundle that could not be mounted is tried again at once.
 const MOUNT_RETRIES: u32 = 3;
-/// Lines of it.
+const OLD_RAUC: &str = "this RAUC does not say which bundle it was given; updates need RAUC 1.9 or later";
+/// Lines of [`FAILED_JOURNAL`].
 const JOURNAL_LINES: &str = "400";
 
 /// How far an installation is.
@@ -147,11 +148,11 @@ impl Agent {
         Ok(Found { running: look.running.to_string(), offered, text })
     }
 
-    /// Does all that may be done now.
+    /// Does all that may be done now, and tells `told` before the device restarts: what comes after that may not be heard.
     ///
     /// # Errors
     /// When something that was to be done cannot be.
-    pub async fn run(&mut self, asked: Asked, from: Option<&Source>) -> Result<String> {
+    pub async fn run(&mut self, asked: Asked, from: Option<&Source>, told: &dyn Fn(&str)) -> Result<String> {
         if asked == Asked::Timer && self.state.paused {
             return Ok("updates are paused; os update resume goes on".to_owned());
         }
@@ -184,6 +185,7 @@ impl Agent {
         if let Some(why) = self.objection(asked, source, None).await? {
             return Ok(format!("{} is installed; {why}", target.version));
         }
+        told(&format!("{} is installed; restarting into it", target.version));
         self.start_installed().await?;
         Ok(format!("restarting into {}", target.version))
     }
@@ -237,7 +239,6 @@ impl Agent {
             limit: self.policy.limit,
         })?;
         let done = self.write_slot(&relay, release, &transaction).await;
-        let _ = std::fs::remove_file(PROGRESS);
         let fetched = relay.fetched();
         let event = match &done {
             Ok(()) => Event::Written,
@@ -258,40 +259,74 @@ impl Agent {
     async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str) -> Result<()> {
         self.prepare_streaming().await;
         let address = relay.address();
-        let found = self.bus.manifest_hash(&address).await?;
+        let found = self.bus.inspect(&address).await?.manifest_hash.context(OLD_RAUC)?;
         // With it the signed list says which bundle this is; RAUC's own signature alone would let an old one through.
-        if let Some(found) = found {
-            let wanted = &release.bundle.manifest_hash;
-            ensure!(&found == wanted, "the channel served another bundle than the one its list names");
-        } else {
-            bail!("this RAUC does not say which bundle it was given; updates need RAUC 1.9 or later");
-        }
+        let wanted = &release.bundle.manifest_hash;
+        ensure!(&found == wanted, "the channel served another bundle than the one its list names");
+        let version = release.version.to_string();
+        let seen = || (relay.fetched(), release.bundle.size, relay.trouble());
+        self.have_rauc_write(&address, &version, transaction, &seen).await
+    }
+
+    /// `seen` tells bytes that came, bytes in all, and what holds it up.
+    async fn have_rauc_write(
+        &self,
+        address: &str,
+        version: &str,
+        transaction: &str,
+        seen: &dyn Fn() -> (u64, u64, Option<String>),
+    ) -> Result<()> {
         let last = Cell::new(-1);
         let progress = |percent: i32| {
-            let progress = Progress {
-                version: release.version.to_string(),
-                percent,
-                fetched: relay.fetched(),
-                size: release.bundle.size,
-                trouble: relay.trouble(),
-            };
+            let (fetched, size, trouble) = seen();
+            let progress = Progress { version: version.to_owned(), percent, fetched, size, trouble };
             if let Ok(text) = serde_json::to_vec(&progress) {
                 let _ = files::write_if_changed(Path::new(PROGRESS), &text, 0o644);
             }
             if last.replace(percent) != percent {
-                log::info(&format!("{percent} %, {} of {} MiB", progress.fetched >> 20, progress.size >> 20));
+                log::info(&format!("{percent} %, {} of {} MiB", fetched >> 20, size >> 20));
             }
         };
         let mut left = MOUNT_RETRIES;
-        loop {
-            match self.bus.install(&address, transaction, &progress).await {
+        let done = loop {
+            match self.bus.install(address, transaction, &progress).await {
                 Err(BusError::Refused(why)) if why.contains("mounting bundle") && left > 0 => {
                     left -= 1;
                     log::warn(&format!("{why}; once more"));
                 }
-                other => return Ok(other?),
+                other => break other,
             }
-        }
+        };
+        let _ = std::fs::remove_file(PROGRESS);
+        Ok(done?)
+    }
+
+    /// Installs a bundle that an operator names, whatever channels say of it: RAUC believes it for its signature, and the
+    /// trial decides as always.
+    ///
+    /// # Errors
+    /// When RAUC refuses the bundle or does not write it.
+    pub async fn install_by_hand(&mut self, bundle: &str) -> Result<String> {
+        ensure!(
+            !matches!(self.state.phase, Phase::Trial { .. }),
+            "a release is on trial; its health check decides, or os update rollback"
+        );
+        self.prepare_streaming().await;
+        let facts = self.bus.inspect(bundle).await?;
+        let version = facts.version.context("the bundle names no version")?;
+        let target = Target { version: version.clone(), digest: facts.manifest_hash.context(OLD_RAUC)? };
+        let transaction = uuid()?;
+        self.advance(step(&self.state.phase, Event::Found(target, transaction.clone())))?;
+        log::info(&format!("installing {version}, as an operator asks"));
+        let done = self.have_rauc_write(bundle, &version, &transaction, &|| (0, 0, None)).await;
+        let event = match &done {
+            Ok(()) => Event::Written,
+            Err(err) => Event::NotWritten(format!("{err:#}")),
+        };
+        self.advance(step(&self.state.phase, event))?;
+        done.with_context(|| format!("{version} was not installed"))?;
+        self.start_installed().await?;
+        Ok(format!("restarting into {version}"))
     }
 
     /// RAUC reads a bundle through a network block device that goes away when its last reader closes it. udev looks at
@@ -506,7 +541,7 @@ fn booted() -> Result<String> {
     Ok(report.slot)
 }
 
-fn device_id() -> String {
+pub(crate) fn device_id() -> String {
     std::fs::read_to_string("/mnt/state/os/device-id").unwrap_or_default().trim().to_owned()
 }
 

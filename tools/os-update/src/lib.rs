@@ -3,6 +3,7 @@
 //! - [`step`] is the whole of it as a function without side effects, [`state`] what is remembered
 //! - [`trust`] reads a channel and decides what of it is believed; [`policy`] whether now is the time
 //! - [`relay`] brings the bundle to RAUC, which checks and writes it
+//! - [`stick`] takes a channel from a USB stick
 //! - [`health`] decides about a boot; [`agent`] carries everything out
 //!
 //! The bootloader counts a try at every boot. Only a boot that passes [`health`] resets the count through RAUC; three
@@ -14,6 +15,7 @@ pub mod policy;
 pub mod relay;
 pub mod state;
 pub mod step;
+pub mod stick;
 pub mod trust;
 
 pub use agent::Mark;
@@ -52,6 +54,11 @@ pub enum Command {
         #[command(flatten)]
         from: From,
     },
+    /// Install a bundle from a file or an address, also an older one, and restart into it, now
+    Install {
+        /// Path or address of a bundle that is signed for this device
+        bundle: String,
+    },
     /// Where an update stands
     Status,
     /// Restart into what ran before the last update
@@ -69,6 +76,12 @@ pub enum Command {
     /// What the timer does
     #[command(hide = true)]
     Timer,
+    /// What a stick labelled UPDATE starts: install from the channel on it
+    #[command(hide = true)]
+    Stick {
+        /// The partition, such as /dev/sda1
+        device: std::path::PathBuf,
+    },
     /// What a boot does: wait until the device works, or say why it does not
     #[command(hide = true)]
     Health,
@@ -132,17 +145,21 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
         }
         Command::Apply { from } => {
             let source = from.source()?;
-            println!("{}", agent(false, async |agent| agent.run(Asked::Person, source.as_ref()).await).await?);
+            println!("{}", agent(false, async |agent| agent.run(Asked::Person, source.as_ref(), &|_| ()).await).await?);
+        }
+        Command::Install { bundle } => {
+            println!("{}", agent(false, async |agent| agent.install_by_hand(&bundle).await).await?);
         }
         Command::Timer => {
             if policy::Policy::load()?.channel.is_some() {
                 // A channel out of reach is nothing that ails the device. What was said is kept for os update status.
-                match agent(false, async |agent| agent.run(Asked::Timer, None).await).await {
+                match agent(false, async |agent| agent.run(Asked::Timer, None, &|_| ()).await).await {
                     Ok(text) => log::info(&text),
                     Err(err) => log::warn(&format!("{err:#}")),
                 }
             }
         }
+        Command::Stick { device } => log::info(&stick::update(&device).await?),
         Command::Status => status(json)?,
         Command::Rollback { yes } => {
             if !yes {

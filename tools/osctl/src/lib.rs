@@ -4,6 +4,7 @@
 //! - [`step`] runs build steps once per input and says how long they took
 //! - [`lab`] builds the image of the lab lane
 //! - [`image`] writes a configuration into an image or onto a card
+//! - [`device`] updates a device over ssh
 //! - [`qemu`] starts virtual machines with it
 //! - [`crates_inc`] writes the crate list of the Yocto recipe
 //! - [`config_docs`] writes the reference of config.json from its table of keys
@@ -13,6 +14,7 @@ pub mod channel;
 pub mod check;
 pub mod config_docs;
 pub mod crates_inc;
+pub mod device;
 pub mod image;
 pub mod lab;
 pub mod qemu;

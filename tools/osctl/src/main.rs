@@ -38,6 +38,11 @@ enum Command {
         #[command(subcommand)]
         command: Channel,
     },
+    /// A device on the network, over ssh
+    Device {
+        #[command(subcommand)]
+        command: Device,
+    },
     /// Write the crate list of the Yocto recipe from tools/Cargo.lock
     Crates {
         /// Only compare; exit code 1 when the committed list is out of date
@@ -48,6 +53,19 @@ enum Command {
     Check,
     /// Write the reference of config.json into docs/ from its table of keys
     Docs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Device {
+    /// Install a bundle on it and wait until its health check has decided; no server and no channel is needed
+    Update {
+        /// Name or address
+        host: String,
+        /// The bundle, signed for that device
+        bundle: PathBuf,
+        #[command(flatten)]
+        ssh: osctl::device::Ssh,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -238,9 +256,9 @@ struct Run {
     /// Memory in MiB
     #[arg(long, default_value_t = 1024)]
     memory: u32,
-    /// Processors
-    #[arg(long, default_value_t = 2)]
-    cpus: u32,
+    /// Processors [default: 2, or 1 where the emulator is not safe with more]
+    #[arg(long)]
+    cpus: Option<u32>,
     /// Size of the disk in GiB; data grows into it
     #[arg(long, default_value_t = 8)]
     disk: u64,
@@ -277,6 +295,10 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Image { command: Image::Configure { image, change } } => {
             let config = osctl::image::configure(&image, &change)?;
             println!("{}", serde_json::to_string_pretty(&config)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Device { command: Device::Update { host, bundle, ssh } } => {
+            println!("{}", osctl::device::update(&host, &bundle, &ssh)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Channel { command } => channel_command(command),
@@ -390,10 +412,11 @@ fn boot(repo: &Repo, options: &Run) -> Result<ExitCode> {
         format: "qcow2",
         firmware_vars,
         memory: options.memory,
-        cpus: options.cpus,
+        cpus: options.cpus.unwrap_or_else(|| accel.processors()),
         forwards: vec![(options.ssh_port, 22222), (options.web_port, 80)],
         isolated: false,
         services: Vec::new(),
+        trace: None,
         accel,
         extra: options.qemu.clone(),
     };

@@ -17,6 +17,19 @@ pub enum Accel {
     Tcg,
 }
 
+impl Accel {
+    /// Processors that a machine should have. QEMU's software emulation with more than one loses a race with kernels
+    /// that patch their own code, once in some 25 boots: one processor translates an instruction again between the
+    /// moment another one declares it changed and the moment it changes, runs into a breakpoint that is long gone, and
+    /// the kernel oopses.
+    pub fn processors(self) -> u32 {
+        match self {
+            Self::Kvm => 2,
+            Self::Tcg => 1,
+        }
+    }
+}
+
 /// How long the kernel may take to answer under KVM before KVM counts as broken.
 const PROBE_LIMIT: Duration = Duration::from_secs(20);
 
@@ -40,6 +53,8 @@ pub struct Machine {
     /// Services that the guest finds although it is isolated: address and port there, and the program that QEMU starts
     /// for every connection and talks to over its standard input and output.
     pub services: Vec<(String, String)>,
+    /// Where to keep a log of every write to the disk, in the form of dm-log-writes.
+    pub trace: Option<PathBuf>,
     /// How to emulate.
     pub accel: Accel,
     /// Further arguments.
@@ -47,6 +62,19 @@ pub struct Machine {
 }
 
 impl Machine {
+    fn drive(&self) -> String {
+        let disk = self.disk.display();
+        match &self.trace {
+            None => format!("if=none,id=disk,discard=unmap,format={},file={disk}", self.format),
+            Some(log) => format!(
+                "if=none,id=disk,discard=unmap,driver=blklogwrites,log-sector-size=512,log.driver=file,log.filename={},\
+                 file.driver={},file.file.driver=file,file.file.filename={disk}",
+                log.display(),
+                self.format
+            ),
+        }
+    }
+
     /// The command line, without console.
     ///
     /// # Errors
@@ -67,7 +95,7 @@ impl Machine {
             .arg("-drive")
             .arg(format!("if=pflash,format=raw,unit=1,file={}", self.firmware_vars.display()))
             .arg("-drive")
-            .arg(format!("if=none,id=disk,format={},discard=unmap,file={}", self.format, self.disk.display()))
+            .arg(self.drive())
             .args(["-device", "virtio-blk-pci,drive=disk,bootindex=1"])
             .args(["-device", "virtio-rng-pci", "-device", "i6300esb", "-action", "watchdog=reset"]);
         let mut net = "user,id=net".to_owned();

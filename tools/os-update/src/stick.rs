@@ -1,0 +1,125 @@
+//! Updates without a network: a channel on a USB stick labelled `UPDATE`. It is the same directory that a web server
+//! serves, believed for the same signatures, and the stick is told what became of it.
+
+use crate::agent::{Agent, Asked};
+use crate::policy::Policy;
+use crate::trust::now;
+use anyhow::{Context, Result, bail};
+use os_fetch::Source;
+use os_sys::files;
+use os_sys::stick::Stick;
+use std::path::{Path, PathBuf};
+
+/// Where it is mounted, for this unit alone.
+const AT: &str = "/run/os/update-stick";
+/// The file that makes a directory a channel.
+const LIST: &str = "channel.json";
+/// So many directories of a stick are looked at.
+const MAX_DIRECTORIES: usize = 256;
+
+/// Installs what the stick offers and restarts into it; whoever plugs it in wants that now.
+///
+/// # Errors
+/// When the stick cannot be read or nothing on it is believed; the stick says why.
+pub async fn update(device: &Path) -> Result<String> {
+    let stick = Stick::mount(device, Path::new(AT))?;
+    let report = |text: &str| {
+        if let Err(err) = write_report(stick.dir(), text) {
+            os_sys::log::warn(&format!("no report on the stick: {err:#}"));
+        }
+    };
+    let done = install(stick.dir(), &report).await;
+    match &done {
+        Ok(text) => report(text),
+        Err(err) => report(&format!("nothing was installed: {err:#}")),
+    }
+    stick.release()?;
+    done
+}
+
+async fn install(dir: &Path, report: &dyn Fn(&str)) -> Result<String> {
+    let own = Policy::load()?.channel;
+    let source = Source::Directory(choose(channels(dir)?, own.as_ref().map(Source::name))?);
+    let mut agent = Agent::new(true).await?;
+    let done = agent.run(Asked::Person, Some(&source), report).await;
+    agent.rest().await;
+    done
+}
+
+/// Directories of the stick that are channels.
+fn channels(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).context("the stick cannot be read")?.take(MAX_DIRECTORIES) {
+        let entry = entry?;
+        // A link could lead anywhere on the device.
+        if entry.file_type()?.is_dir() && entry.path().join(LIST).symlink_metadata().is_ok_and(|m| m.is_file()) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn choose(found: Vec<PathBuf>, own: Option<&str>) -> Result<PathBuf> {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names = found.iter().map(name).collect::<Vec<_>>().join(", ");
+    match own {
+        Some(own) => found
+            .into_iter()
+            .find(|path| name(path) == own)
+            .with_context(|| format!("this device follows the channel '{own}'; on the stick there are: [{names}]")),
+        None => match <[PathBuf; 1]>::try_from(found) {
+            Ok([only]) => Ok(only),
+            Err(other) if other.is_empty() => bail!("no directory of the stick is a channel; copy a whole one"),
+            Err(_) => bail!("this device follows no channel and the stick holds several: {names}"),
+        },
+    }
+}
+
+fn write_report(dir: &Path, text: &str) -> Result<()> {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+    let host = read("/proc/sys/kernel/hostname");
+    let path = dir.join(format!("update-{}.txt", if host.is_empty() { "device" } else { &host }));
+    let when = os_sys::cmd::Cmd::new("date").arg("-d").arg(format!("@{}", now())).arg("+%F %T").read()?;
+    let line = format!("{} {host} ({}): {text}\r\n", when.trim(), crate::agent::device_id());
+    // What earlier devices and earlier times said stays.
+    let mut before = files::read_limited(&path, 1 << 20).unwrap_or_default();
+    before.extend_from_slice(line.as_bytes());
+    Ok(files::write_if_changed(&path, &before, 0o644).map(drop)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_devices_own_channel_is_taken_or_the_only_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let found = || channels(dir.path()).unwrap();
+        assert!(choose(found(), None).unwrap_err().to_string().contains("no directory of the stick is a channel"));
+        for name in ["stable", "beta"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join(LIST), "").unwrap();
+            if name == "stable" {
+                assert_eq!(choose(found(), None).unwrap(), dir.path().join("stable"));
+            }
+        }
+        std::fs::create_dir(dir.path().join("photos")).unwrap();
+        std::os::unix::fs::symlink("/etc", dir.path().join("link")).unwrap();
+        assert_eq!(found().len(), 2);
+        assert_eq!(choose(found(), Some("beta")).unwrap(), dir.path().join("beta"));
+        assert!(choose(found(), None).unwrap_err().to_string().contains("several"));
+        let other = choose(found(), Some("edge")).unwrap_err().to_string();
+        assert!(other.contains("'edge'") && other.contains("beta, stable"), "{other}");
+    }
+
+    #[test]
+    fn reports_add_up() {
+        let dir = tempfile::tempdir().unwrap();
+        write_report(dir.path(), "one").unwrap();
+        write_report(dir.path(), "two").unwrap();
+        let file = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        let text = std::fs::read_to_string(file).unwrap();
+        assert!(text.lines().count() == 2 && text.contains(": one\r\n") && text.ends_with(": two\r\n"), "{text}");
+    }
+}

@@ -1,0 +1,112 @@
+//! A device on the network, over ssh.
+
+use anyhow::{Context, Result, bail, ensure};
+use os_fetch::Source;
+use os_update::relay::{Bundle, Relay};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long a device may take to restart, pass its health check or come back from a release that does not.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// How to log in.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Ssh {
+    /// Port of ssh
+    #[arg(long, default_value_t = 22222)]
+    pub port: u16,
+    /// Private key, if not the agent's or ssh's own
+    #[arg(long, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
+    /// Further options of ssh(1), such as StrictHostKeyChecking=accept-new
+    #[arg(short = 'o', long = "option", value_name = "OPTION")]
+    pub options: Vec<String>,
+}
+
+impl Ssh {
+    fn command(&self) -> Command {
+        let mut ssh = Command::new("ssh");
+        ssh.args(["-p", &self.port.to_string(), "-o", "ConnectTimeout=20", "-o", "ServerAliveInterval=10"]);
+        if let Some(identity) = &self.identity {
+            ssh.arg("-i").arg(identity);
+        }
+        for option in &self.options {
+            ssh.arg("-o").arg(option);
+        }
+        ssh.args(["-l", "root"]);
+        ssh
+    }
+
+    fn read(&self, host: &str, command: &str) -> Result<String> {
+        let out =
+            self.command().args(["-o", "BatchMode=yes", "--", host, command]).output().context("cannot run ssh")?;
+        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr).trim());
+        Ok(String::from_utf8(out.stdout)?)
+    }
+}
+
+/// Has a device install a bundle that it reads from here, through ssh, and waits until it has decided about it.
+///
+/// # Errors
+/// When the device refuses the bundle, or goes back to what ran before.
+pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
+    let size = bundle.metadata().with_context(|| format!("there is no {}", bundle.display()))?.len();
+    let bundle = bundle.canonicalize()?;
+    let (Some(dir), Some(name)) = (bundle.parent(), bundle.file_name().and_then(|n| n.to_str())) else {
+        bail!("{} is no file", bundle.display());
+    };
+    let relay =
+        Relay::start(Bundle { source: Source::Directory(dir.to_owned()), path: name.to_owned(), size, limit: 0 })?;
+    let before = boot_id(ssh, host).with_context(|| format!("cannot log in to {host}"))?;
+    // On the device's own loopback; a port that is taken there makes ssh fail and nothing else.
+    let port = 40_000 + std::process::id() % 20_000;
+    let here = relay.address().trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
+    // In a unit of its own, which ends the login with the restart and not the other way round.
+    let install = format!(
+        "systemd-run --quiet --pipe --wait --collect --unit=os-update-by-hand os update install http://127.0.0.1:{port}/bundle.raucb"
+    );
+    let mut running = ssh
+        .command()
+        .args(["-o", "ExitOnForwardFailure=yes", "-R", &format!("127.0.0.1:{port}:{here}"), "--", host, &install])
+        .spawn()
+        .context("cannot run ssh")?;
+    let ended = running.wait()?;
+    // ssh's own exit code says nothing when the device restarts under it.
+    let start = Instant::now();
+    let mut restarted = false;
+    while start.elapsed() < LIMIT {
+        std::thread::sleep(Duration::from_secs(2));
+        let Ok(now) = boot_id(ssh, host) else { continue };
+        if now == before && !restarted {
+            let status = status(ssh, host)?;
+            ensure!(status.pointer("/phase").and_then(Value::as_str) != Some("idle"), refusal(&status, ended.code()));
+            continue;
+        }
+        if !restarted {
+            println!("{host} has restarted; its health check decides now");
+        }
+        restarted = true;
+        let Ok(status) = status(ssh, host) else { continue };
+        if status.pointer("/phase").and_then(Value::as_str) == Some("idle") {
+            let last = status.pointer("/last").and_then(Value::as_str).unwrap_or_default().to_owned();
+            ensure!(!last.contains("failed"), "{host} went back: {last}; os update log there says more");
+            return Ok(format!("{host}: {last}"));
+        }
+    }
+    bail!("{host} has not decided within {} minutes", LIMIT.as_secs() / 60)
+}
+
+fn refusal(status: &Value, code: Option<i32>) -> String {
+    let last = status.pointer("/last").and_then(Value::as_str).unwrap_or("the device does not say why");
+    format!("nothing was installed (exit code {}): {last}", code.unwrap_or(-1))
+}
+
+fn boot_id(ssh: &Ssh, host: &str) -> Result<String> {
+    Ok(ssh.read(host, "cat /proc/sys/kernel/random/boot_id")?.trim().to_owned())
+}
+
+fn status(ssh: &Ssh, host: &str) -> Result<Value> {
+    Ok(serde_json::from_str(&ssh.read(host, "os update status --json")?)?)
+}
