@@ -53,7 +53,7 @@ pub(crate) fn run(repo: &Repo) -> Result<()> {
         cpu.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown").trim_matches([' ', '\t', ':']);
     let cores = cpu.lines().filter(|l| l.starts_with("processor")).count();
     let mut text = String::from("# Benchmarks\n\nMade by `make bench`; do not edit.\n\n");
-    writeln!(text, "Host: {cores} × {model}. Guest: 2 processors, 1 GiB, emulation {accel:?}.\n")?;
+    writeln!(text, "Host: {cores} × {model}. Guest: {} processors, 1 GiB, emulation {accel:?}.\n", accel.processors())?;
     writeln!(text, "| | |\n|---|---|")?;
     let cold = cold.map_or("not measured in this build directory".to_owned(), |seconds| format!("{seconds} s"));
     writeln!(text, "| build from nothing: Debian fetched, tools compiled (osctl itself is there) | {cold} |")?;
@@ -133,9 +133,10 @@ fn boot(name: &str, disk: &Path, dir: &Path, accel: Accel) -> Result<Boot> {
         format: "qcow2",
         firmware_vars,
         memory: 1024,
-        cpus: 2,
+        cpus: accel.processors(),
         forwards: Vec::new(),
         isolated: true,
+        trace: None,
         accel,
         extra,
     };

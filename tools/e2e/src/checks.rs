@@ -4,22 +4,29 @@ use anyhow::Result;
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// The checks so far.
+/// The checks of one chain of scenarios.
 #[derive(Debug)]
 pub(crate) struct Checks {
+    /// What every line begins with: chains run beside each other.
+    chain: &'static str,
     start: Instant,
     passed: usize,
     failed: Vec<String>,
 }
 
 impl Checks {
-    pub(crate) fn new() -> Self {
-        Self { start: Instant::now(), passed: 0, failed: Vec::new() }
+    pub(crate) fn new(chain: &'static str) -> Self {
+        Self { chain, start: Instant::now(), passed: 0, failed: Vec::new() }
     }
 
     /// Announces a scenario.
     pub(crate) fn scenario(&self, name: &str) {
-        println!("\n== {name} ({:.0} s)", self.start.elapsed().as_secs_f64());
+        self.say(&format!("== {name} ({:.0} s)", self.start.elapsed().as_secs_f64()));
+    }
+
+    /// Prints a line that is no check.
+    pub(crate) fn say(&self, text: &str) {
+        println!("{:<8} {text}", self.chain);
     }
 
     /// Runs one check.
@@ -27,22 +34,27 @@ impl Checks {
         match work() {
             Ok(()) => {
                 self.passed += 1;
-                println!("  ok      {name}");
+                self.say(&format!("ok      {name}"));
             }
             Err(err) => {
-                println!("  FAILED  {name}: {err:#}");
+                self.say(&format!("FAILED  {name}: {err:#}"));
                 self.failed.push(name.to_owned());
             }
         }
     }
 
-    /// Prints the totals.
-    pub(crate) fn finish(self) -> ExitCode {
-        println!("\nIn {:.0} s.", self.start.elapsed().as_secs_f64());
-        for name in &self.failed {
-            println!("FAILED: {name}");
+    /// Prints the totals of all chains.
+    pub(crate) fn finish(chains: Vec<Self>) -> ExitCode {
+        println!();
+        for Self { chain, start, failed, .. } in &chains {
+            println!("{chain}: {:.0} s", start.elapsed().as_secs_f64());
+            for name in failed {
+                println!("FAILED: {name}");
+            }
         }
-        println!("{} passed, {} failed", self.passed, self.failed.len());
-        if self.failed.is_empty() && self.passed > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+        let passed: usize = chains.iter().map(|c| c.passed).sum();
+        let failed: usize = chains.iter().map(|c| c.failed.len()).sum();
+        println!("{passed} passed, {failed} failed");
+        if failed == 0 && passed > 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
     }
 }

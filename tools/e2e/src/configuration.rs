@@ -117,7 +117,7 @@ pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let tpm = Tpm::start(&lab.dir.join(TPM))?;
     let mut vm = lab.boot([devices(&stick), tpm.arguments()].concat())?;
     vm.wait_ssh()?;
-    println!("  login after {:.0} s", vm.started.elapsed().as_secs_f64());
+    checks.say(&format!("login after {:.0} s", vm.started.elapsed().as_secs_f64()));
     let settled = vm.wait_for(
         "systemctl is-system-running --wait >/dev/null; systemctl is-system-running",
         Duration::from_secs(240),
@@ -561,8 +561,7 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     checks.check("the health of the boot was confirmed", || {
-        vm.wait_for("grub-editenv /mnt/boot/EFI/BOOT/grubenv list | grep -qx A_TRY=0", Duration::from_secs(180))
-            .map(drop)
+        vm.wait_for("grep -aqx A_TRY=0 /mnt/boot/EFI/BOOT/grubenv", Duration::from_secs(180)).map(drop)
     });
     vm.ssh("os config set os.encryption.data key")?;
     // So little memory that the kernel cannot unpack the initramfs.
@@ -623,7 +622,7 @@ pub(crate) fn wipe_all(lab: &Lab, checks: &mut Checks) -> Result<()> {
         let status: Value = serde_json::from_str(&status)?;
         let boot = &status["boot"];
         ensure!(boot["state"] == "formatted" && boot["data"] == "formatted" && boot["firstBoot"] == true, "{boot}");
-        equal(&vm.ssh("ls /mnt/boot/wipe 2>/dev/null; ls /mnt/data/first-boot 2>/dev/null; true")?, "")
+        equal(&vm.ssh("ls /mnt/boot/wipe 2>/dev/null; ls /mnt/data/mark 2>/dev/null; true")?, "")
     });
     checks.check("the device has a new identity", || {
         let before = std::fs::read_to_string(lab.dir.join("identity"))?;

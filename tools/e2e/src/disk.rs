@@ -20,8 +20,8 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// "Flashes" the image: a sparse copy on a larger disk.
-    pub(crate) fn flash(repo: &Repo, image: &Path, dir: &Path, name: &str) -> Result<Self> {
-        let path = dir.join(format!("{name}.raw"));
+    pub(crate) fn flash(repo: &Repo, image: &Path, dir: &Path) -> Result<Self> {
+        let path = dir.join("disk.raw");
         let _ = std::fs::remove_file(&path);
         Cmd::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(image).arg(&path).run()?;
         File::options().write(true).open(&path)?.set_len(DISK_SIZE)?;

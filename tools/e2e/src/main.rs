@@ -7,21 +7,29 @@
 //! - [`checks`] counts and prints
 //! - [`scenarios`] are the boots: the first and long one, the changed configuration, the broken ones, rescue
 //! - [`updates`] are releases, good and bad ones, from a web server
+//! - [`trace`] is what the machine wrote to its disk, [`crash`] what a power cut would have left of it
+//! - [`campaign`] pulls the plug again and again
 //! - [`bench`] measures a boot beside a plain Debian's
 
 mod bench;
+#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
+mod campaign;
 mod checks;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod configuration;
+mod crash;
 mod disk;
 mod mdns;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod scenarios;
 mod tpm;
+mod trace;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod updates;
+#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod vm;
 
+use crate::checks::Checks;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use osctl::repo::Repo;
@@ -41,12 +49,24 @@ enum Command {
         /// Only scenarios whose name contains this
         #[arg(long, default_value = "")]
         only: String,
+        /// So many moments of a recorded update are tried as power cuts
+        #[arg(long, default_value_t = 40)]
+        points: usize,
     },
     /// Join standard input and output with a port of this machine: how a guest without a network reaches a web server
     #[command(hide = true)]
     Pipe {
         /// Port on 127.0.0.1
         port: u16,
+    },
+    /// Pull the plug at random moments of updates, and write docs/power.md
+    Campaign {
+        /// How often
+        #[arg(long, default_value_t = 10)]
+        cuts: u64,
+        /// Which moments; another seed tries others
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
     },
     /// Measure boot time and memory beside a plain Debian, and write docs/benchmarks.md
     Bench,
@@ -78,8 +98,9 @@ fn pipe(port: u16) -> Result<()> {
 
 fn run(args: Args) -> Result<ExitCode> {
     match args.command {
-        Command::Run { only } => Ok(scenarios::run(&Repo::find()?, &only)?.finish()),
+        Command::Run { only, points } => Ok(Checks::finish(scenarios::run(&Repo::find()?, &only, points)?)),
         Command::Pipe { port } => pipe(port).map(|()| ExitCode::SUCCESS),
+        Command::Campaign { cuts, seed } => campaign::run(&Repo::find()?, cuts, seed).map(|()| ExitCode::SUCCESS),
         Command::Bench => bench::run(&Repo::find()?).map(|()| ExitCode::SUCCESS),
     }
 }

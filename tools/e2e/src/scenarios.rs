@@ -5,15 +5,15 @@ use crate::configuration;
 use crate::disk::Disk;
 use crate::mdns::{self, Wire};
 use crate::updates;
-use crate::vm::{Start, Vm};
-use anyhow::{Context, Result, ensure};
+use crate::vm::{Restart, Start, Vm};
+use anyhow::{Context, Result, anyhow, ensure};
 use os_sys::cmd::Cmd;
 use osctl::lab::keys::{self, Keys};
 use osctl::qemu::{self, Accel};
 use osctl::repo::Repo;
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// Variant under test.
@@ -30,21 +30,52 @@ pub(crate) struct Lab {
     stranger: PathBuf,
     accel: Accel,
     pub(crate) disk: Disk,
+    /// Moments at which a recorded update is cut.
+    pub(crate) points: usize,
 }
 
 impl Lab {
+    pub(crate) fn new(repo: &Repo, dir: PathBuf, keys: Keys, accel: Accel, points: usize) -> Result<Self> {
+        std::fs::create_dir_all(&dir)?;
+        let stranger = dir.join("stranger");
+        if !stranger.exists() {
+            Cmd::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&stranger).run()?;
+        }
+        let disk = Disk::flash(repo, &repo.image(VARIANT), &dir)?;
+        Ok(Self { repo: repo.clone(), dir, keys, stranger, accel, disk, points })
+    }
+
     pub(crate) fn boot(&self, extra: Vec<String>) -> Result<Vm> {
-        self.start(&self.disk, extra, None)
+        Vm::start(&Start { extra, ..self.machine() })
     }
 
-    /// A machine that may restart by itself and finds a web server.
-    pub(crate) fn boot_with_web(&self, disk: &Disk, port: u16) -> Result<Vm> {
-        self.start(disk, Vec::new(), Some(port))
+    /// A machine that finds a web server.
+    pub(crate) fn boot_with_web(&self, port: u16, restart: Restart) -> Result<Vm> {
+        Vm::start(&Start { web: Some(port), restart, ..self.machine() })
     }
 
-    fn start(&self, disk: &Disk, extra: Vec<String>, web: Option<u16>) -> Result<Vm> {
-        let (dir, key, accel) = (&self.dir, &self.keys.ssh, self.accel);
-        Vm::start(&Start { disk, dir, key, accel, extra, web, restarts: web.is_some() })
+    /// The same, from where a machine was frozen.
+    pub(crate) fn thaw(&self, frozen: &Path, port: u16, restart: Restart) -> Result<Vm> {
+        Vm::start(&Start { web: Some(port), restart, frozen: Some(frozen), ..self.machine() })
+    }
+
+    /// The same, with a log of every write to the disk.
+    pub(crate) fn boot_traced(&self, port: u16) -> Result<Vm> {
+        Vm::start(&Start { web: Some(port), restart: Restart::Restarts, trace: true, ..self.machine() })
+    }
+
+    fn machine(&self) -> Start<'_> {
+        Start {
+            disk: &self.disk,
+            dir: &self.dir,
+            key: &self.keys.ssh,
+            accel: self.accel,
+            extra: Vec::new(),
+            web: None,
+            trace: false,
+            restart: Restart::Ends,
+            frozen: None,
+        }
     }
 
     pub(crate) fn config(&self, more: Value) -> Result<Vec<u8>> {
@@ -54,42 +85,69 @@ impl Lab {
     }
 }
 
-/// Runs every scenario whose name contains `only`.
-pub(crate) fn run(repo: &Repo, only: &str) -> Result<Checks> {
-    let dir = repo.build.join("e2e");
-    std::fs::create_dir_all(&dir)?;
+type Scenario = fn(&Lab, &mut Checks) -> Result<()>;
+
+/// Scenarios on one disk, in this order: later ones stand on what earlier ones left there.
+struct Chain {
+    name: &'static str,
+    scenarios: &'static [(&'static str, Scenario)],
+    /// Runs only when asked for by name: it takes half an hour more.
+    long: bool,
+}
+
+const CHAINS: &[Chain] = &[
+    Chain {
+        name: "config",
+        scenarios: &[
+            ("first boot", first_boot),
+            ("changed configuration", changed),
+            ("every key", configuration::every_key),
+            ("next boot", configuration::next_boot),
+            ("broken configuration", broken),
+        ],
+        long: false,
+    },
+    Chain {
+        name: "update",
+        scenarios: &[("update", updates::good_and_bad), ("wipe", configuration::wipe_all), ("rescue", rescue)],
+        long: false,
+    },
+    Chain { name: "bad", scenarios: &[("bad releases", updates::bad_releases)], long: true },
+];
+
+/// Runs every scenario whose name contains `only`, with so many power cuts replayed, the chains beside each other.
+pub(crate) fn run(repo: &Repo, only: &str, points: usize) -> Result<Vec<Checks>> {
     let keys = keys::ensure(repo)?;
-    let stranger = dir.join("stranger");
-    if !stranger.exists() {
-        Cmd::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&stranger).run()?;
-    }
     let accel = qemu::accel(repo, VARIANT)?;
     println!("Processor: {accel:?}");
-    let disk = Disk::flash(repo, &repo.image(VARIANT), &dir, "disk")?;
-    let lab = Lab { repo: repo.clone(), dir, keys, stranger, accel, disk };
-    let mut checks = Checks::new();
-    // In this order: later ones stand on what earlier ones left on the disk.
-    type Scenario = fn(&Lab, &mut Checks) -> Result<()>;
-    let scenarios: &[(&str, Scenario)] = &[
-        ("first boot", first_boot),
-        ("changed configuration", changed),
-        ("every key", configuration::every_key),
-        ("next boot", configuration::next_boot),
-        ("broken configuration", broken),
-        ("wipe", configuration::wipe_all),
-        ("rescue", rescue),
-        ("update", updates::good_and_bad),
-    ];
-    // Half an hour more: only when asked for by name.
-    let long: &[(&str, Scenario)] = &[("bad releases", updates::bad_releases)];
-    let asked = long.iter().filter(|(name, _)| !only.is_empty() && name.contains(only));
-    for (name, scenario) in scenarios.iter().filter(|(name, _)| name.contains(only)).chain(asked) {
-        checks.scenario(name);
-        if let Err(err) = scenario(&lab, &mut checks) {
-            checks.check(&format!("{name}: runs to its end"), || Err(err));
+    let chosen = |chain: &Chain| -> Vec<(&'static str, Scenario)> {
+        let asked = chain.scenarios.iter().filter(|(name, _)| name.contains(only));
+        asked.filter(|_| !(chain.long && only.is_empty())).copied().collect()
+    };
+    let start = |name: &'static str, scenarios: Vec<(&'static str, Scenario)>| -> Checks {
+        let mut checks = Checks::new(name);
+        let lab = match Lab::new(repo, repo.build.join("e2e").join(name), keys.clone(), accel, points) {
+            Ok(lab) => lab,
+            Err(err) => {
+                checks.check("a disk and its keys", || Err(err));
+                return checks;
+            }
+        };
+        for (scenario, run) in scenarios {
+            checks.scenario(scenario);
+            if let Err(err) = run(&lab, &mut checks) {
+                checks.check(&format!("{scenario}: runs to its end"), || Err(err));
+            }
         }
-    }
-    Ok(checks)
+        checks
+    };
+    let chains = CHAINS.iter().map(|c| (c.name, chosen(c))).filter(|(_, scenarios)| !scenarios.is_empty());
+    // An emulated machine has one processor, so two chains keep two of ours busy; a third would only make time limits
+    // pass.
+    std::thread::scope(|scope| {
+        let running: Vec<_> = chains.map(|(name, scenarios)| scope.spawn(move || start(name, scenarios))).collect();
+        running.into_iter().map(|chain| chain.join().map_err(|_| anyhow!("a chain panicked"))).collect()
+    })
 }
 
 pub(crate) fn equal(found: &str, wanted: &str) -> Result<()> {
@@ -113,7 +171,7 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let wire = Wire::new()?;
     let mut vm = lab.boot(wire.arguments(mdns::MAC)?)?;
     vm.wait_ssh()?;
-    println!("  login after {:.0} s", vm.started.elapsed().as_secs_f64());
+    checks.say(&format!("login after {:.0} s", vm.started.elapsed().as_secs_f64()));
     let settled = vm.wait_for(
         "systemctl is-system-running --wait >/dev/null; systemctl is-system-running",
         Duration::from_secs(240),
@@ -215,7 +273,7 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     });
     checks.check("the boot counter was reset", || {
         equal(
-            &vm.ssh("grub-editenv /mnt/boot/EFI/BOOT/grubenv list | sort | tr '\\n' ' '")?,
+            &vm.ssh("grep -ao '^[AB]_[A-Z]*=.*\\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\\n' ' '")?,
             "A_OK=1 A_TRY=0 B_OK=0 B_TRY=0 ORDER=A B",
         )
     });
@@ -265,7 +323,7 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(code == 1 && text.contains("--yes"), "exit code {code}: {text}");
         vm.ssh("os wipe data --yes").map(drop)
     });
-    std::fs::write(lab.dir.join("identity"), vm.ssh(IDENTITY)?)?;
+    remember_identity(lab, &vm)?;
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
 }
@@ -273,6 +331,11 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
 /// What must survive a reboot.
 const IDENTITY: &str = "cat /etc/machine-id /mnt/state/os/device-id /mnt/state/os/ssh/ssh_host_ed25519_key.pub; \
      blkid -p -o value -s PTUUID /dev/disk/os/disk; blkid -o value -s UUID /dev/disk/os/os-state";
+
+/// For the scenarios that come back to it.
+pub(crate) fn remember_identity(lab: &Lab, vm: &Vm) -> Result<()> {
+    Ok(std::fs::write(lab.dir.join("identity"), vm.ssh(IDENTITY)?)?)
+}
 
 fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
     let put = |config: &[u8]| -> Result<()> {
@@ -319,7 +382,7 @@ fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
     lab.disk.write("CONFIG/timesyncd.conf", b"[Time]\r\nNTP=192.0.2.88\r\n")?;
     let mut vm = lab.boot(Vec::new())?;
     vm.wait_ssh()?;
-    println!("  login after {:.0} s", vm.started.elapsed().as_secs_f64());
+    checks.say(&format!("login after {:.0} s", vm.started.elapsed().as_secs_f64()));
     checks.check("CONFIG/ on the boot partition is taken over, reported, and not taken again", || {
         vm.wait_for("test -d /mnt/boot/CONFIG.done && ! test -e /mnt/boot/CONFIG", Duration::from_secs(60))?;
         equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "192.0.2.88")?;
@@ -424,9 +487,9 @@ fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
 }
 
 fn rescue(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    lab.disk.set_grub(&["A_TRY=3"])?;
+    lab.disk.set_grub(&["A_TRY=3", "B_TRY=3"])?;
     let mut vm = lab.boot(Vec::new())?;
-    checks.check("after three failed tries and no other slot, the rescue entry starts", || {
+    checks.check("after three failed tries of both slots, the rescue entry starts", || {
         vm.wait_ssh()?;
         vm.wait_for("systemctl is-active os-rescue.target", Duration::from_secs(60))?;
         let (code, _) = vm.ssh_code("systemctl is-active docker multi-user.target >/dev/null")?;
@@ -434,10 +497,10 @@ fn rescue(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     checks.check("the counters stay as they are", || {
-        let text = vm.ssh("grub-editenv /mnt/boot/EFI/BOOT/grubenv list")?;
-        ensure!(text.contains("A_TRY=3"), "{text}");
+        let text = vm.ssh("grep -a TRY /mnt/boot/EFI/BOOT/grubenv")?;
+        ensure!(text.contains("A_TRY=3") && text.contains("B_TRY=3"), "{text}");
         Ok(())
     });
     checks.check("turns off", || vm.power_off());
-    lab.disk.set_grub(&["A_TRY=0"])
+    lab.disk.set_grub(&["A_TRY=0", "B_TRY=0"])
 }

@@ -1,15 +1,17 @@
 //! Releases from a web server of this machine: good ones, bad ones, and lies.
 
 use crate::checks::Checks;
-use crate::disk::Disk;
-use crate::scenarios::{Lab, VARIANT, equal};
-use crate::vm::{BOOT_ID, Vm, WEB};
+use crate::crash::{Crash, Known};
+use crate::scenarios::{Lab, VARIANT, equal, remember_identity};
+use crate::trace::Trace;
+use crate::vm::{BOOT_ID, Restart, Vm, WEB};
 use anyhow::{Context, Result, ensure};
 use os_channel::{Channel, Envelope};
 use os_sys::cmd::Cmd;
 use osctl::channel::keys::SecretKey;
 use osctl::channel::{Directory, Publish};
 use osctl::lab::bundle::{self, Images};
+use osctl::lab::disk::layout;
 use osctl::repo;
 use serde_json::{Value, json};
 use std::net::TcpListener;
@@ -17,12 +19,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// Which moments are tried; another seed tries others.
+const SEED: u64 = 1;
 /// How long RAUC may take to write a slot under software emulation.
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 /// How long a device may take to come back from a release that does not boot: three tries and a boot of the old one.
 const RETURN_LIMIT: Duration = Duration::from_secs(900);
 /// The time that a bad release gives its health check, in seconds: nothing that is masked comes up later.
-const HEALTH: &str = "os.health=15";
+pub(crate) const HEALTH: &str = "os.health=15";
 
 /// A directory with channels, served over HTTP.
 #[derive(Debug)]
@@ -47,7 +51,7 @@ impl Site {
     }
 
     /// Where a channel lies on this machine.
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
@@ -69,7 +73,7 @@ pub(crate) struct Maker<'a> {
     lab: &'a Lab,
     dir: PathBuf,
     compatible: String,
-    images: Images,
+    pub(crate) images: Images,
     key: SecretKey,
 }
 
@@ -103,14 +107,18 @@ impl<'a> Maker<'a> {
     }
 
     fn bundle_for(&self, compatible: &str, version: &str, change: &dyn Fn(&Path) -> Result<()>) -> Result<PathBuf> {
-        let kernel = self.dir.join(format!("kernel-{version}.vfat"));
+        let kernel = self.kernel(version);
         Cmd::new("cp").args(["--sparse=always"]).arg(&self.images.kernel).arg(&kernel).run()?;
         change(&kernel)?;
         let images = Images { kernel: kernel.clone(), root: self.images.root.clone() };
         let path = self.dir.join(format!("{version}.raucb"));
         bundle::make(&self.lab.keys, compatible, version, &images, &path)?;
-        std::fs::remove_file(kernel)?;
         Ok(path)
+    }
+
+    /// The kernel partition of a bundle that was made.
+    pub(crate) fn kernel(&self, version: &str) -> PathBuf {
+        self.dir.join(format!("kernel-{version}.vfat"))
     }
 
     /// Publishes a bundle to everybody.
@@ -146,7 +154,7 @@ fn broken(name: &'static str) -> impl Fn(&Path) -> Result<()> {
     }
 }
 
-fn update_status(vm: &Vm) -> Result<Value> {
+pub(crate) fn update_status(vm: &Vm) -> Result<Value> {
     Ok(serde_json::from_str(&vm.ssh("os update status --json")?)?)
 }
 
@@ -164,7 +172,7 @@ fn slot(vm: &Vm) -> Result<String> {
     Ok(status["boot"]["slot"].as_str().unwrap_or_default().to_owned())
 }
 
-fn settled(vm: &Vm) -> Result<()> {
+pub(crate) fn settled(vm: &Vm) -> Result<()> {
     vm.wait_for("systemctl is-active os-commit >/dev/null", Duration::from_secs(300)).map(drop)
 }
 
@@ -301,14 +309,12 @@ fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<
     })?;
     let older = site.path("stable/bundles").join(format!("{}-0.2.0.raucb", maker.compatible));
     refused("an old bundle under a new name", "apply", "another bundle than the one its list names", &|lie| {
-        let old = std::fs::read(&older)?;
-        lie.bundle(&bundle, |bytes| {
-            // The signature is at the end of as many bytes as the list says.
-            let size = bytes.len();
-            bytes.clear();
-            bytes.resize(size.saturating_sub(old.len()), 0);
-            bytes.extend(old.iter().skip(old.len().saturating_sub(size)));
-        })
+        let mut directory = lie.open()?;
+        let name = directory.publish(&bundle, &Publish { rollout: 100, ..Publish::default() })?.bundle.path.clone();
+        // As if both were of the same size, which a liar may wait for.
+        let size = std::fs::copy(&older, lie.path.join(&name))?;
+        directory.list.releases.iter_mut().filter(|r| r.bundle.path == name).for_each(|r| r.bundle.size = size);
+        directory.save(key)
     })?;
     let foreign = maker.bundle_for("os-something-else", "0.9.1", &|_| Ok(()))?;
     refused("a bundle for other devices", "apply", "Compatible mismatch", &|lie| {
@@ -342,17 +348,26 @@ pub(crate) fn bad_releases(lab: &Lab, checks: &mut Checks) -> Result<()> {
 /// Version, what is wrong, how it is made, what the device has to say.
 type Bad<'a> = (&'a str, &'a str, &'a dyn Fn(&Path) -> Result<()>, &'a str);
 
-fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], with_lies: bool) -> Result<()> {
+fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> Result<()> {
     let maker = Maker::new(lab)?;
     let site = Site::start(&lab.dir.join("site"))?;
     let mut channel = maker.channel(&site.path("stable"))?;
-    let disk = Disk::flash(&lab.repo, &lab.repo.image(VARIANT), &lab.dir, "update")?;
     let config =
         json!({ "hostname": "e2e-update", "os": { "update": { "channel": Site::url("stable"), "mode": "manual" } } });
-    disk.write("config.json", &lab.config(config)?)?;
-    let mut vm = lab.boot_with_web(&disk, site.port)?;
+    lab.disk.write("config.json", &lab.config(config)?)?;
+    let mut vm = if thorough {
+        Cmd::new("cp").arg("--sparse=always").arg(&lab.disk.path).arg(lab.dir.join("replayed.raw")).run()?;
+        lab.boot_traced(site.port)?
+    } else {
+        lab.boot_with_web(site.port, Restart::Restarts)?
+    };
     vm.wait_ssh()?;
     settled(&vm)?;
+    let kept = [("/os/device-id", "/mnt/state/os/device-id"), ("/mark", "/mnt/data/mark")];
+    vm.ssh("head -c 300000 /dev/urandom | base64 > /mnt/data/mark; sync")?;
+    let kept = kept.map(|(name, path)| vm.ssh(&format!("cat {path}")).map(|content| (name, content)));
+    let kept = kept.into_iter().collect::<Result<Vec<_>>>()?;
+    let settled_at = Trace::read(vm.traces())?.entries.len();
     checks.check("a channel without releases offers none", || {
         let text = vm.ssh("os update check")?;
         ensure!(text.contains("nothing newer"), "{text}");
@@ -366,10 +381,11 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], with_lies: bool) ->
         equal(&vm.ssh("os update status --json | grep -o '\"phase\": \"[a-z]*\"'")?, "\"phase\": \"idle\"")
     });
     let mut boot = vm.ssh(BOOT_ID)?;
+    let mut took = Duration::ZERO;
     checks.check("1 to 2: it is installed, started in the other slot, found healthy, and stays", || {
         let start = std::time::Instant::now();
         boot = apply(&mut vm, &boot, Duration::from_secs(480))?;
-        println!("  back after {:.0} s", start.elapsed().as_secs_f64());
+        took = start.elapsed();
         settled(&vm)?;
         equal(&slot(&vm)?, "B")?;
         equal(
@@ -379,11 +395,28 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], with_lies: bool) ->
         let status = update_status(&vm)?;
         ensure!(status["phase"] == "idle" && status["running"]["version"] == "0.2.0", "{status}");
         equal(
-            &vm.ssh("grub-editenv /mnt/boot/EFI/BOOT/grubenv list | sort | tr '\\n' ' '")?,
+            &vm.ssh("grep -ao '^[AB]_[A-Z]*=.*\\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\\n' ' '")?,
             "A_OK=1 A_TRY=0 B_OK=1 B_TRY=0 ORDER=B A",
         )
     });
-    if with_lies {
+    checks.say(&format!("back after {:.0} s", took.as_secs_f64()));
+    if thorough {
+        checks.check(
+            "wherever the power fails in all this, a whole slot starts, and nothing is lost or refused",
+            || {
+                let known = [("0.1.0", maker.images.kernel.clone()), ("0.2.0", maker.kernel("0.2.0"))]
+                    .map(|(version, kernel)| Known { version, kernel, root: maker.images.root.clone() });
+                let work = lab.dir.join("replay");
+                std::fs::create_dir_all(&work)?;
+                let layout = layout(&lab.repo, &lab.repo.vars()?)?;
+                let crash = Crash { layout: &layout, known: &known, work: &work, settled: settled_at, kept: &kept };
+                let trace = Trace::read(vm.traces())?;
+                let outcome = crash.replay(&trace, &lab.dir.join("replayed.raw"), lab.points, SEED)?;
+                print!("{outcome}");
+                ensure!(outcome.wrong.is_empty(), "{} of {} disks", outcome.wrong.len(), outcome.disks);
+                Ok(())
+            },
+        );
         lies(&maker, &site, &vm, checks)?;
         channel.list.serial += AFTER_LIES;
     }
@@ -397,7 +430,7 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], with_lies: bool) ->
                 // A trial that fails late lets people in before.
                 let back = "grep -q rauc.slot=B /proc/cmdline && systemctl is-active os-commit >/dev/null";
                 vm.wait_through_restarts(back, RETURN_LIMIT)?;
-                println!("  back after {:.0} s", start.elapsed().as_secs_f64());
+                took = start.elapsed();
                 boot = vm.ssh(BOOT_ID)?;
                 let status = update_status(&vm)?;
                 let refused = status["refused"].as_array().and_then(|r| r.last()).context("nothing is refused")?;
@@ -408,13 +441,16 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], with_lies: bool) ->
                 equal(&vm.ssh("docker ps --format '{{.Names}}'")?, "hello")
             },
         );
+        checks.say(&format!("back after {:.0} s", took.as_secs_f64()));
     }
-    if with_lies {
+    if thorough {
         checks.check("os update log has the journal of the boot that failed", || {
             let text = vm.ssh("os update log")?;
             ensure!(text.contains("failed here and is not tried again") && text.contains("os-health"), "{text:.600}");
             Ok(())
         });
+        // For the wipe that comes next.
+        remember_identity(lab, &vm)?;
         checks.check("the power button turns the device off", || vm.power_off());
         return Ok(());
     }

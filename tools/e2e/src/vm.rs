@@ -1,6 +1,7 @@
 //! A running machine and the ways into it.
 
 use crate::disk::Disk;
+use crate::trace::Trace;
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
 use osctl::qemu::{Accel, Machine};
@@ -29,8 +30,21 @@ pub(crate) struct Start<'a> {
     pub(crate) extra: Vec<String>,
     /// Web server of this machine that the guest finds as [`WEB`].
     pub(crate) web: Option<u16>,
-    /// The machine may restart by itself; otherwise a restart ends it.
-    pub(crate) restarts: bool,
+    /// Keep a log of every write to the disk; see [`Vm::traces`].
+    pub(crate) trace: bool,
+    /// What a restart of the guest does.
+    pub(crate) restart: Restart,
+    /// Goes on where [`Vm::freeze`] left a machine, from this file, with the firmware's variables that are there.
+    pub(crate) frozen: Option<&'a Path>,
+}
+
+/// What a restart of the guest does to the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Restart {
+    /// It ends.
+    Ends,
+    /// It starts anew.
+    Restarts,
 }
 
 /// Where the guest finds a web server of this machine.
@@ -40,7 +54,8 @@ pub(crate) const WEB: &str = "10.0.2.100";
 #[derive(Debug)]
 pub(crate) struct Vm {
     machine: Machine,
-    restarts: bool,
+    traces: Vec<PathBuf>,
+    restart: Restart,
     dir: PathBuf,
     child: Child,
     console: Arc<Mutex<String>>,
@@ -58,7 +73,12 @@ impl Vm {
     pub(crate) fn start(options: &Start<'_>) -> Result<Self> {
         let (ssh_port, web_port) = (free_port()?, free_port()?);
         let firmware_vars = options.dir.join("firmware-vars.fd");
-        std::fs::copy(osctl::qemu::firmware()?.1, &firmware_vars)?;
+        let mut extra = options.extra.clone();
+        if let Some(frozen) = options.frozen {
+            extra.extend(["-incoming".to_owned(), format!("exec:cat {}", frozen.display())]);
+        } else {
+            std::fs::copy(osctl::qemu::firmware()?.1, &firmware_vars)?;
+        }
         let qmp = options.dir.join("qmp");
         let own = std::env::current_exe()?;
         let machine = Machine {
@@ -66,7 +86,7 @@ impl Vm {
             format: "raw",
             firmware_vars,
             memory: 1024,
-            cpus: 2,
+            cpus: options.accel.processors(),
             forwards: vec![(ssh_port, 22222), (web_port, 80)],
             // No test may need the internet, and the device must not either.
             isolated: true,
@@ -74,18 +94,23 @@ impl Vm {
                 Some(port) => vec![(format!("{WEB}:80"), format!("{} pipe {port}", own.display()))],
                 None => Vec::new(),
             },
+            trace: None,
             accel: options.accel,
-            extra: options.extra.clone(),
+            extra,
         };
         let console = Arc::new(Mutex::new(String::new()));
+        let (mut machine, mut traces) = (machine, Vec::new());
+        if options.trace {
+            machine.trace = Some(new_trace(options.dir, &mut traces)?);
+        }
         let child = spawn(&machine, options.dir, &console)?;
         let key = options.key.to_owned();
         let control = options.dir.join(format!("ssh-{ssh_port}"));
         let (dir, started) = (options.dir.to_owned(), Instant::now());
-        let restarts = options.restarts;
-        Ok(Self {
+        let mut vm = Self {
             machine,
-            restarts,
+            traces,
+            restart: options.restart,
             dir,
             child,
             console,
@@ -96,7 +121,72 @@ impl Vm {
             master: None,
             control,
             started,
-        })
+        };
+        if options.frozen.is_some() {
+            vm.thaw()?;
+        }
+        Ok(vm)
+    }
+
+    fn thaw(&mut self) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(60) {
+            std::thread::sleep(Duration::from_millis(100));
+            if self.qmp("query-status").is_ok_and(|s| s["return"]["status"] == "paused") {
+                self.qmp("cont")?;
+                // What follows when the guest restarts is an ordinary start.
+                if let Some(at) = self.machine.extra.iter().position(|a| a == "-incoming") {
+                    self.machine.extra.truncate(at);
+                }
+                return Ok(());
+            }
+            self.alive()?;
+        }
+        bail!("the frozen machine did not go on")
+    }
+
+    /// Stops the machine and keeps its memory in a file; its disk is then what the memory needs.
+    pub(crate) fn freeze(&mut self, to: &Path) -> Result<()> {
+        self.forget_connection();
+        self.qmp("stop")?;
+        self.qmp_with("migrate", serde_json::json!({ "uri": format!("exec:cat > {}", to.display()) }))?;
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_secs(120) {
+            let answer = self.qmp("query-migrate")?;
+            match answer["return"]["status"].as_str() {
+                Some("completed") => return Ok(()),
+                Some("failed") => bail!("the machine cannot be frozen: {answer}"),
+                _ => std::thread::sleep(Duration::from_millis(200)),
+            }
+        }
+        bail!("the machine was not frozen in time")
+    }
+
+    /// Lets it run for a while, through restarts.
+    pub(crate) fn watch(&mut self, time: Duration) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < time {
+            self.alive()?;
+            std::thread::sleep((time.saturating_sub(start.elapsed())).min(Duration::from_millis(100)));
+        }
+        Ok(())
+    }
+
+    /// Waits until the machine has ended by itself.
+    pub(crate) fn wait_end(&mut self, limit: Duration) -> Result<()> {
+        let start = Instant::now();
+        while start.elapsed() < limit {
+            if self.child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        bail!("the machine is still on after {} s; the end of its console: {}", limit.as_secs(), tail(&self.console()))
+    }
+
+    /// Logs of what was written to the disk, one for each start of the machine.
+    pub(crate) fn traces(&self) -> &[PathBuf] {
+        &self.traces
     }
 
     /// Everything the console said so far.
@@ -119,21 +209,19 @@ impl Vm {
 
     fn alive(&mut self) -> Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            // QEMU's software emulation loses a race with kernels that patch their own code, once in a hundred boots.
-            // A real machine starts again after a panic, so does this one.
-            let oops = self.console().contains("Oops: int3");
-            if oops {
-                println!("  the emulator made the kernel oops; the machine starts again");
-            }
             // UEFI in QEMU does not always come through a warm reset, so a restart is a machine of its own.
-            if oops || self.restarts {
+            if self.restart == Restart::Restarts {
                 if let Ok(mut text) = self.console.lock() {
                     text.clear();
+                }
+                if self.machine.trace.is_some() {
+                    self.machine.trace = Some(new_trace(&self.dir, &mut self.traces)?);
                 }
                 self.child = spawn(&self.machine, &self.dir, &self.console)?;
                 return Ok(());
             }
-            bail!("the machine ended ({status}); the end of its console: {}", tail(&self.console()));
+            let said = std::fs::read_to_string(self.dir.join("qemu.log")).unwrap_or_default();
+            bail!("the machine ended ({status}) {}; the end of its console: {}", said.trim(), tail(&self.console()));
         }
         Ok(())
     }
@@ -306,16 +394,9 @@ impl Vm {
 
     /// Presses the power button and waits until the machine is off.
     pub(crate) fn power_off(mut self) -> Result<()> {
-        self.restarts = false;
+        self.restart = Restart::Ends;
         self.qmp("system_powerdown")?;
-        let start = Instant::now();
-        while start.elapsed() < Duration::from_secs(90) {
-            if self.child.try_wait()?.is_some() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(200));
-        }
-        bail!("the machine is still on 90 s after the power button; its console: {}", tail(&self.console()))
+        self.wait_end(Duration::from_secs(90)).context("the power button was pressed")
     }
 }
 
@@ -325,6 +406,13 @@ impl Drop for Vm {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn new_trace(dir: &Path, traces: &mut Vec<PathBuf>) -> Result<PathBuf> {
+    let path = dir.join(format!("writes-{}", traces.len()));
+    Trace::create(&path)?;
+    traces.push(path.clone());
+    Ok(path)
 }
 
 fn spawn(machine: &Machine, dir: &Path, console: &Arc<Mutex<String>>) -> Result<Child> {

@@ -1,0 +1,349 @@
+//! Disks as a power cut leaves them: the writes of a [`Trace`], with those that were not flushed dropped, applied in
+//! part, or torn in the middle. Each is asked what a device would do with it.
+//!
+//! A disk may write what is not flushed in any order and stop anywhere; a sector is written whole or not at all. That is
+//! what the drivers and the filesystems of Linux are written for, so nothing worse is tried here.
+
+use crate::trace::{Kind, SECTOR, Trace};
+use anyhow::{Context, Result, bail, ensure};
+use os_disk::gpt::Table;
+use os_disk::layout::Layout;
+use os_init::storage::Check;
+use os_slots::counters::{self, Counters};
+use os_sys::cmd::Cmd;
+use os_update::state::{Phase, Store};
+use os_update::step::{Event, step};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// Numbers that are the same in every run with the same seed (splitmix64).
+#[derive(Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Below `end`.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end.max(1)
+    }
+}
+
+/// A release that may be in a slot.
+#[derive(Debug)]
+pub(crate) struct Known {
+    pub(crate) version: &'static str,
+    /// Kernel partition, as in the bundle.
+    pub(crate) kernel: PathBuf,
+    /// Root partition, as in the bundle.
+    pub(crate) root: PathBuf,
+}
+
+/// What is known of the disk before the first write.
+#[derive(Debug)]
+pub(crate) struct Crash<'a> {
+    pub(crate) layout: &'a Layout,
+    pub(crate) known: &'a [Known],
+    /// For copies of partitions.
+    pub(crate) work: &'a Path,
+    /// From this entry on the device was settled: state and data hold what the owner put there, in these files.
+    pub(crate) settled: usize,
+    /// File on state, file on data, and what they begin with.
+    pub(crate) kept: &'a [(&'static str, String)],
+}
+
+/// How the crashes went.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Disks that were looked at.
+    pub(crate) disks: usize,
+    /// What the device would start, and where its update stands, with how often.
+    pub(crate) seen: BTreeMap<String, usize>,
+    /// What went wrong: the first few.
+    pub(crate) wrong: Vec<String>,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} disks as a power cut leaves them:", self.disks)?;
+        for (what, times) in &self.seen {
+            writeln!(f, "{times:6}  {what}")?;
+        }
+        for wrong in &self.wrong {
+            writeln!(f, " wrong  {wrong}")?;
+        }
+        Ok(())
+    }
+}
+
+const MAX_WRONG: usize = 10;
+
+impl Crash<'_> {
+    /// Replays `trace` on `disk`, which is what it was before the first write, and cuts the power at `points` moments.
+    /// Writes to the boot partition are few and decide most: half of the moments are among them.
+    pub(crate) fn replay(&self, trace: &Trace, disk: &Path, points: usize, seed: u64) -> Result<Outcome> {
+        let mut random = Random(seed);
+        let cuts = self.choose(trace, points, &mut random)?;
+        let file = File::options().read(true).write(true).open(disk)?;
+        let mut outcome = Outcome::default();
+        let mut durable = 0;
+        for cut in cuts {
+            // What was flushed before the cut stays whatever happens.
+            let flushed = trace.entries.iter().take(cut).rposition(|e| e.kind == Kind::Flush).map_or(0, |at| at + 1);
+            for entry in trace.entries.iter().take(flushed).skip(durable) {
+                match entry.kind {
+                    Kind::Write => file.write_all_at(&trace.data(entry)?, entry.start)?,
+                    Kind::Discard => punch(&file, entry.start, entry.size)?,
+                    Kind::Flush => {}
+                }
+            }
+            durable = durable.max(flushed);
+            let pending: Vec<_> =
+                trace.entries.iter().take(cut).skip(flushed).filter(|e| e.kind == Kind::Write).collect();
+            let mut undo = Vec::new();
+            let fate = Fate::any(&mut random);
+            for entry in &pending {
+                let torn = match fate {
+                    Fate::Dropped => break,
+                    Fate::Kept => false,
+                    Fate::InPart if random.below(2) == 0 => continue,
+                    Fate::InPart => false,
+                    Fate::Torn => true,
+                };
+                let bytes = trace.data(entry)?;
+                let mut before = vec![0; bytes.len()];
+                file.read_exact_at(&mut before, entry.start)?;
+                undo.push((entry.start, before));
+                if !torn {
+                    file.write_all_at(&bytes, entry.start)?;
+                    continue;
+                }
+                for (sector, part) in bytes.chunks(usize::try_from(SECTOR)?).enumerate() {
+                    if random.below(2) == 0 {
+                        file.write_all_at(part, entry.start + sector as u64 * SECTOR)?;
+                    }
+                }
+            }
+            outcome.disks += 1;
+            match self.look(disk, cut >= self.settled, true) {
+                Ok(seen) => *outcome.seen.entry(seen).or_default() += 1,
+                Err(err) => {
+                    let text = format!(
+                        "power cut after request {cut} of {}, {} writes not flushed, {fate:?}: {err:#}",
+                        trace.entries.len(),
+                        pending.len()
+                    );
+                    outcome.wrong.push(text);
+                    if outcome.wrong.len() >= MAX_WRONG {
+                        break;
+                    }
+                }
+            }
+            for (start, before) in undo.iter().rev() {
+                file.write_all_at(before, *start)?;
+            }
+        }
+        Ok(outcome)
+    }
+
+    fn choose(&self, trace: &Trace, points: usize, random: &mut Random) -> Result<Vec<usize>> {
+        let boot = self.layout.find("os-boot").context("the layout has no os-boot")?;
+        let near: Vec<usize> = (trace.entries.iter().enumerate())
+            .filter(|(_, e)| e.touches(boot.start, boot.part.size))
+            .map(|(at, _)| at + 1)
+            .collect();
+        let mut cuts: Vec<usize> = Vec::new();
+        for n in 0..points {
+            let any = usize::try_from(random.below(trace.entries.len() as u64))?;
+            let close = near.get(usize::try_from(random.below(near.len() as u64))?).copied();
+            cuts.push(if n % 2 == 0 { close.unwrap_or(any) } else { any });
+        }
+        cuts.sort_unstable();
+        Ok(cuts)
+    }
+
+    /// What a device does with the disk; an error is something that must not happen. `good`: what is on trial is a good
+    /// release, and no power cut may make the device refuse it.
+    pub(crate) fn look(&self, disk: &Path, settled: bool, good: bool) -> Result<String> {
+        let mut file = File::open(disk)?;
+        let table = Table::read(&mut file).context("no partition table is whole")?;
+        let parts = table.partitions().context("the partition table cannot be read")?;
+        for placed in &self.layout.parts {
+            let found = parts.iter().find(|p| p.name == placed.name());
+            let found = found.with_context(|| format!("there is no partition {} any more", placed.name()))?;
+            ensure!(found.start == placed.start, "{} is somewhere else", placed.name());
+        }
+        let dir = self.work.join("counters");
+        std::fs::create_dir_all(&dir)?;
+        for name in [counters::FILE, counters::COPY] {
+            std::fs::write(dir.join(name), self.boot_file(disk, &format!("EFI/BOOT/{name}")).unwrap_or_default())?;
+        }
+        let slot = Counters::load(&dir)?.next().context("the device starts its rescue system")?;
+        let version = self.whole(disk, &file, slot)?;
+        // Before that, state and data are made anew where they are broken.
+        let mut phase = "before the first boot was over".to_owned();
+        if settled {
+            let state = self.volume(&file, &parts, "os-state")?;
+            let data = self.volume(&file, &parts, "os-data")?;
+            for (volume, (name, content)) in [&state, &data].into_iter().zip(self.kept) {
+                let found = dump(volume, name).with_context(|| format!("{name} is lost"))?;
+                ensure!(found.starts_with(content.as_bytes()), "{name} is damaged");
+            }
+            let dir = self.work.join("update");
+            std::fs::create_dir_all(&dir)?;
+            let text = dump(&state, "/os/update/state.json").unwrap_or_default();
+            // Before the first check there is none.
+            if text.is_empty() {
+                let _ = std::fs::remove_file(dir.join("state.json"));
+            } else {
+                std::fs::write(dir.join("state.json"), &text)?;
+            }
+            let known = Store::at(&dir).load();
+            ensure!(!known.lost, "the state of updates is damaged");
+            let next = step(&known.phase, Event::Booted(slot.to_owned()));
+            if let Some((target, reason)) = next.refuse
+                && good
+            {
+                bail!("a power cut makes the device refuse {}: {reason}", target.version);
+            }
+            phase = match next.phase {
+                Phase::Idle => "nothing under way",
+                Phase::Installing { .. } => bail!("an installation never ends"),
+                Phase::Installed { .. } => "installed, not started",
+                Phase::Trial { .. } => "on trial",
+            }
+            .to_owned();
+        }
+        Ok(format!("starts {version} from slot {slot}, {phase}"))
+    }
+
+    fn boot_file(&self, disk: &Path, name: &str) -> Result<Vec<u8>> {
+        let boot = self.layout.find("os-boot").context("the layout has no os-boot")?;
+        mtools(disk, boot.start, name, &self.work.join("boot-file"))
+    }
+
+    /// The release that is in a slot, all of it.
+    fn whole(&self, disk: &Path, file: &File, slot: &str) -> Result<&'static str> {
+        let find = |name: &str| self.layout.find(name).map(|p| p.start).with_context(|| format!("no {name}"));
+        let (kernel, root) = (find(&format!("os-kernel{slot}"))?, find(&format!("os-root{slot}"))?);
+        'releases: for known in self.known {
+            for name in ["slot.cfg", "vmlinuz", "initramfs"] {
+                let wanted = mtools(&known.kernel, 0, name, &self.work.join("wanted"))?;
+                let found = mtools(disk, kernel, name, &self.work.join("found"));
+                if found.is_err() || found.is_ok_and(|found| found != wanted) {
+                    continue 'releases;
+                }
+            }
+            ensure!(same(file, root, &known.root)?, "slot {slot} has the kernel of {} and not its root", known.version);
+            return Ok(known.version);
+        }
+        bail!("slot {slot} is what the device starts, and it holds no whole kernel")
+    }
+
+    /// A copy of a partition after what every boot does to it.
+    fn volume(&self, file: &File, parts: &[os_disk::gpt::Partition], name: &str) -> Result<PathBuf> {
+        let part = parts.iter().find(|p| p.name == name).with_context(|| format!("no {name}"))?;
+        let copy = self.work.join(name);
+        extract(file, part.start, part.size, &copy)?;
+        match os_init::storage::check(&copy) {
+            Check::Broken => bail!("{name} cannot be mended"),
+            _ => Ok(copy),
+        }
+    }
+}
+
+/// What becomes of writes that were not flushed.
+#[derive(Debug, Clone, Copy)]
+enum Fate {
+    Dropped,
+    Kept,
+    InPart,
+    Torn,
+}
+
+impl Fate {
+    fn any(random: &mut Random) -> Self {
+        match random.below(4) {
+            0 => Self::Dropped,
+            1 => Self::Kept,
+            2 => Self::InPart,
+            _ => Self::Torn,
+        }
+    }
+}
+
+fn mtools(image: &Path, offset: u64, name: &str, to: &Path) -> Result<Vec<u8>> {
+    let at = format!("{}@@{offset}", image.display());
+    let _ = std::fs::remove_file(to);
+    Cmd::new("mcopy")
+        .env("MTOOLS_SKIP_CHECK", "1")
+        .args(["-n", "-o", "-i", &at, &format!("::{name}")])
+        .arg(to)
+        .run()?;
+    Ok(std::fs::read(to)?)
+}
+
+/// A file of an ext4 filesystem that nobody has mounted.
+fn dump(volume: &Path, name: &str) -> Result<Vec<u8>> {
+    let to = volume.with_extension("file");
+    let _ = std::fs::remove_file(&to);
+    Cmd::new("debugfs").arg("-R").arg(format!("dump {name} {}", to.display())).arg(volume).run()?;
+    Ok(std::fs::read(&to)?)
+}
+
+/// True when the disk holds `image` from `start` on.
+fn same(disk: &File, start: u64, image: &Path) -> Result<bool> {
+    let image = File::open(image)?;
+    let size = image.metadata()?.len();
+    let mut at = 0;
+    while at < size {
+        let length = usize::try_from((size - at).min(1 << 20))?;
+        let (mut one, mut two) = (vec![0; length], vec![0; length]);
+        disk.read_exact_at(&mut one, start + at)?;
+        image.read_exact_at(&mut two, at)?;
+        if one != two {
+            return Ok(false);
+        }
+        at += length as u64;
+    }
+    Ok(true)
+}
+
+/// Copies a part of a sparse file into a sparse file.
+fn extract(file: &File, start: u64, size: u64, to: &Path) -> Result<()> {
+    use rustix::fs::{SeekFrom, seek};
+    let _ = std::fs::remove_file(to);
+    let copy = File::create(to)?;
+    copy.set_len(size)?;
+    let end = start + size;
+    let mut at = start;
+    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
+        if data >= end {
+            break;
+        }
+        let hole = seek(file, SeekFrom::Hole(data))?.min(end);
+        at = data;
+        while at < hole {
+            let length = usize::try_from((hole - at).min(1 << 20))?;
+            let mut part = vec![0; length];
+            file.read_exact_at(&mut part, at)?;
+            copy.write_all_at(&part, at - start)?;
+            at += length as u64;
+        }
+    }
+    Ok(())
+}
+
+fn punch(file: &File, start: u64, size: u64) -> Result<()> {
+    use rustix::fs::{FallocateFlags, fallocate};
+    Ok(fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, start, size)?)
+}
