@@ -29,6 +29,7 @@ SRC_URI += "\
     file://os-hostname;subdir=${BP} \
     file://os-init;subdir=${BP} \
     file://os-slots;subdir=${BP} \
+    file://os-splash;subdir=${BP} \
     file://os-sys;subdir=${BP} \
     file://os-tools;subdir=${BP} \
     file://os-update;subdir=${BP} \
@@ -65,6 +66,7 @@ SYSTEMD_SERVICE:${PN} = "\
     os-import@.service \
     os-mqtt.service \
     os-preload.service \
+    os-splash.service \
     os-update-stick@.service \
     os-update.service \
     os-update.timer \

@@ -112,7 +112,7 @@ pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
         "system-proxy/redsocks.conf",
         b"redsocks {\n type = http-connect;\n ip = 192.0.2.30;\n port = 8080;\n}\n",
     )?;
-    let stick = Disk::stick(&lab.dir)?;
+    let stick = Disk::stick(&lab.dir, "CONFIG", 32)?;
     let _ = std::fs::remove_dir_all(lab.dir.join(TPM));
     let tpm = Tpm::start(&lab.dir.join(TPM))?;
     let mut vm = lab.boot([devices(&stick), tpm.arguments()].concat())?;
@@ -169,12 +169,9 @@ pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
 }
 
 fn devices(stick: &Disk) -> Vec<String> {
-    let text = format!(
-        "-netdev user,id=fixed,restrict=on -device virtio-net-pci,netdev=fixed,mac={FIXED_MAC},romfile= \
-         -device qemu-xhci,id=xhci -blockdev driver=raw,node-name=stick,file.driver=file,file.filename={}",
-        stick.path.display()
-    );
-    text.split(' ').map(str::to_owned).collect()
+    let text =
+        format!("-netdev user,id=fixed,restrict=on -device virtio-net-pci,netdev=fixed,mac={FIXED_MAC},romfile=");
+    text.split(' ').map(str::to_owned).chain(stick.stick_arguments()).collect()
 }
 
 fn machine(vm: &Vm, keys: &mut Keys<'_>) {
@@ -441,15 +438,12 @@ fn stick_import(vm: &Vm, lab: &Lab, stick: &Disk, keys: &mut Keys<'_>) -> Result
     let plug = || -> Result<()> {
         let ended = "journalctl -b --no-pager -o cat | grep -c '^\\(Finished\\|Failed to start\\) os-import@' || true";
         let before = vm.ssh(ended)?;
-        vm.qmp_with(
-            "device_add",
-            json!({"driver": "usb-storage", "id": "plugged", "drive": "stick", "bus": "xhci.0", "removable": true}),
-        )?;
+        vm.plug()?;
         vm.wait_for(&format!("test $({ended}) -gt {}", before.trim()), Duration::from_secs(90))?;
         Ok(())
     };
     let unplug = || -> Result<()> {
-        vm.qmp_with("device_del", json!({"id": "plugged"}))?;
+        vm.unplug()?;
         vm.wait_for("! ls /dev/disk/by-label/CONFIG 2>/dev/null", Duration::from_secs(30)).map(drop)
     };
     stick.write("config.json", b"{\"hostname\": \"from-stick\", \"country\": \"FR\"}")?;

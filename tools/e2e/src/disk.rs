@@ -30,16 +30,32 @@ impl Disk {
         Ok(Self { path, boot_offset, work: dir.to_owned() })
     }
 
-    /// A USB stick labelled CONFIG, with a partition as sticks have one.
-    pub(crate) fn stick(dir: &Path) -> Result<Self> {
+    /// A USB stick with a label, of so many MiB, with a partition as sticks have one.
+    pub(crate) fn stick(dir: &Path, label: &str, size: u64) -> Result<Self> {
         let path = dir.join("stick.raw");
         let _ = std::fs::remove_file(&path);
-        File::create(&path)?.set_len(32 << 20)?;
+        File::create(&path)?.set_len(size << 20)?;
         let table = dir.join("stick.table");
         std::fs::write(&table, "label: dos\nstart=2048, type=c\n")?;
         Cmd::new("sfdisk").arg("-q").arg(&path).stdin(File::open(&table)?).run()?;
-        Cmd::new("mkfs.fat").args(["-F", "16", "-n", "CONFIG", "--offset=2048"]).arg(&path).arg("31744").run()?;
+        let kib = ((size - 1) << 10).to_string();
+        let fat = if size < 256 { "16" } else { "32" };
+        Cmd::new("mkfs.fat").args(["-F", fat, "-n", label, "--offset=2048"]).arg(&path).arg(kib).run()?;
         Ok(Self { path, boot_offset: 1 << 20, work: dir.to_owned() })
+    }
+
+    /// QEMU's arguments for a stick that is not plugged in; see [`crate::vm::Vm::plug`].
+    pub(crate) fn stick_arguments(&self) -> Vec<String> {
+        let text = format!(
+            "-device qemu-xhci,id=xhci -blockdev driver=raw,node-name=stick,file.driver=file,file.filename={}",
+            self.path.display()
+        );
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    /// Copies a directory and all in it.
+    pub(crate) fn copy_in(&self, dir: &Path) -> Result<()> {
+        Ok(self.mtools("mcopy").arg("-s").arg("-o").arg(dir).arg("::").run()?)
     }
 
     fn mtools(&self, program: &str) -> Cmd {

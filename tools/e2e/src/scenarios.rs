@@ -60,8 +60,8 @@ impl Lab {
     }
 
     /// The same, with a log of every write to the disk.
-    pub(crate) fn boot_traced(&self, port: u16) -> Result<Vm> {
-        Vm::start(&Start { web: Some(port), restart: Restart::Restarts, trace: true, ..self.machine() })
+    pub(crate) fn boot_traced(&self, port: u16, extra: Vec<String>) -> Result<Vm> {
+        Vm::start(&Start { web: Some(port), restart: Restart::Restarts, trace: true, extra, ..self.machine() })
     }
 
     fn machine(&self) -> Start<'_> {
@@ -271,6 +271,12 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(list.iter().any(|s| s["kernel.0"]["boot_status"] == "good"), "{slots}");
         Ok(())
     });
+    checks.check("only root may ask RAUC", || {
+        let ask = "busctl call de.pengutronix.rauc / de.pengutronix.rauc.Installer GetPrimary";
+        let (code, text) = vm.ssh_code(&format!("setpriv --reuid=65534 --regid=65534 --clear-groups {ask} 2>&1"))?;
+        ensure!(code != 0 && text.contains("Access denied"), "{text}");
+        vm.ssh(ask).map(drop)
+    });
     checks.check("the boot counter was reset", || {
         equal(
             &vm.ssh("grep -ao '^[AB]_[A-Z]*=.*\\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\\n' ' '")?,
@@ -299,6 +305,8 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
             "os-health",
             "os-commit",
             "os-update",
+            "os-update-stick@x",
+            "os-splash",
             "os-deadline",
             "os-preload",
             "os-dns",
@@ -380,9 +388,18 @@ fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
     lab.disk.write("config.json", &lab.config(config)?)?;
     lab.disk.make_dir("CONFIG")?;
     lab.disk.write("CONFIG/timesyncd.conf", b"[Time]\r\nNTP=192.0.2.88\r\n")?;
-    let mut vm = lab.boot(Vec::new())?;
+    lab.disk.make_dir("splash")?;
+    lab.disk.write("splash/logo.png", &picture(LOGO)?)?;
+    let mut vm = lab.boot(vec!["-device".to_owned(), "VGA".to_owned()])?;
     vm.wait_ssh()?;
     checks.say(&format!("login after {:.0} s", vm.started.elapsed().as_secs_f64()));
+    checks.check("the picture of splash/ is on the screen", || {
+        let shot = lab.dir.join("screen.ppm");
+        vm.qmp_with("screendump", json!({ "filename": shot }))?;
+        let (middle, corner) = middle_and_corner(&std::fs::read(&shot)?)?;
+        ensure!(middle == LOGO && corner == [0; 3], "in the middle {middle:?}, in the lower right corner {corner:?}");
+        equal(&vm.ssh("systemctl is-failed os-splash || true")?, "inactive")
+    });
     checks.check("CONFIG/ on the boot partition is taken over, reported, and not taken again", || {
         vm.wait_for("test -d /mnt/boot/CONFIG.done && ! test -e /mnt/boot/CONFIG", Duration::from_secs(60))?;
         equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "192.0.2.88")?;
@@ -413,6 +430,29 @@ fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
     });
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
+}
+
+/// Colour of the picture of the test.
+const LOGO: [u8; 3] = [10, 160, 220];
+
+fn picture(colour: [u8; 3]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut encoder = png::Encoder::new(&mut bytes, 64, 48);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.write_header()?.write_image_data(&colour.repeat(64 * 48))?;
+    Ok(bytes)
+}
+
+/// Two pixels of a screenshot in QEMU's form, netpbm's P6.
+fn middle_and_corner(ppm: &[u8]) -> Result<([u8; 3], [u8; 3])> {
+    let mut words = ppm.splitn(4, |b| b.is_ascii_whitespace());
+    ensure!(words.next() == Some(b"P6"), "no screenshot");
+    let mut number = || -> Result<usize> { Ok(std::str::from_utf8(words.next().context("no size")?)?.parse()?) };
+    let (width, height) = (number()?, number()?);
+    let body = ppm.get(ppm.len().saturating_sub(width * height * 3)..).unwrap_or_default();
+    let at =
+        |x: usize, y: usize| body.get((y * width + x) * 3..).and_then(|b| b.first_chunk().copied()).context("short");
+    Ok((at(width / 2, height / 2)?, at(width - 1, height - 1)?))
 }
 
 fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {

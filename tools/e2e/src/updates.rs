@@ -2,6 +2,7 @@
 
 use crate::checks::Checks;
 use crate::crash::{Crash, Known};
+use crate::disk::Disk;
 use crate::scenarios::{Lab, VARIANT, equal, remember_identity};
 use crate::trace::Trace;
 use crate::vm::{BOOT_ID, Restart, Vm, WEB};
@@ -355,9 +356,10 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
     let config =
         json!({ "hostname": "e2e-update", "os": { "update": { "channel": Site::url("stable"), "mode": "manual" } } });
     lab.disk.write("config.json", &lab.config(config)?)?;
+    let stick = Disk::stick(&lab.dir, "UPDATE", 1024)?;
     let mut vm = if thorough {
         Cmd::new("cp").arg("--sparse=always").arg(&lab.disk.path).arg(lab.dir.join("replayed.raw")).run()?;
-        lab.boot_traced(site.port)?
+        lab.boot_traced(site.port, stick.stick_arguments())?
     } else {
         lab.boot_with_web(site.port, Restart::Restarts)?
     };
@@ -422,11 +424,23 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
     }
     for (version, what, change, reason) in bad {
         maker.publish(&mut channel, &maker.bundle(version, change)?)?;
+        if thorough {
+            checks.check(&format!("2 to 3 with {what}, from a stick: it is found, installed, and told"), || {
+                stick.copy_in(&site.path("stable"))?;
+                vm.plug()?;
+                vm.wait_restart(&boot, INSTALL_LIMIT)?;
+                let report = String::from_utf8(stick.read("update-e2e-update.txt")?)?;
+                ensure!(report.contains(&format!("{version} is installed; restarting into it")), "{report}");
+                Ok(())
+            });
+        }
         checks.check(
             &format!("2 to 3 with {what}: the device comes back by itself, says why, and does not try again"),
             || {
                 let start = std::time::Instant::now();
-                apply(&mut vm, &boot, RETURN_LIMIT)?;
+                if !thorough {
+                    apply(&mut vm, &boot, RETURN_LIMIT)?;
+                }
                 // A trial that fails late lets people in before.
                 let back = "grep -q rauc.slot=B /proc/cmdline && systemctl is-active os-commit >/dev/null";
                 vm.wait_through_restarts(back, RETURN_LIMIT)?;

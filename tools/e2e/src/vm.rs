@@ -392,6 +392,19 @@ impl Vm {
         Ok(answer)
     }
 
+    /// Plugs the stick in.
+    pub(crate) fn plug(&self) -> Result<()> {
+        let stick = serde_json::json!({
+            "driver": "usb-storage", "id": "plugged", "drive": "stick", "bus": "xhci.0", "removable": true
+        });
+        self.qmp_with("device_add", stick).map(drop)
+    }
+
+    /// Pulls it out.
+    pub(crate) fn unplug(&self) -> Result<()> {
+        self.qmp_with("device_del", serde_json::json!({ "id": "plugged" })).map(drop)
+    }
+
     /// Presses the power button and waits until the machine is off.
     pub(crate) fn power_off(mut self) -> Result<()> {
         self.restart = Restart::Ends;

@@ -7,8 +7,17 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Names that this binary answers to; `make install` makes a link for each.
-const APPLETS: &[&str] =
-    &["os", "os-config", "os-hostname", "os-slots", "os-update", "os-apps", "os-init", "os-state-generator"];
+const APPLETS: &[&str] = &[
+    "os",
+    "os-config",
+    "os-hostname",
+    "os-slots",
+    "os-splash",
+    "os-update",
+    "os-apps",
+    "os-init",
+    "os-state-generator",
+];
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
@@ -26,6 +35,10 @@ fn main() -> ExitCode {
         "os-slots" => {
             let args = os_slots::Args::parse();
             run(async { os_slots::main(&args).map(|()| ExitCode::SUCCESS) })
+        }
+        "os-splash" => {
+            let args = os_splash::Args::parse();
+            run(async { os_splash::main(&args).map(|()| ExitCode::SUCCESS) })
         }
         "os-update" => run(os_update::main(os_update::Args::parse_from(os_update::arguments(std::env::args_os())))),
         "os-apps" => run(os_apps::main(os_apps::Args::parse())),
