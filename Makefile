@@ -13,6 +13,7 @@ help:
 	@echo "make test    lints, unit tests, and the end-to-end run in QEMU"
 	@echo "make check   the part of make test that needs no virtual machine"
 	@echo "make fuzz    look for input that breaks a parser (takes cargo-fuzz and a nightly Rust)"
+	@echo "make campaign N=10   pull the plug of a virtual machine at random moments of an update, write docs/power.md"
 	@echo "make bench   measure, and write docs/benchmarks.md"
 	@echo "make clean   remove everything that was built"
 
@@ -37,6 +38,12 @@ test: check
 fuzz:
 	@cd tools && $(CARGO) fuzz run $(or $(TARGET),config) -- -max_total_time=$(or $(SECONDS_MAX),300) -max_len=4096 -timeout=10
 
+# N power cuts; SEED says at which moments.
+campaign: $(OSCTL)
+	@$(MAKE) --no-print-directory image V=development
+	@cd tools && $(CARGO) build --locked -p e2e
+	@tools/target/debug/e2e campaign --cuts $(or $(N),10) --seed $(or $(SEED),$(shell date +%s))
+
 bench: $(OSCTL)
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
@@ -52,4 +59,4 @@ $(OSCTL): host-packages
 clean:
 	rm -rf build tools/target
 
-.PHONY: help image run bundle check test fuzz bench host-packages clean $(OSCTL)
+.PHONY: help image run bundle check test fuzz campaign bench host-packages clean $(OSCTL)

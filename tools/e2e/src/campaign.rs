@@ -1,5 +1,5 @@
 //! Pulls the plug at random moments of an update, a rollback, a wipe and a first boot, starts the machine again, and looks
-//! at what is left. Writes `docs/power.md`.
+//! at what is left. Every cut is added to `docs/power.jsonl`, from which `docs/power.md` is written.
 
 use crate::crash::{Crash, Known, Random};
 use crate::scenarios::{Lab, VARIANT};
@@ -59,6 +59,8 @@ impl At {
 /// One pulled plug; kept, so that campaigns add up.
 #[derive(Debug, Serialize, Deserialize)]
 struct Cut {
+    /// Commit of the product.
+    commit: String,
     at: At,
     /// Seconds after the beginning of what was cut.
     after: f64,
@@ -96,7 +98,8 @@ pub(crate) fn run(repo: &Repo, cuts: u64, seed: u64) -> Result<()> {
     let site = Site::start(&lab.dir.join("site"))?;
     println!("Preparing: a settled device, and two that are about to try a release …");
     let bases = prepare(&lab, &maker, &site)?;
-    let results = dir.join("cuts.jsonl");
+    let results = repo.root.join("docs/power.jsonl");
+    let commit = Cmd::new("git").args(["describe", "--always", "--dirty"]).dir(&repo.root).read()?.trim().to_owned();
     let record = Mutex::new(std::fs::File::options().create(true).append(true).open(&results)?);
     let next = AtomicU64::new(0);
     let work = |worker: u64| -> Result<()> {
@@ -110,7 +113,14 @@ pub(crate) fn run(repo: &Repo, cuts: u64, seed: u64) -> Result<()> {
             let at = At::any(&mut random);
             let most = bases.lasts.get(&at).copied().unwrap_or(Duration::from_secs(60));
             let after = Duration::from_millis(random.below(u64::try_from(most.as_millis())?));
-            let mut cut = Cut { at, after: after.as_secs_f64(), left: String::new(), then: String::new(), wrong: None };
+            let mut cut = Cut {
+                commit: commit.clone(),
+                at,
+                after: after.as_secs_f64(),
+                left: String::new(),
+                then: String::new(),
+                wrong: None,
+            };
             if let Err(err) = pull(&lab, &bases, site.port, &mut cut, after) {
                 cut.wrong = Some(format!("{err:#}"));
                 // To be looked at.
@@ -289,7 +299,7 @@ fn release(vm: &Vm) -> Result<&'static str> {
 
 fn report(repo: &Repo, cuts: &[Cut]) -> Result<()> {
     let mut text = String::from(
-        "# Power cuts\n\nMade by `make campaign N=…`; do not edit. Every campaign on one build directory adds to it.\n\n\
+        "# Power cuts\n\nMade by `make campaign N=…` from `power.jsonl`, to which every campaign adds; do not edit.\n\n\
          A machine is killed at a random moment, its disk is looked at, it is started again until its health is confirmed. \
          Every time: a whole slot starts, its root is verified, no unit fails, what the owner put on state and data is \
          there and the container runs (after a wipe: is gone), nothing good is refused, a bad release is.\n\n",
