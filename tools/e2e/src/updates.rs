@@ -163,9 +163,7 @@ pub(crate) fn update_status(vm: &Vm) -> Result<Value> {
 fn apply(vm: &mut Vm, boot: &str, limit: Duration) -> Result<String> {
     // In a unit of its own: the restart ends the login.
     vm.ssh("systemd-run --quiet --unit=apply --collect os update apply")?;
-    vm.wait_for("! systemctl is-active apply >/dev/null || os update status | grep -q 'on trial'", INSTALL_LIMIT)?;
-    let said = vm.ssh("os update status; journalctl -u apply -b --no-pager -o cat | tail -3").unwrap_or_default();
-    vm.wait_restart(boot, limit).with_context(|| said)
+    vm.wait_restart_by("apply", boot, INSTALL_LIMIT + limit)
 }
 
 fn slot(vm: &Vm) -> Result<String> {
@@ -428,7 +426,8 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
             checks.check(&format!("2 to 3 with {what}, from a stick: it is found, installed, and told"), || {
                 stick.copy_in(&site.path("stable"))?;
                 vm.plug()?;
-                vm.wait_restart(&boot, INSTALL_LIMIT)?;
+                vm.wait_for("systemctl is-active 'os-update-stick@*' | grep activ", Duration::from_secs(60))?;
+                vm.wait_restart_by("'os-update-stick@*'", &boot, INSTALL_LIMIT)?;
                 let report = String::from_utf8(stick.read("update-e2e-update.txt")?)?;
                 ensure!(report.contains(&format!("{version} is installed; restarting into it")), "{report}");
                 Ok(())

@@ -297,6 +297,33 @@ impl Vm {
         bail!("no new boot in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
     }
 
+    /// The same after `unit` was told to restart the machine; that it ended without is said at once.
+    pub(crate) fn wait_restart_by(&mut self, unit: &str, before: &str, limit: Duration) -> Result<String> {
+        let start = Instant::now();
+        let ended = format!(
+            "systemctl is-active {unit} | grep -qE '^(de)?activ' || systemctl is-system-running | grep -q stopping"
+        );
+        let mut looks = 0;
+        while start.elapsed() < limit && looks < 3 {
+            self.alive()?;
+            match self.ssh(BOOT_ID) {
+                Ok(id) if id.trim() != before.trim() => break,
+                // A restart takes a moment to begin.
+                Ok(_) if matches!(self.ssh_code(&ended), Ok((1.., _))) => looks += 1,
+                Ok(_) => looks = 0,
+                Err(_) => break,
+            }
+            std::thread::sleep(Duration::from_secs(2));
+        }
+        if looks == 3 {
+            bail!(
+                "{unit} ended, and nothing restarted: {}",
+                self.ssh(&format!("journalctl -b -u {unit} -o cat | tail -5"))?
+            );
+        }
+        self.wait_restart(before, limit.saturating_sub(start.elapsed()))
+    }
+
     /// Waits until a command on the device exits with 0, in whatever boot that is.
     pub(crate) fn wait_through_restarts(&mut self, command: &str, limit: Duration) -> Result<()> {
         let start = Instant::now();

@@ -241,8 +241,7 @@ async fn ask_bus(bus: &Bus, status: &mut Status) {
 /// The slots, through RAUC.
 pub(crate) async fn slots(bus: &Bus) -> Result<Vec<SlotRow>> {
     let slots = bus.slots().await;
-    // Only root may; for others RAUC stays until the next update looks.
-    let _ = bus.let_rauc_rest().await;
+    os_update::let_rauc_rest(bus).await;
     Ok(slots?.into_iter().map(row).collect())
 }
 

@@ -19,9 +19,12 @@ use serde::Serialize;
 use std::cell::Cell;
 use std::fs::File;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 /// Held by whoever carries an update on.
 const LOCK: &str = "/run/os/update.lock";
+/// How long to wait for it where waiting is not wanted.
+const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Progress of an installation, for `os update status`.
 pub const PROGRESS: &str = "/run/os/update-progress.json";
 /// The journal of the last boot that failed its health check.
@@ -127,8 +130,18 @@ impl Agent {
     pub async fn new(wait: bool) -> Result<Self> {
         std::fs::create_dir_all("/run/os")?;
         let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; this takes root"))?;
-        let how = if wait { FlockOperation::LockExclusive } else { FlockOperation::NonBlockingLockExclusive };
-        flock(&lock, how).context("an update is under way already; os update status shows it")?;
+        if wait {
+            flock(&lock, FlockOperation::LockExclusive)?;
+        } else {
+            let start = Instant::now();
+            while let Err(err) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                // What only looks at the slots holds it for a moment.
+                if start.elapsed() > LOCK_PATIENCE {
+                    return Err(err).context("an update is under way already; os update status shows it");
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
         let store = Store::device();
         let mut state = store.load();
         if state.lost {
@@ -558,6 +571,15 @@ fn describe(choice: &Choice<'_>, running: &Version) -> (Option<String>, String) 
         Choice::Held { release, why: os_channel::channel::Held::Rollout } => {
             (None, format!("{} is being rolled out and has not reached this device; {running} runs", release.version))
         }
+    }
+}
+
+/// Ends RAUC after a look at the slots, unless an update is at work.
+pub async fn let_rauc_rest(bus: &Bus) {
+    // Only root may create it, and only root may stop units.
+    let Ok(lock) = File::create(LOCK) else { return };
+    if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        let _ = bus.let_rauc_rest().await;
     }
 }
 

@@ -18,8 +18,8 @@ pub mod step;
 pub mod stick;
 pub mod trust;
 
-pub use agent::Mark;
 use agent::{Agent, Asked, FAILED_JOURNAL, PROGRESS};
+pub use agent::{Mark, let_rauc_rest};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use os_dbus::Bus;
