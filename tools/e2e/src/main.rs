@@ -6,7 +6,7 @@
 //! - [`tpm`] is the machine's TPM
 //! - [`checks`] counts and prints
 //! - [`scenarios`] are the boots: the first and long one, the changed configuration, the broken ones, rescue
-//! - [`updates`] are releases, good and bad ones, from a web server
+//! - [`updates`] are releases, good and bad ones, from a web server; [`liar`] is a bad one
 //! - [`trace`] is what the machine wrote to its disk, [`crash`] what a power cut would have left of it
 //! - [`campaign`] pulls the plug again and again
 //! - [`bench`] measures a boot beside a plain Debian's
@@ -19,6 +19,7 @@ mod checks;
 mod configuration;
 mod crash;
 mod disk;
+mod liar;
 mod mdns;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod scenarios;

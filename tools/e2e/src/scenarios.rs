@@ -5,7 +5,7 @@ use crate::configuration;
 use crate::disk::Disk;
 use crate::mdns::{self, Wire};
 use crate::updates;
-use crate::vm::{Restart, Start, Vm};
+use crate::vm::{LIAR, Restart, Start, Vm, WEB};
 use anyhow::{Context, Result, anyhow, ensure};
 use os_sys::cmd::Cmd;
 use osctl::lab::keys::{self, Keys};
@@ -51,17 +51,18 @@ impl Lab {
 
     /// A machine that finds a web server.
     pub(crate) fn boot_with_web(&self, port: u16, restart: Restart) -> Result<Vm> {
-        Vm::start(&Start { web: Some(port), restart, ..self.machine() })
+        Vm::start(&Start { web: vec![(WEB, port)], restart, ..self.machine() })
     }
 
     /// The same, from where a machine was frozen.
     pub(crate) fn thaw(&self, frozen: &Path, port: u16, restart: Restart) -> Result<Vm> {
-        Vm::start(&Start { web: Some(port), restart, frozen: Some(frozen), ..self.machine() })
+        Vm::start(&Start { web: vec![(WEB, port)], restart, frozen: Some(frozen), ..self.machine() })
     }
 
     /// The same, with a log of every write to the disk.
-    pub(crate) fn boot_traced(&self, port: u16, extra: Vec<String>) -> Result<Vm> {
-        Vm::start(&Start { web: Some(port), restart: Restart::Restarts, trace: true, extra, ..self.machine() })
+    pub(crate) fn boot_traced(&self, port: u16, liar: u16, extra: Vec<String>) -> Result<Vm> {
+        let web = vec![(WEB, port), (LIAR, liar)];
+        Vm::start(&Start { web, restart: Restart::Restarts, trace: true, extra, ..self.machine() })
     }
 
     fn machine(&self) -> Start<'_> {
@@ -71,7 +72,7 @@ impl Lab {
             key: &self.keys.ssh,
             accel: self.accel,
             extra: Vec::new(),
-            web: None,
+            web: Vec::new(),
             trace: false,
             restart: Restart::Ends,
             frozen: None,

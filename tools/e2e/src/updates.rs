@@ -3,9 +3,10 @@
 use crate::checks::Checks;
 use crate::crash::{Crash, Known};
 use crate::disk::Disk;
+use crate::liar::Liar;
 use crate::scenarios::{Lab, VARIANT, equal, remember_identity};
 use crate::trace::Trace;
-use crate::vm::{BOOT_ID, Restart, Vm, WEB};
+use crate::vm::{BOOT_ID, LIAR, Restart, Vm, WEB};
 use anyhow::{Context, Result, ensure};
 use os_channel::{Channel, Envelope};
 use os_sys::cmd::Cmd;
@@ -243,6 +244,19 @@ fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<
         ensure!(update_status(vm)?["running"] == before["running"], "the state was damaged");
         Ok(())
     });
+    for (how, name, says) in [
+        ("error", "a server that has an error", "500"),
+        ("redirect", "a server that redirects forever", "redirects"),
+        ("stall", "a server that stalls", "too slow"),
+        ("cut", "a server that closes in the middle", "bytes remaining"),
+        ("cut", "a server that closes somewhere else", "bytes remaining"),
+    ] {
+        checks.check(&format!("never fooled: {name}"), || {
+            let (code, text) = vm.ssh_code(&format!("os update check --from http://{LIAR}/{how}/stable 2>&1"))?;
+            ensure!(code == 1 && text.contains(says), "exit code {code}, and it does not say '{says}': {text}");
+            Ok(())
+        });
+    }
     let stranger = SecretKey::generate()?;
     let mut later = 0;
     let mut refused = |name: &str, verb: &str, says: &str, make: &dyn Fn(&Lie<'_>) -> Result<()>| -> Result<()> {
@@ -355,9 +369,10 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
         json!({ "hostname": "e2e-update", "os": { "update": { "channel": Site::url("stable"), "mode": "manual" } } });
     lab.disk.write("config.json", &lab.config(config)?)?;
     let stick = Disk::stick(&lab.dir, "UPDATE", 1024)?;
+    let liar = Liar::start(std::fs::read(site.path("stable/channel.json"))?)?;
     let mut vm = if thorough {
         Cmd::new("cp").arg("--sparse=always").arg(&lab.disk.path).arg(lab.dir.join("replayed.raw")).run()?;
-        lab.boot_traced(site.port, stick.stick_arguments())?
+        lab.boot_traced(site.port, liar.port, stick.stick_arguments())?
     } else {
         lab.boot_with_web(site.port, Restart::Restarts)?
     };

@@ -28,8 +28,8 @@ pub(crate) struct Start<'a> {
     pub(crate) accel: Accel,
     /// Further arguments for QEMU.
     pub(crate) extra: Vec<String>,
-    /// Web server of this machine that the guest finds as [`WEB`].
-    pub(crate) web: Option<u16>,
+    /// Web servers of this machine: where the guest finds each, and its port here.
+    pub(crate) web: Vec<(&'static str, u16)>,
     /// Keep a log of every write to the disk; see [`Vm::traces`].
     pub(crate) trace: bool,
     /// What a restart of the guest does.
@@ -47,8 +47,10 @@ pub(crate) enum Restart {
     Restarts,
 }
 
-/// Where the guest finds a web server of this machine.
+/// Where the guest finds the web server of this machine that is honest.
 pub(crate) const WEB: &str = "10.0.2.100";
+/// And one that is not.
+pub(crate) const LIAR: &str = "10.0.2.101";
 
 /// A running machine. Dropping it ends it.
 #[derive(Debug)]
@@ -90,10 +92,9 @@ impl Vm {
             forwards: vec![(ssh_port, 22222), (web_port, 80)],
             // No test may need the internet, and the device must not either.
             isolated: true,
-            services: match options.web {
-                Some(port) => vec![(format!("{WEB}:80"), format!("{} pipe {port}", own.display()))],
-                None => Vec::new(),
-            },
+            services: (options.web.iter())
+                .map(|(address, port)| (format!("{address}:80"), format!("{} pipe {port}", own.display())))
+                .collect(),
             trace: None,
             accel: options.accel,
             extra,
