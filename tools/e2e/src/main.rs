@@ -9,7 +9,7 @@
 //! - [`updates`] are releases, good and bad ones, from a web server; [`liar`] is a bad one
 //! - [`trace`] is what the machine wrote to its disk, [`crash`] what a power cut would have left of it
 //! - [`campaign`] pulls the plug again and again
-//! - [`bench`] measures a boot beside a plain Debian's
+//! - [`bench`] measures a boot beside a plain Debian's, [`deltas`] the bytes of an update
 
 mod bench;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
@@ -18,6 +18,7 @@ mod checks;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod configuration;
 mod crash;
+mod deltas;
 mod disk;
 mod liar;
 mod mdns;
@@ -69,6 +70,8 @@ enum Command {
         #[arg(long, default_value_t = 1)]
         seed: u64,
     },
+    /// Print the section of docs/benchmarks.md about the bytes of an update
+    Deltas,
     /// Measure boot time and memory beside a plain Debian, and write docs/benchmarks.md
     Bench,
 }
@@ -102,6 +105,10 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Run { only, points } => Ok(Checks::finish(scenarios::run(&Repo::find()?, &only, points)?)),
         Command::Pipe { port } => pipe(port).map(|()| ExitCode::SUCCESS),
         Command::Campaign { cuts, seed } => campaign::run(&Repo::find()?, cuts, seed).map(|()| ExitCode::SUCCESS),
+        Command::Deltas => {
+            print!("{}", deltas::section(&Repo::find()?)?);
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Bench => bench::run(&Repo::find()?).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -227,6 +227,23 @@ impl<'a> Lie<'a> {
     }
 }
 
+/// What a server may do to a connection.
+fn bad_servers(vm: &Vm, checks: &mut Checks) {
+    for (how, name, says) in [
+        ("error", "a server that has an error", "500"),
+        ("redirect", "a server that redirects forever", "redirects"),
+        ("stall", "a server that stalls", "too slow"),
+        ("cut", "a server that closes in the middle", "bytes remaining"),
+        ("cut", "a server that closes somewhere else", "bytes remaining"),
+    ] {
+        checks.check(&format!("never fooled: {name}"), || {
+            let (code, text) = vm.ssh_code(&format!("os update check --from http://{LIAR}/{how}/stable 2>&1"))?;
+            ensure!(code == 1 && text.contains(says), "exit code {code}, and it does not say '{says}': {text}");
+            Ok(())
+        });
+    }
+}
+
 /// What a server may try. Nothing of it changes the device, and each is named.
 fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<()> {
     checks.check("a clock in 1970 believes what is signed, and takes its date for the least that is", || {
@@ -244,19 +261,6 @@ fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<
         ensure!(update_status(vm)?["running"] == before["running"], "the state was damaged");
         Ok(())
     });
-    for (how, name, says) in [
-        ("error", "a server that has an error", "500"),
-        ("redirect", "a server that redirects forever", "redirects"),
-        ("stall", "a server that stalls", "too slow"),
-        ("cut", "a server that closes in the middle", "bytes remaining"),
-        ("cut", "a server that closes somewhere else", "bytes remaining"),
-    ] {
-        checks.check(&format!("never fooled: {name}"), || {
-            let (code, text) = vm.ssh_code(&format!("os update check --from http://{LIAR}/{how}/stable 2>&1"))?;
-            ensure!(code == 1 && text.contains(says), "exit code {code}, and it does not say '{says}': {text}");
-            Ok(())
-        });
-    }
     let stranger = SecretKey::generate()?;
     let mut later = 0;
     let mut refused = |name: &str, verb: &str, says: &str, make: &dyn Fn(&Lie<'_>) -> Result<()>| -> Result<()> {
@@ -388,6 +392,9 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
         ensure!(text.contains("nothing newer"), "{text}");
         Ok(())
     });
+    if thorough {
+        bad_servers(&vm, checks);
+    }
     maker.publish(&mut channel, &maker.bundle("0.2.0", &arguments("e2e.release=2".to_owned()))?)?;
     checks.check("a new release is offered, and the timer leaves it to a person in manual mode", || {
         let found: Value = serde_json::from_str(&vm.ssh("os update check --json")?)?;
