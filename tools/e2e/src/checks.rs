@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The checks of one chain of scenarios.
 #[derive(Debug)]
@@ -10,13 +10,15 @@ pub(crate) struct Checks {
     /// What every line begins with: chains run beside each other.
     chain: &'static str,
     start: Instant,
+    /// How long all of them took.
+    took: Duration,
     passed: usize,
     failed: Vec<String>,
 }
 
 impl Checks {
     pub(crate) fn new(chain: &'static str) -> Self {
-        Self { chain, start: Instant::now(), passed: 0, failed: Vec::new() }
+        Self { chain, start: Instant::now(), took: Duration::ZERO, passed: 0, failed: Vec::new() }
     }
 
     /// Announces a scenario.
@@ -43,11 +45,16 @@ impl Checks {
         }
     }
 
+    /// Says that there are no more.
+    pub(crate) fn end(&mut self) {
+        self.took = self.start.elapsed();
+    }
+
     /// Prints the totals of all chains.
     pub(crate) fn finish(chains: Vec<Self>) -> ExitCode {
         println!();
-        for Self { chain, start, failed, .. } in &chains {
-            println!("{chain}: {:.0} s", start.elapsed().as_secs_f64());
+        for Self { chain, took, failed, .. } in &chains {
+            println!("{chain}: {:.0} s", took.as_secs_f64());
             for name in failed {
                 println!("FAILED: {name}");
             }

@@ -140,6 +140,7 @@ pub(crate) fn run(repo: &Repo, only: &str, points: usize) -> Result<Vec<Checks>>
                 checks.check(&format!("{scenario}: runs to its end"), || Err(err));
             }
         }
+        checks.end();
         checks
     };
     let chains = CHAINS.iter().map(|c| (c.name, chosen(c))).filter(|(_, scenarios)| !scenarios.is_empty());
