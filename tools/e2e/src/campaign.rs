@@ -87,8 +87,21 @@ struct Bases {
     layout: Layout,
 }
 
-/// Cuts `cuts` times.
+/// Cuts `cuts` times; with 0 only the report is written anew.
 pub(crate) fn run(repo: &Repo, cuts: u64, seed: u64) -> Result<()> {
+    let results = repo.root.join("docs/power.jsonl");
+    if cuts > 0 {
+        cut(repo, &results, cuts, seed)?;
+    }
+    let all: Vec<Cut> =
+        os_sys::files::read_text(&results)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    report(repo, &all)?;
+    let wrong = all.iter().filter(|c| c.wrong.is_some()).count();
+    ensure!(wrong == 0, "{wrong} of {} cuts left a device that is not as it should be; docs/power.md", all.len());
+    Ok(())
+}
+
+fn cut(repo: &Repo, results: &Path, cuts: u64, seed: u64) -> Result<()> {
     let dir = repo.build.join("campaign");
     std::fs::create_dir_all(&dir)?;
     let keys = keys::ensure(repo)?;
@@ -98,9 +111,8 @@ pub(crate) fn run(repo: &Repo, cuts: u64, seed: u64) -> Result<()> {
     let site = Site::start(&lab.dir.join("site"))?;
     println!("Preparing: a settled device, and two that are about to try a release …");
     let bases = prepare(&lab, &maker, &site)?;
-    let results = repo.root.join("docs/power.jsonl");
     let commit = Cmd::new("git").args(["describe", "--always", "--dirty"]).dir(&repo.root).read()?.trim().to_owned();
-    let record = Mutex::new(std::fs::File::options().create(true).append(true).open(&results)?);
+    let record = Mutex::new(std::fs::File::options().create(true).append(true).open(results)?);
     let next = AtomicU64::new(0);
     let work = |worker: u64| -> Result<()> {
         let lab = Lab::new(repo, dir.join(format!("worker-{worker}")), keys.clone(), accel, 0)?;
@@ -135,13 +147,7 @@ pub(crate) fn run(repo: &Repo, cuts: u64, seed: u64) -> Result<()> {
     std::thread::scope(|scope| {
         let workers: Vec<_> = (0..2).map(|worker| scope.spawn(move || work(worker))).collect();
         workers.into_iter().try_for_each(|w| w.join().map_err(|_| anyhow!("a worker panicked"))?)
-    })?;
-    let all: Vec<Cut> =
-        std::fs::read_to_string(&results)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    report(repo, &all)?;
-    let wrong = all.iter().filter(|c| c.wrong.is_some()).count();
-    ensure!(wrong == 0, "{wrong} of {} cuts left a device that is not as it should be; docs/power.md", all.len());
-    Ok(())
+    })
 }
 
 fn prepare(lab: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bases> {

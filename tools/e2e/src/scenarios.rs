@@ -285,6 +285,14 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
             "A_OK=1 A_TRY=0 B_OK=0 B_TRY=0 ORDER=A B",
         )
     });
+    checks.check("os slot leaves the bootloader something to start", || {
+        let (code, text) = vm.ssh_code("os slot mark bad 2>&1")?;
+        ensure!(code == 1 && text.contains("slot B is not good either"), "exit code {code}: {text}");
+        let (code, text) = vm.ssh_code("os slot switch --yes 2>&1")?;
+        ensure!(code == 1 && text.contains("slot B holds nothing"), "exit code {code}: {text}");
+        equal(&vm.ssh("os slot mark good && os slot status | grep -c 'A.*good'")?, "slot A is marked\n1")?;
+        equal(&vm.ssh("pgrep -c rauc || true")?, "0")
+    });
     checks.check("os status --json says that all is well", || {
         let (code, text) = vm.ssh_code("os status --json")?;
         let status: Value = serde_json::from_str(&text)?;
