@@ -11,7 +11,7 @@ pub use proxies::{
 
 use std::collections::HashMap;
 use std::time::Duration;
-use zbus::wire::OwnedVariant;
+use zbus::wire::{OwnedVariant, Variant};
 
 /// How long a method may take. Starting a service on demand on a slow board takes several seconds.
 const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
@@ -243,7 +243,7 @@ impl Bus {
     pub async fn inspect(&self, source: &str) -> Result<BundleFacts, BusError> {
         let facts = self.rauc().await?.inspect_bundle(source, HashMap::new()).await.tried("RAUC refuses the bundle")?;
         let text = |value: Option<&OwnedVariant>| value.and_then(|v| String::try_from(v.clone()).ok());
-        let update = facts.get("update").and_then(|v| HashMap::<String, OwnedVariant>::try_from(v.clone()).ok());
+        let update = facts.get("update").and_then(dictionary);
         Ok(BundleFacts {
             version: text(update.as_ref().and_then(|u| u.get("version"))),
             manifest_hash: text(facts.get("manifest-hash")),
@@ -356,6 +356,15 @@ pub enum Verb {
     Reload,
 }
 
+/// A dictionary in a dictionary. RAUC puts a variant into the variant.
+fn dictionary(value: &OwnedVariant) -> Option<HashMap<String, OwnedVariant>> {
+    let value = match Variant::from(value.clone()) {
+        Variant::Variant(inner) => *inner,
+        other => other,
+    };
+    HashMap::try_from(value.try_into_owned().ok()?).ok()
+}
+
 fn slot(name: String, values: &HashMap<String, OwnedVariant>) -> Slot {
     let text = |key: &str| values.get(key).and_then(|v| String::try_from(v.clone()).ok());
     Slot {
@@ -367,5 +376,21 @@ fn slot(name: String, values: &HashMap<String, OwnedVariant>) -> Slot {
         transaction: text("installed.transaction"),
         status: text("status"),
         name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_rauc_says_of_a_bundle_is_found_in_its_double_wrapping() {
+        let inner = HashMap::from([("version", Variant::from("1.2.3"))]);
+        for value in [Variant::from(inner.clone()), Variant::Variant(Box::new(Variant::from(inner.clone())))] {
+            let found = dictionary(&value.try_into_owned().unwrap()).unwrap();
+            let version = found.get("version").and_then(|v| String::try_from(v.clone()).ok());
+            assert_eq!(version.as_deref(), Some("1.2.3"));
+        }
+        assert!(dictionary(&Variant::from("text").try_into_owned().unwrap()).is_none());
     }
 }

@@ -99,8 +99,8 @@ pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
 }
 
 fn refusal(status: &Value, code: Option<i32>) -> String {
-    let last = status.pointer("/last").and_then(Value::as_str).unwrap_or("the device does not say why");
-    format!("nothing was installed (exit code {}): {last}", code.unwrap_or(-1))
+    let last = status.pointer("/last").and_then(Value::as_str).filter(|last| !last.is_empty());
+    format!("nothing was installed (exit code {}): {}", code.unwrap_or(-1), last.unwrap_or("the lines above say why"))
 }
 
 fn boot_id(ssh: &Ssh, host: &str) -> Result<String> {
