@@ -297,7 +297,7 @@ impl Agent {
                 let _ = files::write_if_changed(Path::new(PROGRESS), &text, 0o644);
             }
             if last.replace(percent) != percent {
-                log::info(&format!("{percent} %, {} of {} MiB", fetched >> 20, size >> 20));
+                log::info(&percent_of(percent.unsigned_abs().into(), fetched, size));
             }
         };
         let mut left = MOUNT_RETRIES;
@@ -580,6 +580,14 @@ pub async fn let_rauc_rest(bus: &Bus) {
     let Ok(lock) = File::create(LOCK) else { return };
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
         let _ = bus.let_rauc_rest().await;
+    }
+}
+
+/// How far it is, for people. A bundle of unknown size counts no bytes.
+pub(crate) fn percent_of(percent: u64, fetched: u64, size: u64) -> String {
+    match size {
+        0 => format!("{percent} %"),
+        _ => format!("{percent} %, {} of {} MiB", fetched >> 20, size >> 20),
     }
 }
 

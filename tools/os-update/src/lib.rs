@@ -244,7 +244,7 @@ fn status(json: bool) -> Result<()> {
     }
     if let Some(progress) = progress {
         let number = |name: &str| progress.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        println!("  {} %, {} of {} MiB", number("percent"), number("fetched") >> 20, number("size") >> 20);
+        println!("  {}", agent::percent_of(number("percent"), number("fetched"), number("size")));
         if let Some(trouble) = progress.get("trouble").and_then(serde_json::Value::as_str) {
             println!("! {trouble}");
         }
