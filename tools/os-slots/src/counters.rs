@@ -16,7 +16,7 @@ pub const COPY: &str = "grubenv.copy";
 const TRIES: u32 = 3;
 
 /// Whether a slot may be started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum State {
     /// It may, and its tries are not used up.
     Good,
@@ -128,6 +128,20 @@ impl Counters {
         self.set_state(slot, State::Good);
     }
 
+    /// Gives the slots that nobody called bad their tries back, and says which. None when there is one that has tries
+    /// left.
+    pub fn give_back(&mut self) -> Vec<&'static str> {
+        if self.next().is_some() {
+            return Vec::new();
+        }
+        let mut slots = self.order();
+        slots.retain(|slot| self.0.get(&format!("{slot}_OK")) == Some("1"));
+        for slot in &slots {
+            self.set_state(slot, State::Good);
+        }
+        slots
+    }
+
     /// Says whether a slot may be started; its tries begin anew.
     pub fn set_state(&mut self, slot: &str, state: State) {
         self.0.set(&format!("{slot}_OK"), if state == State::Good { "1" } else { "0" });
@@ -182,6 +196,20 @@ mod tests {
         assert_eq!((found.next(), found.order()), (Some("B"), vec!["B", "A"]));
         found.set_state("B", State::Bad);
         assert_eq!((found.next(), found.state("B")), (Some("A"), State::Bad));
+    }
+
+    #[test]
+    fn tries_come_back_where_none_are_left_and_what_is_bad_stays_bad() {
+        let mut found = counters("ORDER=B A\nA_OK=1\nA_TRY=3\nB_OK=0\nB_TRY=3");
+        assert_eq!(found.give_back(), ["A"]);
+        assert_eq!((found.next(), found.state("B")), (Some("A"), State::Bad));
+        let mut both = counters("ORDER=B A\nA_OK=1\nA_TRY=3\nB_OK=1\nB_TRY=3");
+        assert_eq!((both.give_back(), both.next()), (vec!["B", "A"], Some("B")));
+        let mut one = counters("ORDER=B A\nA_OK=1\nA_TRY=2\nB_OK=1\nB_TRY=3");
+        let before = one.clone();
+        assert!(one.give_back().is_empty());
+        assert_eq!(one, before);
+        assert!(counters("ORDER=A B\nA_OK=0\nB_OK=0").give_back().is_empty());
     }
 
     #[test]

@@ -12,12 +12,16 @@ pub mod block;
 pub mod counters;
 
 use anyhow::{Result, bail};
-use clap::{Parser, Subcommand, ValueEnum};
-use counters::{Counters, State};
+use clap::{Parser, Subcommand};
+use counters::{Counters, CountersError, State};
 use std::path::Path;
 
 /// Where GRUB's files are on the device.
 pub const DIR: &str = "/mnt/boot/EFI/BOOT";
+/// A person's own kernel arguments: an environment block beside the counters, in a file that RAUC does not write.
+pub const ARGUMENTS: &str = "argsenv";
+/// The variable in it.
+pub const ARGUMENTS_VARIABLE: &str = "os_user_args";
 
 /// The bootloader's choice of slots, for RAUC; people use: os slot
 #[derive(Debug, Parser)]
@@ -47,14 +51,8 @@ enum Command {
         /// A or B
         slot: String,
         /// Whether it may
-        state: Word,
+        state: State,
     },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Word {
-    Good,
-    Bad,
 }
 
 /// The applet.
@@ -63,6 +61,19 @@ enum Word {
 /// When the boot partition cannot be read or written.
 pub fn main(args: &Args) -> Result<()> {
     run(&args.command, Path::new(DIR))
+}
+
+/// Gives the slots that were never called bad their tries back, and says which; for when none is left to start.
+///
+/// # Errors
+/// When the boot partition cannot be read or written.
+pub fn give_back(dir: &Path) -> Result<Vec<&'static str>, CountersError> {
+    let mut counters = Counters::load(dir)?;
+    let slots = counters.give_back();
+    if !slots.is_empty() {
+        counters.save(dir)?;
+    }
+    Ok(slots)
 }
 
 fn run(command: &Command, dir: &Path) -> Result<()> {
@@ -81,7 +92,7 @@ fn run(command: &Command, dir: &Path) -> Result<()> {
             counters.save(dir)?;
         }
         Command::SetState { slot, state } => {
-            counters.set_state(known(slot)?, if *state == Word::Good { State::Good } else { State::Bad });
+            counters.set_state(known(slot)?, *state);
             counters.save(dir)?;
         }
     }
