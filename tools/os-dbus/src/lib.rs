@@ -1,20 +1,25 @@
-//! Every D-Bus interface the OS talks to, as typed proxies. No other crate names a bus, a path or an interface.
+//! Every D-Bus interface the OS talks to, as typed proxies, and the one that it offers ([`updates`]). No other crate names
+//! a bus, a path or an interface.
 //!
 //! A service that is not running is a state, not an error: see [`Bus::has_owner`].
 
 mod proxies;
+pub mod updates;
 
 pub use proxies::{
-    AvahiServerProxy, HostnamedProxy, LocaledProxy, NetworkManagerProxy, NetworkSettingsProxy, RaucProxy,
-    SystemdManagerProxy, SystemdUnit, TimedatedProxy,
+    AvahiServerProxy, HostnamedProxy, LocaledProxy, LogindProxy, LogindSessionProxy, NetworkManagerProxy,
+    NetworkSettingsProxy, RaucProxy, Session, SystemdManagerProxy, SystemdUnit, TimedatedProxy,
 };
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
+use std::time::{Duration, UNIX_EPOCH};
 use zbus::wire::{OwnedVariant, Variant};
 
 /// How long a method may take. Starting a service on demand on a slow board takes several seconds.
 const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
+/// How often an installation is looked at when RAUC says nothing of its progress.
+const PROGRESS: Duration = Duration::from_secs(2);
 
 /// A D-Bus call that failed.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +144,62 @@ impl Bus {
         AvahiServerProxy::new(&self.0).await.map(Some).tried("cannot reach avahi")
     }
 
+    /// Who, beside this device itself, answers for `<name>.local` on the network: an address, or nobody.
+    ///
+    /// # Errors
+    /// When Avahi does not answer.
+    pub async fn who_answers_for(&self, name: &str) -> Result<Option<IpAddr>, BusError> {
+        use futures_util::StreamExt;
+        const WHAT: &str = "cannot ask avahi for a name";
+        let Some(avahi) = self.avahi().await? else { return Ok(None) };
+        // Subscribed before the call: what is known already comes at once.
+        let rule = zbus::MatchRule::builder().msg_type(zbus::message::Type::Signal);
+        let rule = rule.interface("org.freedesktop.Avahi.RecordBrowser").build().tried(WHAT)?;
+        let mut signals = zbus::MessageStream::for_match_rule(rule, &self.0, None).await.tried(WHAT)?;
+        let kinds = [A, AAAA];
+        for kind in kinds {
+            avahi.record_browser_new(-1, -1, &format!("{name}.local"), IN, kind, 0).await.tried(WHAT)?;
+        }
+        let mut open = kinds.len();
+        // Not the first answer: this device may have had the name itself a moment ago.
+        while open > 0 {
+            let next = tokio::time::timeout(METHOD_TIMEOUT, signals.next()).await;
+            let Ok(Some(Ok(message))) = next else { return Ok(None) };
+            match message.header().member().map(zbus::names::MemberName::as_str) {
+                Some("ItemNew") => {
+                    let (interface, .., content, _): RecordItem = message.body().deserialize().tried(WHAT)?;
+                    let interface = u32::try_from(interface).unwrap_or(0);
+                    if let Some(found) = address(&content).filter(|found| !is_ours(*found, interface)) {
+                        return Ok(Some(found));
+                    }
+                }
+                Some("AllForNow" | "Failure") => open -= 1,
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Users who are logged in from another machine, or typed something on a console not longer ago than that: a
+    /// development variant logs in there by itself.
+    ///
+    /// # Errors
+    /// When logind cannot be started or does not answer.
+    pub async fn people(&self, typed: Duration) -> Result<Vec<String>, BusError> {
+        let logind = LogindProxy::new(&self.0).await.tried("cannot reach logind")?;
+        let mut people = Vec::new();
+        for (_, _, user, _, path) in logind.list_sessions().await.tried("cannot ask logind who is logged in")? {
+            let session = LogindSessionProxy::new(&self.0, path).await.tried("cannot reach a login")?;
+            // A login that ends in this moment is none.
+            let remote = session.remote().await.unwrap_or(false);
+            let since = UNIX_EPOCH + Duration::from_micros(session.idle_since_hint().await.unwrap_or(0));
+            if remote || since.elapsed().is_ok_and(|idle| idle < typed) {
+                people.push(user);
+            }
+        }
+        Ok(people)
+    }
+
     /// NetworkManager, if it runs.
     ///
     /// # Errors
@@ -251,6 +312,7 @@ impl Bus {
     }
 
     /// Installs a bundle into the slots that are not booted, and waits until that is over. Nothing is activated.
+    /// `progress` is called with RAUC's percent whenever that changes, and every two seconds.
     ///
     /// # Errors
     /// When RAUC cannot be reached or goes away; what it says against the bundle otherwise, as [`BusError::Refused`].
@@ -263,8 +325,11 @@ impl Bus {
         let args = HashMap::from([("transaction-id", zbus::wire::Variant::Str(transaction.into()))]);
         rauc.install_bundle(source, args).await.tried("RAUC does not begin to install")?;
         let mut owner = rauc.inner().receive_owner_changed().await.tried("cannot watch RAUC")?;
+        let mut ticks = tokio::time::interval(PROGRESS);
+        let mut reached = 0;
         loop {
             tokio::select! {
+                _ = ticks.tick() => progress(reached),
                 signal = completed.next() => {
                     let result = signal.and_then(|s| s.args().ok().map(|a| a.result));
                     if result == Some(0) {
@@ -275,6 +340,7 @@ impl Bus {
                 }
                 Some(change) = percent.next() => {
                     if let Ok((percent, _, _)) = change.get().await {
+                        reached = percent;
                         progress(percent);
                     }
                 }
@@ -341,6 +407,30 @@ impl Bus {
     }
 }
 
+/// DNS numbers (RFC 1035, RFC 3596).
+const IN: u16 = 1;
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+/// What Avahi found: interface, protocol, name, class, type, content, flags.
+type RecordItem = (i32, i32, String, u16, u16, Vec<u8>, u32);
+
+/// The content of an A or AAAA record.
+fn address(content: &[u8]) -> Option<IpAddr> {
+    let v4 = <[u8; 4]>::try_from(content).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(content).map(IpAddr::from)).ok()
+}
+
+/// Whether an address is this device's own: nobody can listen on another one's. A link-local one is asked for on its
+/// interface.
+fn is_ours(address: IpAddr, interface: u32) -> bool {
+    let socket = match address {
+        IpAddr::V4(_) => SocketAddr::new(address, 0),
+        IpAddr::V6(v6) => SocketAddrV6::new(v6, 0, 0, interface).into(),
+    };
+    UdpSocket::bind(socket).is_ok()
+}
+
 /// What to do with a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
@@ -392,5 +482,20 @@ mod tests {
             assert_eq!(version.as_deref(), Some("1.2.3"));
         }
         assert!(dictionary(&Variant::from("text").try_into_owned().unwrap()).is_none());
+    }
+
+    #[test]
+    fn an_address_record_has_four_bytes_or_sixteen() {
+        assert_eq!(address(&[192, 0, 2, 7]), "192.0.2.7".parse().ok());
+        assert_eq!(address(&[0; 16]), "::".parse().ok());
+        assert_eq!(address(&[]), None);
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_told_from_others() {
+        assert!(is_ours("127.0.0.1".parse().unwrap(), 1));
+        // For documentation (RFC 5737, RFC 3849); nobody has them.
+        assert!(!is_ours("192.0.2.7".parse().unwrap(), 1));
+        assert!(!is_ours("2001:db8::7".parse().unwrap(), 1));
     }
 }

@@ -91,6 +91,42 @@ pub trait AvahiServer {
     fn get_host_name(&self) -> zbus::Result<String>;
     /// The same with the domain.
     fn get_host_name_fqdn(&self) -> zbus::Result<String>;
+    /// Collects the records of a name from the network, as signals of `org.freedesktop.Avahi.RecordBrowser`. Index of
+    /// an interface and `AVAHI_PROTO_*` to ask by, -1 for any; class and type as in DNS.
+    fn record_browser_new(
+        &self,
+        interface: i32,
+        protocol: i32,
+        name: &str,
+        class: u16,
+        kind: u16,
+        flags: u32,
+    ) -> zbus::Result<OwnedObjectPath>;
+}
+
+/// One row of `ListSessions`: id, user id, user, seat, object path (org.freedesktop.login1(5)).
+pub type Session = (String, u32, String, String, OwnedObjectPath);
+
+/// logind (org.freedesktop.login1(5)).
+#[proxy(
+    interface = "org.freedesktop.login1.Manager",
+    default_service = "org.freedesktop.login1",
+    default_path = "/org/freedesktop/login1"
+)]
+pub trait Logind {
+    /// Who is logged in.
+    fn list_sessions(&self) -> zbus::Result<Vec<Session>>;
+}
+
+/// One login (org.freedesktop.login1(5)).
+#[proxy(interface = "org.freedesktop.login1.Session", default_service = "org.freedesktop.login1")]
+pub trait LogindSession {
+    /// It comes from another machine.
+    #[zbus(property)]
+    fn remote(&self) -> zbus::Result<bool>;
+    /// Where it has a terminal: when something was typed there last, in microseconds since 1970.
+    #[zbus(property)]
+    fn idle_since_hint(&self) -> zbus::Result<u64>;
 }
 
 /// NetworkManager.

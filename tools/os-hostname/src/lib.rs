@@ -6,6 +6,7 @@
 use clap::Parser;
 use os_dbus::{Bus, BusError, Tried};
 use os_sys::files::{self, FileError, Written};
+use os_sys::log;
 use std::fmt;
 use std::path::Path;
 
@@ -14,6 +15,9 @@ pub const FILE: &str = "/mnt/state/os/hostname";
 
 /// Where the public device id lies (made by the initramfs).
 pub const DEVICE_ID: &str = "/mnt/state/os/device-id";
+
+/// The name as the kernel has it.
+const KERNEL: &str = "/proc/sys/kernel/hostname";
 
 /// How many digits of the device id make the default name.
 const SHORT_ID: usize = 7;
@@ -88,7 +92,7 @@ pub async fn apply(bus: &Bus, wanted: Option<&Hostname>) -> Result<Written, Host
     let name = effective(wanted, Path::new(DEVICE_ID))?;
     let mut written = files::write_if_changed(Path::new(FILE), format!("{name}\n").as_bytes(), 0o644)?;
     // hostnamed sets the kernel's name, so that tells without starting hostnamed.
-    if files::read_text(Path::new("/proc/sys/kernel/hostname"))?.trim() != name.as_str() {
+    if files::read_text(Path::new(KERNEL))?.trim() != name.as_str() {
         let hostnamed = bus.hostnamed().await?;
         hostnamed.set_hostname(name.as_str(), false).await.tried("hostnamed refused the name")?;
         written = Written::Changed;
@@ -102,12 +106,43 @@ pub async fn apply(bus: &Bus, wanted: Option<&Hostname>) -> Result<Written, Host
     Ok(written)
 }
 
+/// Has Avahi take the name back that it gave up, unless another device has it now.
+///
+/// Avahi calls itself `<name>-2` when something else answers for its name. That is another device, or Avahi's own voice:
+/// when an address of an interface gives way to another in the moment in which it was announced, the announcement comes
+/// back to Avahi as a stranger's. It never tries the old name again by itself.
+///
+/// # Errors
+/// When Avahi does not answer or refuses the name.
+pub async fn take_back(bus: &Bus) -> Result<(), HostnameError> {
+    let Some(avahi) = bus.avahi().await? else { return Ok(()) };
+    let name = files::read_text(Path::new(KERNEL))?;
+    let name = name.trim();
+    let announced = avahi.get_host_name().await.tried("cannot ask avahi for the name")?;
+    if announced == name {
+        return Ok(());
+    }
+    if let Some(address) = bus.who_answers_for(name).await? {
+        log::warn(&format!(
+            "{name}.local is {address}; this device is {announced}.local as long as that one is there; another name is \
+             set by os config set hostname NAME"
+        ));
+        return Ok(());
+    }
+    avahi.set_host_name(name).await.tried("avahi refused the name")?;
+    log::info(&format!("nobody else is {name}.local; this device is no longer {announced}.local"));
+    Ok(())
+}
+
 /// Set the host name of this device.
 #[derive(Debug, Parser)]
 #[command(name = "os-hostname", version)]
 pub struct Args {
-    /// The name; without it the short device id.
+    /// The name; without it the short device id
     name: Option<String>,
+    /// Set nothing: have the name announced again where Avahi gave it up and nobody else has it
+    #[arg(long, conflicts_with = "name")]
+    take_back: bool,
 }
 
 /// The applet.
@@ -115,6 +150,9 @@ pub struct Args {
 /// # Errors
 /// When the name is refused or cannot be set.
 pub async fn main(args: Args) -> anyhow::Result<()> {
+    if args.take_back {
+        return Ok(take_back(&Bus::system().await?).await?);
+    }
     let wanted = args.name.as_deref().map(Hostname::parse).transpose().map_err(|e| anyhow::anyhow!("the name {e}"))?;
     apply(&Bus::system().await?, wanted.as_ref()).await?;
     Ok(())
