@@ -10,6 +10,7 @@ use bollard::Docker;
 use bollard::models::{ContainerCreateBody, HostConfig, PortBinding, RestartPolicy, RestartPolicyNameEnum};
 use bollard::query_parameters::{CreateContainerOptionsBuilder, ImportImageOptionsBuilder};
 use futures_util::{StreamExt, stream};
+use os_dbus::{Bus, Verb};
 use os_sys::{files, log};
 use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
@@ -138,6 +139,9 @@ async fn load(docker: &Docker, archive: &Path) -> Result<()> {
     if let Some(spec) = &spec {
         start(docker, spec).await?;
     }
+    // The engine keeps what it says of the container in files that it does not push to the medium: data commits every 30
+    // seconds, and a power cut before that would leave a container that was made and never started.
+    rustix::fs::syncfs(File::open(archive)?).context("cannot write what the engine keeps to the data partition")?;
     std::fs::remove_file(archive)?;
     files::remove_if_there(&spec_path)?;
     Ok(())
@@ -145,12 +149,25 @@ async fn load(docker: &Docker, archive: &Path) -> Result<()> {
 
 async fn start(docker: &Docker, spec: &Spec) -> Result<()> {
     let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-    match docker.create_container(Some(options), spec.body()).await {
-        // 409: it was made before a power cut; starting it is all that is left.
-        Ok(_) | Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => {}
+    let made_before = match docker.create_container(Some(options), spec.body()).await {
+        Ok(_) => false,
+        // It was made before a power cut; starting it is all that is left.
+        Err(bollard::errors::Error::DockerResponseServerError { status_code: 409, .. }) => true,
         Err(err) => return Err(err).with_context(|| format!("cannot create container {}", spec.name)),
+    };
+    let start = async || {
+        let started = docker.start_container(&spec.name, None).await;
+        started.with_context(|| format!("cannot start container {}", spec.name))
+    };
+    match start().await {
+        // The engine forgets the networks of containers that a power cut stopped, but keeps their ports until it ends.
+        Err(err) if made_before => {
+            log::warn(&format!("{err:#}; the engine is restarted, and then the container once more"));
+            Bus::system().await?.unit_job(Verb::Restart, "docker.service").await?;
+            start().await
+        }
+        done => done,
     }
-    docker.start_container(&spec.name, None).await.with_context(|| format!("cannot start container {}", spec.name))
 }
 
 #[cfg(test)]
