@@ -63,16 +63,28 @@ SYSTEMD_SERVICE:${PN} = "\
     os-deadline.timer \
     os-first-boot.service \
     os-health.service \
+    os-hostname.service \
+    os-hostname.timer \
     os-import@.service \
+    os-kexec@.service \
     os-mqtt.service \
     os-preload.service \
+    os-rescue.service \
+    os-rescue.timer \
     os-splash.service \
+    os-update-bus.service \
     os-update-stick@.service \
     os-update.service \
     os-update.timer \
 "
 
-FILES:${PN} += "${nonarch_libdir}/os ${nonarch_libdir}/systemd ${nonarch_base_libdir}/udev ${datadir}/bash-completion"
+FILES:${PN} += "\
+    ${datadir}/bash-completion \
+    ${datadir}/dbus-1 \
+    ${nonarch_base_libdir}/udev \
+    ${nonarch_libdir}/os \
+    ${nonarch_libdir}/systemd \
+"
 # /init for the initramfs; the binary it points to is the same one.
 FILES:${PN}-init += "/init"
 

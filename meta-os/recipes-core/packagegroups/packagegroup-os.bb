@@ -28,6 +28,7 @@ RDEPENDS:${PN} = "\
     iw \
     kbd-keymaps \
     kernel-modules \
+    kexec \
     kmod \
     less \
     libnss-mdns \

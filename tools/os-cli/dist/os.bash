@@ -242,6 +242,12 @@ _os() {
             os__subcmd__help__subcmd__update,install)
                 cmd="os__subcmd__help__subcmd__update__subcmd__install"
                 ;;
+            os__subcmd__help__subcmd__update,leave-rescue)
+                cmd="os__subcmd__help__subcmd__update__subcmd__leave__subcmd__rescue"
+                ;;
+            os__subcmd__help__subcmd__update,load-kernel)
+                cmd="os__subcmd__help__subcmd__update__subcmd__load__subcmd__kernel"
+                ;;
             os__subcmd__help__subcmd__update,log)
                 cmd="os__subcmd__help__subcmd__update__subcmd__log"
                 ;;
@@ -253,6 +259,9 @@ _os() {
                 ;;
             os__subcmd__help__subcmd__update,rollback)
                 cmd="os__subcmd__help__subcmd__update__subcmd__rollback"
+                ;;
+            os__subcmd__help__subcmd__update,serve)
+                cmd="os__subcmd__help__subcmd__update__subcmd__serve"
                 ;;
             os__subcmd__help__subcmd__update,status)
                 cmd="os__subcmd__help__subcmd__update__subcmd__status"
@@ -308,6 +317,12 @@ _os() {
             os__subcmd__update,install)
                 cmd="os__subcmd__update__subcmd__install"
                 ;;
+            os__subcmd__update,leave-rescue)
+                cmd="os__subcmd__update__subcmd__leave__subcmd__rescue"
+                ;;
+            os__subcmd__update,load-kernel)
+                cmd="os__subcmd__update__subcmd__load__subcmd__kernel"
+                ;;
             os__subcmd__update,log)
                 cmd="os__subcmd__update__subcmd__log"
                 ;;
@@ -319,6 +334,9 @@ _os() {
                 ;;
             os__subcmd__update,rollback)
                 cmd="os__subcmd__update__subcmd__rollback"
+                ;;
+            os__subcmd__update,serve)
+                cmd="os__subcmd__update__subcmd__serve"
                 ;;
             os__subcmd__update,status)
                 cmd="os__subcmd__update__subcmd__status"
@@ -350,6 +368,12 @@ _os() {
             os__subcmd__update__subcmd__help,install)
                 cmd="os__subcmd__update__subcmd__help__subcmd__install"
                 ;;
+            os__subcmd__update__subcmd__help,leave-rescue)
+                cmd="os__subcmd__update__subcmd__help__subcmd__leave__subcmd__rescue"
+                ;;
+            os__subcmd__update__subcmd__help,load-kernel)
+                cmd="os__subcmd__update__subcmd__help__subcmd__load__subcmd__kernel"
+                ;;
             os__subcmd__update__subcmd__help,log)
                 cmd="os__subcmd__update__subcmd__help__subcmd__log"
                 ;;
@@ -361,6 +385,9 @@ _os() {
                 ;;
             os__subcmd__update__subcmd__help,rollback)
                 cmd="os__subcmd__update__subcmd__help__subcmd__rollback"
+                ;;
+            os__subcmd__update__subcmd__help,serve)
+                cmd="os__subcmd__update__subcmd__help__subcmd__serve"
                 ;;
             os__subcmd__update__subcmd__help,status)
                 cmd="os__subcmd__update__subcmd__help__subcmd__status"
@@ -1274,7 +1301,7 @@ _os() {
             return 0
             ;;
         os__subcmd__help__subcmd__update)
-            opts="check apply install status rollback pause resume log timer stick health commit deadline"
+            opts="check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline leave-rescue"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1371,6 +1398,34 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__help__subcmd__update__subcmd__leave__subcmd__rescue)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__help__subcmd__update__subcmd__load__subcmd__kernel)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__help__subcmd__update__subcmd__log)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1414,6 +1469,20 @@ _os() {
             return 0
             ;;
         os__subcmd__help__subcmd__update__subcmd__rollback)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__help__subcmd__update__subcmd__serve)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1624,7 +1693,7 @@ _os() {
             return 0
             ;;
         os__subcmd__update)
-            opts="-h --json --help check apply install status rollback pause resume log timer stick health commit deadline help"
+            opts="-h --json --help check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline leave-rescue help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1716,7 +1785,7 @@ _os() {
             return 0
             ;;
         os__subcmd__update__subcmd__help)
-            opts="check apply install status rollback pause resume log timer stick health commit deadline help"
+            opts="check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline leave-rescue help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1827,6 +1896,34 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__update__subcmd__help__subcmd__leave__subcmd__rescue)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__update__subcmd__help__subcmd__load__subcmd__kernel)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__update__subcmd__help__subcmd__log)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
@@ -1870,6 +1967,20 @@ _os() {
             return 0
             ;;
         os__subcmd__update__subcmd__help__subcmd__rollback)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__update__subcmd__help__subcmd__serve)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1939,6 +2050,34 @@ _os() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        os__subcmd__update__subcmd__leave__subcmd__rescue)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__update__subcmd__load__subcmd__kernel)
+            opts="-h --json --help A B"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         os__subcmd__update__subcmd__log)
             opts="-h --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
@@ -1983,6 +2122,20 @@ _os() {
             ;;
         os__subcmd__update__subcmd__rollback)
             opts="-h --yes --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__update__subcmd__serve)
+            opts="-h --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -393,6 +393,15 @@ pub static KEYS: &[Key] = &[
         example: "2048",
     },
     Key {
+        pointer: "/os/update/trial",
+        summary: "How a new release is started for its trial: `restart` by the bootloader, which counts tries, `kexec` by \
+                  jumping into its kernel, where the hardware can; then the bootloader knows nothing of it until it has passed",
+        shape: Shape::Choice(&["restart", "kexec"]),
+        default: "restart",
+        applies: Applies::Now,
+        example: r#""kexec""#,
+    },
+    Key {
         pointer: "/os/sealSecrets",
         summary: "Move every password and private key of this file into the state partition as soon as it is accepted",
         shape: Shape::Bool,

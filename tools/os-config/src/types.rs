@@ -82,6 +82,8 @@ pub struct Update {
     pub metered: Option<bool>,
     /// KiB per second; 0 for no limit.
     pub rate_limit: Option<u64>,
+    /// `restart` or `kexec`.
+    pub trial: Option<String>,
 }
 
 /// What stands below `os.encryption`.

@@ -1,7 +1,8 @@
 //! Carries an update on: asks, decides with [`step`], writes the state, acts.
 
 use crate::health;
-use crate::policy::{Mode, Policy};
+use crate::index;
+use crate::policy::{Mode, Policy, Trial};
 use crate::relay::{Bundle, Relay};
 use crate::state::{Phase, State, Store, Target};
 use crate::step::{Action, Event, Step, other, step};
@@ -31,6 +32,8 @@ pub const PROGRESS: &str = "/run/os/update-progress.json";
 pub const FAILED_JOURNAL: &str = "failed-boot.log";
 /// How often a bundle that could not be mounted is tried again at once.
 const MOUNT_RETRIES: u32 = 3;
+/// Who typed nothing on a console for so long is not there; less than os-rescue.timer waits.
+const TYPED: Duration = Duration::from_secs(10 * 60);
 const OLD_RAUC: &str = "this RAUC does not say which bundle it was given; updates need RAUC 1.9 or later";
 /// Lines of [`FAILED_JOURNAL`].
 const JOURNAL_LINES: &str = "400";
@@ -148,7 +151,7 @@ impl Agent {
             state.lost = false;
             state.note(now(), "the state of updates was damaged and begins anew");
         }
-        Ok(Self { bus: Bus::system().await?, store, state, policy: Policy::load()?, _lock: lock })
+        Ok(Self { bus: Bus::system().await?, store, state, policy: Policy::load(), _lock: lock })
     }
 
     /// Looks into the channel; nothing is installed.
@@ -191,7 +194,7 @@ impl Agent {
             Choice::Held { release, .. } if self.is_installed(release) => return Ok(text),
             Choice::Held { .. } | Choice::UpToDate => self.advance(step(&self.state.phase, Event::Withdrawn))?,
         }
-        let Phase::Installed { target } = self.state.phase.clone() else { return Ok(text) };
+        let Phase::Installed { target, .. } = self.state.phase.clone() else { return Ok(text) };
         if asked == Asked::Timer && self.policy.mode != Mode::Automatic {
             return Ok(format!("{} is installed and waits for: os update apply", target.version));
         }
@@ -205,7 +208,7 @@ impl Agent {
 
     /// A person may start what is installed although the channel, which may have revoked it, cannot be asked.
     async fn start_unasked(&mut self, why: anyhow::Error) -> Result<String> {
-        let Phase::Installed { target } = self.state.phase.clone() else { return Err(why) };
+        let Phase::Installed { target, .. } = self.state.phase.clone() else { return Err(why) };
         log::warn(&format!("{why:#}; starting what is installed"));
         self.start_installed().await?;
         Ok(format!("restarting into {}", target.version))
@@ -232,11 +235,11 @@ impl Agent {
                 return Ok(Some(format!("it is tried again later; the last time: {}", self.state.last)));
             }
         }
-        self.policy.objection(&self.bus, release.is_some() && matches!(source, Source::Web(_))).await
+        Ok(self.policy.objection(&self.bus, release.is_some() && matches!(source, Source::Web(_))).await?)
     }
 
     fn is_installed(&self, release: &Release) -> bool {
-        matches!(&self.state.phase, Phase::Installed { target } if target.digest == release.bundle.sha256)
+        matches!(&self.state.phase, Phase::Installed { target, .. } if target.digest == release.bundle.sha256)
     }
 
     async fn install(&mut self, source: &Source, release: &Release) -> Result<()> {
@@ -264,8 +267,8 @@ impl Agent {
         if done.is_ok() {
             self.state.waiting = None;
         }
+        self.state.note(now(), format!("{} MiB came from the channel", fetched >> 20));
         self.advance(step(&self.state.phase, event))?;
-        log::info(&format!("{} MiB came from the channel", fetched >> 20));
         done.with_context(|| format!("{} was not installed", target.version))
     }
 
@@ -289,17 +292,25 @@ impl Agent {
         transaction: &str,
         seen: &dyn Fn() -> (u64, u64, Option<String>),
     ) -> Result<()> {
-        let last = Cell::new(-1);
+        let last = Cell::new(None);
         let progress = |percent: i32| {
             let (fetched, size, trouble) = seen();
             let progress = Progress { version: version.to_owned(), percent, fetched, size, trouble };
             if let Ok(text) = serde_json::to_vec(&progress) {
                 let _ = files::write_if_changed(Path::new(PROGRESS), &text, 0o644);
             }
-            if last.replace(percent) != percent {
+            // A journal is read by people: tenths of either will do. RAUC says nothing while it looks at a slot, and
+            // while it takes blocks from one; os update status has every byte.
+            let tenths = Some((percent / 10, fetched.saturating_mul(10).checked_div(size)));
+            if last.replace(tenths) != tenths {
                 log::info(&percent_of(percent.unsigned_abs().into(), fetched, size));
             }
         };
+        match index::forget_unfinished(Path::new(index::DATA)) {
+            Ok(true) => log::info("the slot is half written; what is there is not fetched again"),
+            Ok(false) => {}
+            Err(err) => log::warn(&format!("{err}; more is fetched than must be")),
+        }
         let mut left = MOUNT_RETRIES;
         let done = loop {
             match self.bus.install(address, transaction, &progress).await {
@@ -320,10 +331,7 @@ impl Agent {
     /// # Errors
     /// When RAUC refuses the bundle or does not write it.
     pub async fn install_by_hand(&mut self, bundle: &str) -> Result<String> {
-        ensure!(
-            !matches!(self.state.phase, Phase::Trial { .. }),
-            "a release is on trial; its health check decides, or os update rollback"
-        );
+        self.not_on_trial()?;
         self.prepare_streaming().await;
         let facts = self.bus.inspect(bundle).await?;
         let version = facts.version.context("the bundle names no version")?;
@@ -342,6 +350,12 @@ impl Agent {
         Ok(format!("restarting into {version}"))
     }
 
+    fn not_on_trial(&self) -> Result<()> {
+        let trial = matches!(self.state.phase, Phase::Trial { .. });
+        ensure!(!trial, "a release is on trial; its health check decides, or os update rollback");
+        Ok(())
+    }
+
     /// RAUC reads a bundle through a network block device that goes away when its last reader closes it. udev looks at
     /// every new device, so the module comes early, and a race that udev won is run again.
     async fn prepare_streaming(&self) {
@@ -355,10 +369,23 @@ impl Agent {
     async fn start_installed(&mut self) -> Result<()> {
         self.state.before = Some(health::now(&self.bus).await?);
         let slot = other(&booted()?);
-        let next = step(&self.state.phase, Event::Start { slot });
+        let jump = self.load_kernel(&slot).await;
+        let next = step(&self.state.phase, Event::Start { slot, jump });
         self.carry_out(next).await?;
         let next = step(&self.state.phase, Event::Armed);
         self.carry_out(next).await
+    }
+
+    /// True when the kernel of a slot is in memory, to be jumped into.
+    async fn load_kernel(&self, slot: &str) -> bool {
+        if self.policy.trial != Trial::Kexec || matches!(self.state.phase, Phase::Installed { jumped: true, .. }) {
+            return false;
+        }
+        let loaded = self.bus.unit_job(Verb::Restart, &format!("os-kexec@{slot}.service")).await;
+        if let Err(err) = &loaded {
+            log::warn(&format!("{err}; the bootloader starts the slot instead"));
+        }
+        loaded.is_ok()
     }
 
     /// Tells the state machine what this boot is; called in every boot before its health is known.
@@ -381,7 +408,17 @@ impl Agent {
         }
         self.state.before = None;
         let next = step(&self.state.phase, Event::Healthy(booted()?));
-        self.carry_out(next).await
+        self.carry_out(next).await?;
+        match &self.state.phase {
+            // After a jump the bootloader was told just now, and the slot is still to be marked.
+            Phase::Trial { .. } => {
+                let next = step(&self.state.phase, Event::Healthy(booted()?));
+                self.carry_out(next).await
+            }
+            // What was to be started, and did not survive the jump, is started by the bootloader.
+            Phase::Installed { jumped: true, .. } => self.start_installed().await,
+            _ => Ok(()),
+        }
     }
 
     /// Leaves nothing behind that stays resident; called at the end of every command.
@@ -447,10 +484,7 @@ impl Agent {
     /// # Errors
     /// When a release is on trial, or the bootloader would be left without a slot to start.
     pub async fn mark_by_hand(&mut self, state: Mark, slot: Option<&str>) -> Result<String> {
-        ensure!(
-            !matches!(self.state.phase, Phase::Trial { .. }),
-            "a release is on trial; its health check decides, or os update rollback"
-        );
+        self.not_on_trial()?;
         let booted = booted()?;
         let slot = slot.map_or_else(|| booted.clone(), str::to_owned);
         let slots = self.bus.slots().await?;
@@ -479,6 +513,33 @@ impl Agent {
         self.mark_by_hand(Mark::Active, Some(&other(&booted()?))).await
     }
 
+    /// Leaves the rescue system, which is there for a person, when none comes: power that fails again and again uses up
+    /// the tries of a system that is whole.
+    ///
+    /// # Errors
+    /// When the counters cannot be read or written.
+    pub async fn leave_rescue(&mut self) -> Result<String> {
+        let people = self.bus.people(TYPED).await.unwrap_or_else(|err| {
+            log::warn(&format!("{err}; nobody is taken to be logged in"));
+            Vec::new()
+        });
+        if !people.is_empty() {
+            return Ok(format!("{} is logged in; the rescue system stays", people.join(", ")));
+        }
+        let slots = os_slots::give_back(Path::new(os_slots::DIR))?;
+        if slots.is_empty() {
+            return Ok("no slot needs its tries back; the rescue system stays".to_owned());
+        }
+        let said = format!("nobody came to the rescue system; slot {} is tried again", slots.join(" and "));
+        self.state.note(now(), said.clone());
+        // What is said of it must not keep the device here.
+        if let Err(err) = self.store.save(&self.state) {
+            log::warn(&err.to_string());
+        }
+        self.bus.queue(Verb::Start, "reboot.target").await?;
+        Ok(said)
+    }
+
     /// Writes what follows, before anything of it is done.
     fn advance(&mut self, next: Step) -> Result<()> {
         let at = now();
@@ -504,6 +565,7 @@ impl Agent {
                 Action::MarkBad(slot) => self.mark("bad", &slot).await?,
                 Action::MarkGood => self.mark("good", &booted()?).await?,
                 Action::Reboot => self.bus.queue(Verb::Start, "reboot.target").await?,
+                Action::Jump => self.bus.queue(Verb::Start, "kexec.target").await?,
             }
         }
         Ok(())
@@ -520,7 +582,10 @@ impl Agent {
 
     /// Where releases come from, and the name that the channel there has to have.
     fn channel(&self, from: Option<&Source>) -> Result<(Source, String)> {
-        let own = self.policy.channel.as_ref();
+        let own = match (from, &self.policy.channel) {
+            (None, Err(why)) => bail!("{why}"),
+            (_, own) => own.as_ref().ok().and_then(Option::as_ref),
+        };
         let source = from.or(own).context("no channel is set; os config set os.update.channel ADDRESS does")?;
         Ok((source.clone(), own.unwrap_or(source).name().to_owned()))
     }

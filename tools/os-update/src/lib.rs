@@ -2,15 +2,23 @@
 //!
 //! - [`step`] is the whole of it as a function without side effects, [`state`] what is remembered
 //! - [`trust`] reads a channel and decides what of it is believed; [`policy`] whether now is the time
+//! - [`eos`] finds the channel where another system has it
 //! - [`relay`] brings the bundle to RAUC, which checks and writes it
+//! - `index` has RAUC look at a slot that is half written, so that what is there is not fetched again
 //! - [`stick`] takes a channel from a USB stick
+//! - `bus` offers the same to other programs, as `os.Update1`
+//! - `kexec` brings the kernel of a slot into memory
 //! - [`health`] decides about a boot; [`agent`] carries everything out
 //!
 //! The bootloader counts a try at every boot. Only a boot that passes [`health`] resets the count through RAUC; three
 //! boots that do not, whatever the reason, lead to the other slot, even if nothing of ours runs.
 
 pub mod agent;
+mod bus;
+pub mod eos;
 pub mod health;
+mod index;
+mod kexec;
 pub mod policy;
 pub mod relay;
 pub mod state;
@@ -27,6 +35,10 @@ use os_fetch::Source;
 use os_sys::log;
 use state::{Phase, Store};
 use std::process::ExitCode;
+use std::time::Duration;
+
+/// How long the interface on the bus stays when nobody asks.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// Update this device.
 #[derive(Debug, Parser)]
@@ -82,6 +94,16 @@ pub enum Command {
         /// The partition, such as /dev/sda1
         device: std::path::PathBuf,
     },
+    /// What the bus starts: the interface os.Update1, for as long as somebody asks
+    #[command(hide = true)]
+    Serve,
+    /// What a trial by kexec begins with: bring the kernel of a slot into memory
+    #[command(hide = true)]
+    LoadKernel {
+        /// The slot
+        #[arg(value_parser = ["A", "B"])]
+        slot: String,
+    },
     /// What a boot does: wait until the device works, or say why it does not
     #[command(hide = true)]
     Health,
@@ -91,6 +113,9 @@ pub enum Command {
     /// What a boot does that never got to its health check
     #[command(hide = true)]
     Deadline,
+    /// What the rescue system does when nobody comes: try the slots again
+    #[command(hide = true)]
+    LeaveRescue,
 }
 
 /// Where releases come from.
@@ -151,7 +176,7 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             println!("{}", agent(false, async |agent| agent.install_by_hand(&bundle).await).await?);
         }
         Command::Timer => {
-            if policy::Policy::load()?.channel.is_some() {
+            if !matches!(policy::Policy::load().channel, Ok(None)) {
                 // A channel out of reach is nothing that ails the device. What was said is kept for os update status.
                 match agent(false, async |agent| agent.run(Asked::Timer, None, &|_| ()).await).await {
                     Ok(text) => log::info(&text),
@@ -160,6 +185,8 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             }
         }
         Command::Stick { device } => log::info(&stick::update(&device).await?),
+        Command::LoadKernel { slot } => kexec::load(&slot)?,
+        Command::Serve => os_dbus::updates::serve(bus::Service::device(), IDLE).await?,
         Command::Status => status(json)?,
         Command::Rollback { yes } => {
             if !yes {
@@ -178,6 +205,9 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
                 _ => Ok(()),
             })
             .await?;
+        }
+        Command::LeaveRescue => {
+            log::info(&agent(true, async |agent| agent.leave_rescue().await).await?);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -230,7 +260,7 @@ fn status(json: bool) -> Result<()> {
     if json {
         let mut value = serde_json::to_value(&state)?;
         if let Some(object) = value.as_object_mut() {
-            object.insert("policy".to_owned(), serde_json::to_value(policy::Policy::load()?.shown)?);
+            object.insert("policy".to_owned(), serde_json::to_value(policy::Policy::load().shown)?);
             object.extend(progress.map(|progress| ("progress".to_owned(), progress)));
         }
         println!("{}", serde_json::to_string_pretty(&value)?);
@@ -239,7 +269,7 @@ fn status(json: bool) -> Result<()> {
     match &state.phase {
         Phase::Idle => println!("nothing is under way"),
         Phase::Installing { target, .. } => println!("{} is being installed", target.version),
-        Phase::Installed { target } => println!("{} is installed and waits for: os update apply", target.version),
+        Phase::Installed { target, .. } => println!("{} is installed and waits for: os update apply", target.version),
         Phase::Trial { target, slot, .. } => println!("{} is on trial in slot {slot}", target.version),
     }
     if let Some(progress) = progress {

@@ -1,9 +1,9 @@
 //! May an update be installed, or started, now?
 
-use anyhow::Result;
+use crate::eos;
 use os_config::types::Update;
 use os_config::window::Window;
-use os_dbus::Bus;
+use os_dbus::{Bus, BusError};
 use os_fetch::Source;
 use os_sys::cmd::Cmd;
 use serde::Serialize;
@@ -28,13 +28,26 @@ pub enum Mode {
     Manual,
 }
 
+/// How a release is started for its trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trial {
+    /// By the bootloader, which counts tries.
+    Restart,
+    /// By jumping into its kernel; the bootloader hears of it when it passed.
+    Kexec,
+}
+
 /// What config.json says of updates.
 #[derive(Debug, Clone)]
 pub struct Policy {
-    /// Where releases come from.
-    pub channel: Option<Source>,
+    /// Where releases come from, if anybody said it, or what is wrong with what was said. That must not keep the device
+    /// from confirming its boot, so it is no error of [`Policy::load`].
+    pub channel: Result<Option<Source>, String>,
     /// What happens by itself.
     pub mode: Mode,
+    /// How a release is started.
+    pub trial: Trial,
     window: Option<Window>,
     metered: bool,
     /// Bytes per second; 0 for no limit.
@@ -52,39 +65,42 @@ pub struct Shown {
     window: Option<String>,
     metered: bool,
     rate_limit: u64,
+    trial: Trial,
 }
 
 impl Policy {
     /// Reads what is in force.
-    ///
-    /// # Errors
-    /// When the image's own channel is no address.
-    pub fn load() -> Result<Self> {
+    pub fn load() -> Self {
         let (decision, _) = os_config::decide::from_store(&os_config::store::Store::device());
-        let Update { channel, mode, window, metered, rate_limit } = decision.accepted.config.os.update;
-        let channel = channel.or_else(|| std::fs::read_to_string(BUILT_IN_CHANNEL).ok());
-        let channel = channel.map(|c| c.trim().to_owned()).filter(|c| !c.is_empty());
+        let Update { channel, mode, window, metered, rate_limit, trial } = decision.accepted.config.os.update;
+        let file = |path: &str| std::fs::read_to_string(path).ok();
+        let channel = address(channel, file(eos::PATH), file(BUILT_IN_CHANNEL));
         let mode = match mode.as_deref() {
             Some("manual") => Mode::Manual,
             Some("download") => Mode::Download,
             _ => Mode::Automatic,
         };
+        let trial = if trial.as_deref() == Some("kexec") { Trial::Kexec } else { Trial::Restart };
         let (metered, rate_limit) = (metered == Some(true), rate_limit.unwrap_or(0));
-        Ok(Self {
-            channel: channel.as_deref().map(Source::parse).transpose()?,
+        let shown = channel.as_ref().ok().and_then(Option::as_deref).map(without_password);
+        let parsed =
+            |text: Option<String>| text.as_deref().map(Source::parse).transpose().map_err(|err| err.to_string());
+        Self {
+            channel: channel.and_then(parsed),
             mode,
+            trial,
             window: window.as_deref().and_then(Window::parse),
             metered,
             limit: rate_limit.saturating_mul(1024),
-            shown: Shown { channel: channel.map(|c| without_password(&c)), mode, window, metered, rate_limit },
-        })
+            shown: Shown { channel: shown, mode, window, metered, rate_limit, trial },
+        }
     }
 
     /// What speaks against installing or starting now, for people; none when nothing does.
     ///
     /// # Errors
     /// When NetworkManager does not answer.
-    pub async fn objection(&self, bus: &Bus, over_network: bool) -> Result<Option<String>> {
+    pub async fn objection(&self, bus: &Bus, over_network: bool) -> Result<Option<String>, BusError> {
         if let Some(window) = &self.window
             && !local_time().is_none_or(|(day, minute)| window.is_open(day, minute))
         {
@@ -94,6 +110,16 @@ impl Policy {
             return Ok(Some("the connection is metered; os.update.metered allows it".to_owned()));
         }
         Ok(inhibitor(Path::new(INHIBIT)).or_else(|| HOOKS.iter().find_map(|dir| refusal(Path::new(dir)))))
+    }
+}
+
+/// The address of the channel: config.json's, or else a file's of EOS, or else the one that the image was built with.
+fn address(config: Option<String>, eos: Option<String>, built_in: Option<String>) -> Result<Option<String>, String> {
+    let text = |text: Option<String>| text.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+    match (text(config), eos) {
+        (Some(config), _) => Ok(Some(config)),
+        (None, Some(eos)) => eos::channel(&eos).map(Some).map_err(|err| err.to_string()),
+        (None, None) => Ok(text(built_in)),
     }
 }
 
@@ -174,6 +200,18 @@ mod tests {
         assert_eq!(refusal(dir.path()), None);
         hook("30-battery", "#!/bin/sh\necho only 20 percent >&2; exit 1\n", 0o755);
         assert!(refusal(dir.path()).unwrap().contains("only 20 percent"));
+    }
+
+    #[test]
+    fn the_owner_says_where_releases_come_from_before_the_image_does() {
+        let some = |text: &str| Some(text.to_owned());
+        let yml = some("update: {server: https://u.example, name: a}");
+        let image = || some("https://image.example/a\n");
+        assert_eq!(address(some("https://o.example/a"), yml.clone(), image()), Ok(some("https://o.example/a")));
+        assert_eq!(address(None, yml, image()), Ok(some("https://u.example/a")));
+        assert_eq!(address(None, None, image()), Ok(some("https://image.example/a")));
+        assert_eq!(address(None, None, some(" \n")), Ok(None));
+        assert!(address(None, some("update: {"), image()).unwrap_err().contains("YAML"));
     }
 
     #[test]

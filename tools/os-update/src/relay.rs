@@ -4,8 +4,9 @@
 //! request waits until its bytes are there, however often the connection breaks. Nothing here has to be trusted: RAUC
 //! checks every block against the hash in the signed manifest.
 //!
-//! RAUC reads a bundle from front to back, with looks at the hash tree at its end. So blocks are kept in a small cache,
-//! the way forward is one long transfer, and everything else is fetched by the block.
+//! RAUC reads a bundle from front to back, with looks at the hash tree at its end, and leaves out what the slots of the
+//! device have already. So there are two ways forward, each a transfer that grows as long as it is followed and is given
+//! up when the next block lies far ahead: what is left out costs little, and what is read in a row comes in one piece.
 
 use os_fetch::{FetchError, Source, Stream};
 use std::collections::VecDeque;
@@ -15,10 +16,17 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What is fetched at a time, in bytes.
-const BLOCK: u64 = 1 << 20;
-/// Blocks that are kept: the hash tree of a bundle has a few, and the kernel reads ahead.
-const KEPT: usize = 12;
+/// What is handled at a time, in bytes.
+const BLOCK: u64 = 64 << 10;
+/// Blocks that are kept, 12 MiB: the hash tree of a bundle has a few, and the kernel reads ahead.
+const KEPT: usize = 192;
+/// Ways forward: one through the images, one through the hash tree.
+const WAYS: usize = 2;
+/// So many blocks are rather read and left than another transfer begun.
+const SKIPPED: u64 = 4;
+/// Blocks of the first transfer of a way, and of the longest; each is twice the one before.
+const SHORTEST: u64 = 1;
+const LONGEST: u64 = 1024;
 /// RAUC's block device gives up a read after 300 seconds (its src/nbd.c); a request is answered before.
 const PATIENCE: Duration = Duration::from_secs(240);
 /// Longest pause between two attempts.
@@ -59,10 +67,39 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Cache {
     blocks: VecDeque<(u64, Arc<Vec<u8>>)>,
-    /// The way forward: number of the block that comes next out of it.
-    forward: Option<(u64, Stream)>,
-    /// The block that was fetched last outside of it.
-    last: Option<u64>,
+    /// The one that was used last is in front.
+    ways: VecDeque<Way>,
+}
+
+impl Cache {
+    fn keep(&mut self, number: u64, bytes: Vec<u8>) -> Arc<Vec<u8>> {
+        let block = Arc::new(bytes);
+        self.blocks.push_front((number, Arc::clone(&block)));
+        self.blocks.truncate(KEPT);
+        block
+    }
+}
+
+/// Blocks that come one after the other, over as many transfers as it takes.
+#[derive(Debug)]
+struct Way {
+    /// Number of the block that comes next.
+    next: u64,
+    /// Blocks that the transfer has left.
+    left: u64,
+    /// Blocks of the transfer that follows.
+    length: u64,
+    stream: Option<Stream>,
+}
+
+impl Way {
+    fn from(number: u64) -> Self {
+        Self { next: number, left: 0, length: SHORTEST, stream: None }
+    }
+
+    fn reaches(&self, number: u64) -> bool {
+        (self.next..=self.next.saturating_add(SKIPPED)).contains(&number)
+    }
 }
 
 impl Relay {
@@ -197,16 +234,11 @@ impl Shared {
         let mut pause = Duration::from_millis(500);
         loop {
             match self.fetch(&mut cache, number) {
-                Ok(bytes) => {
-                    self.slow_down(bytes.len() as u64, start.elapsed());
+                Ok(block) => {
                     *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                    let block = Arc::new(bytes);
-                    cache.blocks.push_front((number, Arc::clone(&block)));
-                    cache.blocks.truncate(KEPT);
                     return Ok(block);
                 }
                 Err(err) => {
-                    cache.forward = None;
                     let over = start.elapsed() + pause > PATIENCE || self.stop.load(Ordering::Relaxed);
                     if over || !err.is_transient() {
                         return Err(err);
@@ -219,28 +251,40 @@ impl Shared {
         }
     }
 
-    fn fetch(&self, cache: &mut Cache, number: u64) -> Result<Vec<u8>, FetchError> {
-        let from = number.saturating_mul(BLOCK);
-        let length = BLOCK.min(self.bundle.size.saturating_sub(from));
-        let open = |length: u64| self.bundle.source.open(&self.bundle.path, from, Some(length));
-        let is_next = cache.forward.as_ref().is_some_and(|(next, _)| *next == number);
-        let begins = number == 0 || cache.last == number.checked_sub(1);
-        let mut stream = match cache.forward.take() {
-            Some((_, stream)) if is_next => stream,
-            // Two blocks in a row: this is the way forward from now on.
-            _ if begins => open(self.bundle.size - from)?,
-            other => {
-                cache.forward = other;
-                cache.last = Some(number);
-                let mut stream = open(length)?;
-                let bytes = self.take(&mut stream, length)?;
-                stream.finish()?;
-                return Ok(bytes);
+    /// Follows a way to a block, or begins one there. A way on which something goes wrong is given up.
+    fn fetch(&self, cache: &mut Cache, number: u64) -> Result<Arc<Vec<u8>>, FetchError> {
+        let known = cache.ways.iter().position(|way| way.reaches(number));
+        let mut way = known.and_then(|at| cache.ways.remove(at)).unwrap_or_else(|| Way::from(number));
+        loop {
+            let at = way.next;
+            let start = Instant::now();
+            let bytes = self.step(&mut way)?;
+            self.slow_down(bytes.len() as u64, start.elapsed());
+            let block = cache.keep(at, bytes);
+            if at == number {
+                cache.ways.push_front(way);
+                cache.ways.truncate(WAYS);
+                return Ok(block);
             }
-        };
-        match self.take(&mut stream, length) {
+        }
+    }
+
+    /// The next block of a way.
+    fn step(&self, way: &mut Way) -> Result<Vec<u8>, FetchError> {
+        let from = way.next.saturating_mul(BLOCK);
+        let rest = self.bundle.size.saturating_sub(from);
+        if way.left == 0 {
+            let length = rest.min(way.length.saturating_mul(BLOCK));
+            way.stream = Some(self.bundle.source.open(&self.bundle.path, from, Some(length))?);
+            way.left = length.div_ceil(BLOCK);
+            way.length = way.length.saturating_mul(2).min(LONGEST);
+        }
+        let Some(mut stream) = way.stream.take() else { return Ok(Vec::new()) };
+        match self.take(&mut stream, BLOCK.min(rest)) {
             Ok(bytes) => {
-                cache.forward = Some((number + 1, stream));
+                way.stream = Some(stream);
+                way.next += 1;
+                way.left = way.left.saturating_sub(1);
                 Ok(bytes)
             }
             // Why there was too little, it says itself.
@@ -332,8 +376,8 @@ mod tests {
         assert!(!past.output().unwrap().status.success());
     }
 
-    /// A server that closes every connection after so many bytes, wherever that is.
-    fn cuts_off(bytes: Vec<u8>, after: usize) -> Source {
+    /// A server that closes every connection after so many bytes, wherever that is, and remembers what it was asked for.
+    fn serves(bytes: Vec<u8>, after: usize, asked: Arc<Mutex<Vec<(u64, u64)>>>) -> Source {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         std::thread::spawn(move || {
@@ -343,6 +387,7 @@ mod tests {
                 let (first, last) = request.range.unwrap_or((0, None));
                 let first = usize::try_from(first).unwrap();
                 let last = last.map_or(bytes.len() - 1, |l| usize::try_from(l).unwrap().min(bytes.len() - 1));
+                asked.lock().unwrap().push((first as u64, last as u64));
                 let head = format!(
                     "HTTP/1.1 206 P\r\nContent-Length: {}\r\nContent-Range: bytes {first}-{last}/{}\r\n\r\n",
                     last - first + 1,
@@ -360,11 +405,32 @@ mod tests {
     #[test]
     fn a_server_that_closes_the_connection_again_and_again_is_outlasted() {
         let bytes = content(3 * 1024 * 1024);
-        let source = cuts_off(bytes.clone(), 1_500_000);
+        let source = serves(bytes.clone(), 1_500_000, Arc::default());
         let relay = Relay::start(Bundle { source, path: "b".to_owned(), size: bytes.len() as u64, limit: 0 }).unwrap();
         assert_eq!(curl(&relay.address(), "0-"), bytes);
         // What came before a cut and made no whole block is fetched again, and no more than that.
         assert!(relay.fetched() < 5 * 1024 * 1024, "{}", relay.fetched());
+    }
+
+    #[test]
+    fn what_is_left_out_is_not_fetched_and_what_is_read_in_a_row_comes_in_few_transfers() {
+        let bytes = content(40 << 20);
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let source = serves(bytes.clone(), usize::MAX, Arc::clone(&asked));
+        let relay = Relay::start(Bundle { source, path: "b".to_owned(), size: bytes.len() as u64, limit: 0 }).unwrap();
+        // Four KiB in every two MiB, each after a look at the end.
+        for at in (0..20).map(|n| n * (2 << 20)) {
+            assert_eq!(curl(&relay.address(), &format!("{at}-{}", at + 4095)), bytes[at..at + 4096]);
+            let end = (39 << 20) + at / 512;
+            assert_eq!(curl(&relay.address(), &format!("{end}-{}", end + 4095)), bytes[end..end + 4096]);
+        }
+        let sum = |asked: &[(u64, u64)]| asked.iter().map(|(first, last)| last - first + 1).sum::<u64>();
+        let scattered = std::mem::take(&mut *asked.lock().unwrap());
+        assert!(sum(&scattered) <= (20 + 4) * BLOCK, "{scattered:?}");
+        assert_eq!(curl(&relay.address(), "0-"), bytes);
+        let in_a_row = asked.lock().unwrap().clone();
+        assert!(in_a_row.len() < 30, "{in_a_row:?}");
+        assert!(relay.fetched() < 42 << 20, "{}", relay.fetched());
     }
 
     #[test]

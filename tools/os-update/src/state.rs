@@ -44,6 +44,9 @@ pub enum Phase {
     Installed {
         /// What.
         target: Target,
+        /// A kernel that was jumped into did not get far; it is the bootloader's turn.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        jumped: bool,
     },
     /// The other slot is what the bootloader starts; whether it stays is not decided.
     Trial {
@@ -51,8 +54,11 @@ pub enum Phase {
         target: Target,
         /// Slot that is tried, `A` or `B`.
         slot: String,
-        /// The bootloader knows. Without it the trial has not begun.
+        /// The bootloader knows, or does not have to. Without it the trial has not begun.
         armed: bool,
+        /// By kexec: the bootloader still starts the other slot.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        jump: bool,
     },
 }
 
@@ -213,8 +219,10 @@ mod tests {
         for phase in [
             Phase::Idle,
             Phase::Installing { target: target(), transaction: "t".to_owned() },
-            Phase::Installed { target: target() },
-            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true },
+            Phase::Installed { target: target(), jumped: false },
+            Phase::Installed { target: target(), jumped: true },
+            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false },
+            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: true },
         ] {
             let mut state = State { phase, paused: true, ..State::default() };
             state.refuse(7, target(), "why".to_owned());

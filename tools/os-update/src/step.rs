@@ -8,6 +8,14 @@
 //!   └──── fell back, or not healthy: refused, the old slot stays ──────┘
 //! ```
 //!
+//! With kexec the kernel of the other slot is jumped into, and the bootloader hears of it only when the trial has passed:
+//!
+//! ```text
+//! installed ── start, jump ──> trial (jump) ── healthy ──> trial, the bootloader is told ── healthy ──> idle
+//!     ^                             │
+//!     └──── jumped, not again ──────┴─ not healthy: as above
+//! ```
+//!
 //! The caller writes [`Step::phase`] to the medium before it does [`Step::actions`]. A power cut anywhere leaves a phase
 //! from which the next boot goes on ([`Event::Booted`]).
 
@@ -29,6 +37,8 @@ pub enum Event {
     Start {
         /// Slot to try.
         slot: String,
+        /// Its kernel is loaded and can be jumped into.
+        jump: bool,
     },
     /// The bootloader was told.
     Armed,
@@ -55,6 +65,8 @@ pub enum Action {
     MarkGood,
     /// Restart.
     Reboot,
+    /// Shut down, and jump into the kernel that was loaded.
+    Jump,
 }
 
 /// What follows.
@@ -87,41 +99,60 @@ pub fn step(phase: &Phase, event: Event) -> Step {
         },
         (Phase::Installing { target, .. }, Event::Written) => Step {
             note: Some(format!("{} is installed and waits to be started", target.version)),
-            phase: Phase::Installed { target },
+            phase: Phase::Installed { target, jumped: false },
             ..Step::default()
         },
-        (Phase::Installing { target, .. }, Event::NotWritten(reason)) => Step {
-            note: Some(format!("{} was not installed and is tried again: {reason}", target.version)),
-            ..Step::default()
-        },
+        (Phase::Installing { target, .. }, Event::NotWritten(reason)) => {
+            Step { note: Some(format!("{} was not installed: {reason}", target.version)), ..Step::default() }
+        }
         // RAUC marks a slot bad before it writes there, so nothing can start what is half written.
-        (Phase::Installing { target, .. }, Event::Booted(_)) => Step {
-            note: Some(format!("installing {} was interrupted; it is tried again", target.version)),
-            ..Step::default()
-        },
-        (Phase::Installed { target }, Event::Withdrawn) => Step {
+        (Phase::Installing { target, .. }, Event::Booted(_)) => {
+            Step { note: Some(format!("installing {} was interrupted", target.version)), ..Step::default() }
+        }
+        (Phase::Installed { target, .. }, Event::Withdrawn) => Step {
             note: Some(format!(
                 "{} is installed, but the channel offers it no more; it is not started",
                 target.version
             )),
             ..Step::default()
         },
-        (Phase::Installed { target }, Event::Start { slot }) => Step {
+        (Phase::Installed { target, jumped: false }, Event::Start { slot, jump: true }) => Step {
+            note: Some(format!("jumping into {} in slot {slot}", target.version)),
+            phase: Phase::Trial { target, slot, armed: true, jump: true },
+            actions: vec![Action::Jump],
+            refuse: None,
+        },
+        (Phase::Installed { target, .. }, Event::Start { slot, .. }) => Step {
             note: Some(format!("starting {} in slot {slot}", target.version)),
-            phase: Phase::Trial { target, slot: slot.clone(), armed: false },
+            phase: Phase::Trial { target, slot: slot.clone(), armed: false, jump: false },
             actions: vec![Action::Activate(slot)],
             refuse: None,
         },
-        (Phase::Trial { target, slot, .. }, Event::Armed) => {
-            Step { phase: Phase::Trial { target, slot, armed: true }, actions: vec![Action::Reboot], ..Step::default() }
-        }
+        (Phase::Trial { target, slot, jump: false, .. }, Event::Armed) => Step {
+            phase: Phase::Trial { target, slot, armed: true, jump: false },
+            actions: vec![Action::Reboot],
+            ..Step::default()
+        },
+        // The power was cut, or the kernel does not survive the jump on this board, or the release is bad: the
+        // bootloader's way tells.
+        (Phase::Trial { target, slot, jump: true, .. }, Event::Booted(booted)) if booted != slot => Step {
+            note: Some(format!("{} did not come up after the jump; the bootloader starts it", target.version)),
+            phase: Phase::Installed { target, jumped: true },
+            ..Step::default()
+        },
         // The power was cut before, or while, the bootloader was told.
-        (Phase::Trial { target, slot, armed: false }, Event::Booted(booted)) if booted != slot => {
-            Step { phase: Phase::Installed { target }, ..Step::default() }
+        (Phase::Trial { target, slot, armed: false, .. }, Event::Booted(booted)) if booted != slot => {
+            Step { phase: Phase::Installed { target, jumped: false }, ..Step::default() }
         }
-        (Phase::Trial { target, slot, armed: true }, Event::Booted(booted)) if booted != slot => Step {
+        (Phase::Trial { target, slot, armed: true, .. }, Event::Booted(booted)) if booted != slot => Step {
             refuse: Some((target, format!("slot {slot} did not get to its health check in three boots"))),
             actions: vec![Action::MarkBad(slot)],
+            ..Step::default()
+        },
+        // Written down as a trial that goes on, so that a power cut before the bootloader was told loses nothing.
+        (Phase::Trial { target, slot, jump: true, .. }, Event::Healthy(booted)) if booted == slot => Step {
+            phase: Phase::Trial { target, slot: slot.clone(), armed: false, jump: false },
+            actions: vec![Action::Activate(slot)],
             ..Step::default()
         },
         (Phase::Trial { target, slot, .. }, Event::Healthy(booted)) if booted == slot => Step {
@@ -154,7 +185,15 @@ mod tests {
     }
 
     fn trial(armed: bool) -> Phase {
-        Phase::Trial { target: target(), slot: "B".to_owned(), armed }
+        Phase::Trial { target: target(), slot: "B".to_owned(), armed, jump: false }
+    }
+
+    fn jump() -> Phase {
+        Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: true }
+    }
+
+    fn start(jump: bool) -> Event {
+        Event::Start { slot: "B".to_owned(), jump }
     }
 
     #[test]
@@ -164,7 +203,7 @@ mod tests {
         for event in [
             Event::Found(target(), "t".to_owned()),
             Event::Written,
-            Event::Start { slot: "B".to_owned() },
+            start(false),
             Event::Armed,
             Event::Booted("B".to_owned()),
             Event::Healthy("B".to_owned()),
@@ -198,7 +237,7 @@ mod tests {
     #[test]
     fn a_power_cut_before_the_bootloader_was_told_is_no_failure_of_the_release() {
         let next = step(&trial(false), Event::Booted("A".to_owned()));
-        assert_eq!((next.phase, next.refuse), (Phase::Installed { target: target() }, None));
+        assert_eq!((next.phase, next.refuse), (Phase::Installed { target: target(), jumped: false }, None));
         // After it was told, and before that was written down: the trial goes on.
         assert_eq!(step(&trial(false), Event::Booted("B".to_owned())).phase, trial(false));
         let good = step(&trial(false), Event::Healthy("B".to_owned()));
@@ -206,8 +245,28 @@ mod tests {
     }
 
     #[test]
+    fn after_a_jump_the_bootloader_hears_of_it_when_the_trial_has_passed() {
+        let installed = Phase::Installed { target: target(), jumped: false };
+        let next = step(&installed, start(true));
+        assert_eq!((&next.phase, next.actions), (&jump(), vec![Action::Jump]));
+        assert_eq!(step(&jump(), Event::Booted("B".to_owned())).phase, jump());
+        let told = step(&jump(), Event::Healthy("B".to_owned()));
+        assert_eq!((&told.phase, told.actions), (&trial(false), vec![Action::Activate("B".to_owned())]));
+        let kept = step(&told.phase, Event::Healthy("B".to_owned()));
+        assert_eq!((kept.phase, kept.actions, kept.refuse), (Phase::Idle, vec![Action::MarkGood], None));
+    }
+
+    #[test]
+    fn a_jump_that_leads_nowhere_is_not_the_releases_fault_and_not_tried_twice() {
+        let next = step(&jump(), Event::Booted("A".to_owned()));
+        assert_eq!((next.refuse, next.actions), (None, vec![]));
+        let again = step(&next.phase, start(true));
+        assert_eq!((again.phase, again.actions), (trial(false), vec![Action::Activate("B".to_owned())]));
+    }
+
+    #[test]
     fn what_was_withdrawn_before_it_was_started_is_not_started_and_may_come_back() {
-        let next = step(&Phase::Installed { target: target() }, Event::Withdrawn);
+        let next = step(&Phase::Installed { target: target(), jumped: false }, Event::Withdrawn);
         assert_eq!((next.phase, next.refuse, next.actions), (Phase::Idle, None, vec![]));
         assert_eq!(step(&trial(true), Event::Withdrawn).phase, trial(true));
     }
@@ -225,7 +284,7 @@ mod tests {
             Just(Event::Found(target(), "t".to_owned())),
             Just(Event::Written),
             Just(Event::NotWritten(String::new())),
-            Just(Event::Start { slot: "B".to_owned() }),
+            any::<bool>().prop_map(start),
             Just(Event::Armed),
             Just(Event::Withdrawn),
             slot.clone().prop_map(Event::Booted),
@@ -236,8 +295,8 @@ mod tests {
     }
 
     proptest! {
-        // Whatever comes in whatever order: the bootloader is told to start a slot only from "installed", or back from a
-        // trial that failed; and nothing restarts the device but a trial that begins or ends, or an operator.
+        // Whatever comes in whatever order: the bootloader is told to start a slot only from "installed", by a jump
+        // that passed, or back from a trial that failed; and nothing restarts the device but a trial that begins or ends, or an operator.
         #[test]
         fn no_order_of_events_starts_what_was_not_installed(events in proptest::collection::vec(event(), 0..40)) {
             let mut phase = Phase::Idle;
@@ -247,7 +306,11 @@ mod tests {
                 for action in &next.actions {
                     match action {
                         Action::Activate(slot) if slot == "B" => {
-                            let installed = matches!(before, Phase::Installed { .. });
+                            let installed = matches!(before, Phase::Installed { .. } | Phase::Trial { jump: true, .. });
+                            prop_assert!(installed);
+                        }
+                        Action::Jump => {
+                            let installed = matches!(before, Phase::Installed { jumped: false, .. });
                             prop_assert!(installed);
                         }
                         Action::Activate(_) | Action::Reboot if !by_hand => {

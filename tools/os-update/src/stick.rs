@@ -1,7 +1,7 @@
 //! Updates without a network: a channel on a USB stick labelled `UPDATE`. It is the same directory that a web server
 //! serves, believed for the same signatures, and the stick is told what became of it.
 
-use crate::agent::{Agent, Asked};
+use crate::agent::Asked;
 use crate::policy::Policy;
 use crate::trust::now;
 use anyhow::{Context, Result, bail};
@@ -38,12 +38,9 @@ pub async fn update(device: &Path) -> Result<String> {
 }
 
 async fn install(dir: &Path, report: &dyn Fn(&str)) -> Result<String> {
-    let own = Policy::load()?.channel;
+    let own = Policy::load().channel.ok().flatten();
     let source = Source::Directory(choose(channels(dir)?, own.as_ref().map(Source::name))?);
-    let mut agent = Agent::new(true).await?;
-    let done = agent.run(Asked::Person, Some(&source), report).await;
-    agent.rest().await;
-    done
+    crate::agent(true, async |agent| agent.run(Asked::Person, Some(&source), report).await).await
 }
 
 /// Directories of the stick that are channels.

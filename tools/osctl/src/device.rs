@@ -78,18 +78,15 @@ pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
     let mut restarted = false;
     while start.elapsed() < LIMIT {
         std::thread::sleep(Duration::from_secs(2));
+        // Any login may be cut off by the restart.
         let Ok(now) = boot_id(ssh, host) else { continue };
-        if now == before && !restarted {
-            let status = status(ssh, host)?;
-            ensure!(status.pointer("/phase").and_then(Value::as_str) != Some("idle"), refusal(&status, ended.code()));
-            continue;
-        }
-        if !restarted {
+        if now != before && !restarted {
             println!("{host} has restarted; its health check decides now");
+            restarted = true;
         }
-        restarted = true;
         let Ok(status) = status(ssh, host) else { continue };
         if status.pointer("/phase").and_then(Value::as_str) == Some("idle") {
+            ensure!(restarted, refusal(&status, ended.code()));
             let last = status.pointer("/last").and_then(Value::as_str).unwrap_or_default().to_owned();
             ensure!(!last.contains("failed"), "{host} went back: {last}; os update log there says more");
             return Ok(format!("{host}: {last}"));

@@ -5,13 +5,12 @@ use super::{Device, Rows};
 use crate::{BootFacts, wipe};
 use anyhow::{Context, Result, bail};
 use os_dbus::Verb;
+use os_slots::block::{Block, BlockError};
 use os_sys::files::{self, Written};
 use std::path::Path;
 
-/// Beside the bootloader's counters, which RAUC writes and this must not disturb.
-const ARGUMENTS: &str = "EFI/BOOT/argsenv";
-/// Size of GRUB's environment block in bytes.
-const BLOCK: usize = 1024;
+/// Where the bootloader has its files, on the boot partition.
+const LOADER: &str = "EFI/BOOT";
 
 pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     let os = &device.config.os;
@@ -36,7 +35,7 @@ const REFUSED: &str = "/mnt/state/os/config/refused-arguments";
 
 fn kernel_arguments(boot: &Path, arguments: &str) -> Applied {
     let arguments = arguments.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
-    let path = boot.join(ARGUMENTS);
+    let path = boot.join(LOADER).join(os_slots::ARGUMENTS);
     if !path.exists() && arguments.is_empty() {
         return Ok(Effect::Unchanged);
     }
@@ -78,12 +77,12 @@ fn in_force(arguments: &str, running: &str) -> bool {
 
 /// GRUB's environment block (GNU GRUB manual, "The GRUB environment block").
 fn environment_block(arguments: &str) -> Result<Vec<u8>> {
-    let mut block = format!("# GRUB Environment Block\nos_user_args={arguments}\n").into_bytes();
-    if block.len() > BLOCK {
-        bail!("the arguments have {} bytes too many", block.len() - BLOCK);
+    let mut block = Block::default();
+    block.set(os_slots::ARGUMENTS_VARIABLE, arguments);
+    match block.bytes() {
+        Err(BlockError::Full(more)) => bail!("the arguments have {more} bytes too many"),
+        other => Ok(other?),
     }
-    block.resize(BLOCK, b'#');
-    Ok(block)
 }
 
 /// The initramfs does it; here is said what became of it.

@@ -111,9 +111,15 @@ async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
     services::all(&device, &mut rows).await;
     boot::all(&device, &mut rows).await;
     // Read by those whom they are for, when they need them.
-    for key in
-        ["import/signedOnly", "update/channel", "update/mode", "update/window", "update/metered", "update/rateLimit"]
-    {
+    for key in [
+        "import/signedOnly",
+        "update/channel",
+        "update/mode",
+        "update/window",
+        "update/metered",
+        "update/rateLimit",
+        "update/trial",
+    ] {
         rows.add(&format!("/os/{key}"), Ok(Effect::Unchanged));
     }
     rows.add(

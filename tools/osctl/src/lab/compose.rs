@@ -51,6 +51,7 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let vars = repo.vars()?;
     Cmd::new("tar").arg("-xpf").arg(&args.base).arg("-C").arg(tree).arg("--exclude=./dev/*").run()?;
     keep_for_later(tree, &args.out)?;
+    name_keymaps(&tree.join("usr/share/keymaps"))?;
     let list = repo::list(&repo.root.join("tools/osctl/lab/remove.txt"))?;
     let keep: Vec<PathBuf> = list.iter().filter_map(|l| Some(tree.join(l.strip_prefix("keep ")?))).collect();
     for pattern in list.iter().filter(|l| !l.starts_with("keep ")) {
@@ -89,6 +90,10 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
         variant = args.variant,
     );
     write(tree, "usr/lib/os-release", &release)?;
+    // systemd-update-done(8): nothing is to be brought up to date. /etc and /var begin anew at every boot; without these
+    // two, every boot would make the linker's cache, the users and the journal's catalog again.
+    write(tree, "etc/.updated", "")?;
+    write(tree, "var/.updated", "")?;
     // Turns on what the presets say and turns off everything that a package turned on by itself.
     Cmd::new("systemctl").arg("--root").arg(tree).arg("preset-all").run()?;
     Ok(())
@@ -103,6 +108,19 @@ fn keep_for_later(tree: &Path, out: &Path) -> Result<()> {
     let kernel = kernel.context("the base has no kernel in /boot")?;
     fs::copy(kernel, out.join("vmlinuz"))?;
     fs::copy(tree.join("usr/bin/busybox"), out.join("busybox"))?;
+    Ok(())
+}
+
+/// localed looks for `NAME.map.gz`, and Debian calls them `NAME.kmap.gz`.
+fn name_keymaps(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("the base has no keymaps in {}", dir.display()))? {
+        let path = entry?.path();
+        if path.is_dir() {
+            name_keymaps(&path)?;
+        } else if let Some(name) = path.to_str().and_then(|path| path.strip_suffix(".kmap.gz")) {
+            fs::rename(&path, format!("{name}.map.gz"))?;
+        }
+    }
     Ok(())
 }
 
@@ -176,6 +194,9 @@ fn matches(pattern: &str, name: &str) -> bool {
     }
 }
 
+/// How the root filesystem is packed, beside its compression; os.conf says the same in `EXTRA_IMAGECMD`.
+pub const EROFS: [&str; 2] = ["-C65536", "-Eztailpacking"];
+
 fn cut(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let shell = (args.variant != "production").then(|| args.out.join("busybox"));
     initramfs::build(repo, tree, shell.as_deref(), args.epoch, &args.out)?;
@@ -183,7 +204,8 @@ fn cut(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     // Fixed identifiers and times: the same input gives the same image. The device's identity is elsewhere.
     Cmd::new("mkfs.erofs")
         .arg(format!("-z{compression}"))
-        .args(["-d0", "-C65536", "-Eztailpacking", "-U", ROOT_UUID])
+        .args(EROFS)
+        .args(["-d0", "-U", ROOT_UUID])
         .arg(format!("-T{}", args.epoch))
         .arg(args.out.join("root.erofs"))
         .arg(tree)

@@ -1,0 +1,105 @@
+//! Brings the kernel of a slot into memory, as the bootloader would: with the arguments that the slot says itself.
+
+use anyhow::{Context, Result};
+use os_slots::block::Block;
+use os_sys::cmd::Cmd;
+use os_sys::files;
+use rustix::mount::MountFlags;
+use std::path::Path;
+
+/// Where the unit has the slot's kernel partition mounted for itself.
+const DIR: &str = "/run/os-kexec";
+/// A larger file is none that was made for us, in bytes.
+const MAX: u64 = 64 << 10;
+
+/// What a slot's `slot.cfg` says, which GRUB runs as a script; ours has these two lines and no others.
+#[derive(Debug, PartialEq, Eq)]
+struct Start<'a> {
+    kernel: &'a str,
+    initramfs: &'a str,
+    arguments: &'a str,
+}
+
+impl<'a> Start<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+        let (kernel, arguments) = lines.next()?.strip_prefix("linux \"$os_kernel/")?.split_once("\" $os_args ")?;
+        let initramfs = lines.next()?.strip_prefix("initrd \"$os_kernel/")?.trim_end().strip_suffix('"')?;
+        let plain = |name: &str| !name.is_empty() && !name.contains(['/', '"', '$']) && !name.starts_with('.');
+        let script = arguments.contains(['$', '"', ';', '\'', '\\']) || lines.next().is_some();
+        (plain(kernel) && plain(initramfs) && !script).then_some(Self { kernel, initramfs, arguments })
+    }
+}
+
+/// The arguments that the bootloader gives a slot: with the boot partition's identifier and a person's own.
+fn arguments(slot: &str, boot: &str, own: &str, start: &Start<'_>) -> String {
+    let first = format!("os.slot={slot} rauc.slot={slot} os.boot={boot}");
+    let parts = [&first, own, start.arguments];
+    parts.iter().flat_map(|part| part.split_ascii_whitespace()).collect::<Vec<_>>().join(" ")
+}
+
+/// Loads the kernel of a slot with kexec(8); nothing is started yet.
+pub(crate) fn load(slot: &str) -> Result<()> {
+    let device = format!("/dev/disk/os/os-kernel{slot}");
+    let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+    rustix::mount::mount(&device, DIR, "vfat", flags, None).with_context(|| format!("cannot mount {device}"))?;
+    let dir = Path::new(DIR);
+    let text = String::from_utf8(files::read_limited(&dir.join("slot.cfg"), MAX)?).context("slot.cfg is no text")?;
+    let start = Start::parse(&text).context("slot.cfg is not of the form that this program knows")?;
+    let own = std::fs::read(Path::new(os_slots::DIR).join(os_slots::ARGUMENTS))
+        .ok()
+        .and_then(|bytes| Block::parse(&bytes).ok());
+    let own = own.as_ref().and_then(|block| block.get(os_slots::ARGUMENTS_VARIABLE)).unwrap_or_default();
+    // Not what this boot was started with: a device's first boot gives its partitions identifiers of their own.
+    let ask = ["-p", "-o", "value", "-s", "PART_ENTRY_UUID", "/dev/disk/os/os-boot"];
+    let boot = Cmd::new("blkid").args(ask).read().context("the boot partition has no identifier")?;
+    let arguments = arguments(slot, boot.trim(), own, &start);
+    Ok(Cmd::new("kexec")
+        .args(["--kexec-file-syscall", "--load"])
+        .arg(dir.join(start.kernel))
+        .arg(format!("--initrd={}", dir.join(start.initramfs).display()))
+        .arg(format!("--command-line={arguments}"))
+        .run()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXT: &str = "linux \"$os_kernel/vmlinuz\" $os_args os.roothash=ab os.rootsize=4096 quiet\n\
+                        initrd \"$os_kernel/initramfs\"\n";
+
+    #[test]
+    fn a_slot_is_started_as_the_bootloader_would() {
+        let start = Start::parse(TEXT).unwrap();
+        assert_eq!((start.kernel, start.initramfs), ("vmlinuz", "initramfs"));
+        assert_eq!(
+            arguments("B", "1ab58d16", "mitigations=auto  x=1", &start),
+            "os.slot=B rauc.slot=B os.boot=1ab58d16 mitigations=auto x=1 os.roothash=ab os.rootsize=4096 quiet"
+        );
+    }
+
+    #[test]
+    fn a_script_that_does_more_is_left_to_the_bootloader() {
+        for (from, to) in [
+            ("vmlinuz", "../vmlinuz"),
+            ("quiet", "quiet $more"),
+            ("quiet", "a;b"),
+            ("initrd", "echo hello\ninitrd"),
+            ("initramfs\"", "initramfs\"\nboot"),
+            ("$os_args ", ""),
+            ("vmlinuz", ""),
+        ] {
+            assert_eq!(Start::parse(&TEXT.replace(from, to)), None, "{to}");
+        }
+        assert_eq!(Start::parse(""), None);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_panics(text in "(linux \"\\$os_kernel/|initrd|[ -~\n]){0,20}") {
+            let _ = Start::parse(&text);
+        }
+    }
+}
