@@ -69,5 +69,8 @@ IMAGE_CMD:os_slot() {
 os_disk_overrides() {
     cp -R --no-dereference ${IMAGE_ROOTFS}${datadir}/os/overrides/. ${IMAGE_ROOTFS}${sysconfdir}/
     rm -rf ${IMAGE_ROOTFS}${datadir}/os/overrides
+    # systemd-update-done(8): nothing is to be brought up to date. /etc and /var begin anew at every boot; without these
+    # two, every boot would make the linker's cache, the users and the journal's catalog again.
+    touch ${IMAGE_ROOTFS}${sysconfdir}/.updated ${IMAGE_ROOTFS}${localstatedir}/.updated
 }
 ROOTFS_POSTPROCESS_COMMAND:append = " os_disk_overrides"

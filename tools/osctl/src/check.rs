@@ -1,6 +1,6 @@
 //! What both build lanes must agree on, compared.
 
-use crate::lab::disk;
+use crate::lab::{bundle, compose, disk, slot};
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -17,6 +17,7 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("package lists of lab and image recipe", packages),
         ("layout: order, alignment, size", layout),
         ("slots of RAUC's system.conf are partitions of the layout", slots),
+        ("packing, seal and bundle of a slot", sealed),
         ("grub.cfg, boot files and counters", boot),
         ("units of the tools and SYSTEMD_SERVICE of the recipe", units),
         ("crates of the workspace and SRC_URI of the recipe", sources),
@@ -101,6 +102,20 @@ fn slots(repo: &Repo) -> Result<()> {
         seen += 1;
     }
     ensure!(seen == 4, "{seen} slots");
+    Ok(())
+}
+
+fn sealed(repo: &Repo) -> Result<()> {
+    let distro = assignment(&read(repo, "meta-os/conf/distro/os.conf")?, "EXTRA_IMAGECMD:erofs-lz4hc")?;
+    same("mkfs.erofs and os.conf", &compose::EROFS.map(str::to_owned).into(), &distro)?;
+    let class = read(repo, "meta-os/classes/os_disk.bbclass")?;
+    for option in [format!("--uuid={}", slot::VERITY_ID), format!("-i {} --invariant", slot::VOLUME_ID)] {
+        ensure!(class.contains(&option), "os_disk.bbclass has no {option}");
+    }
+    let bundle = read(repo, "meta-os/dynamic-layers/rauc/recipes-core/bundles/os-bundle.bb")?;
+    for option in [format!("[adaptive] = \"{}\"", bundle::ADAPTIVE), format!("-b {}", bundle::BLOCK)] {
+        ensure!(bundle.contains(&option), "os-bundle.bb has no {option}");
+    }
     Ok(())
 }
 

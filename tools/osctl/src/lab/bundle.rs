@@ -28,6 +28,11 @@ pub fn build(repo: &Repo, variant: &str, version: Option<&Version>) -> Result<Pa
     Ok(bundle)
 }
 
+/// RAUC's method of taking from the slots of the device what they have already.
+pub const ADAPTIVE: &str = "block-hash-index";
+/// How the squashfs of a bundle is cut: what a device needs of it, it reads by the block.
+pub const BLOCK: &str = "16k";
+
 /// The images of a slot.
 #[derive(Debug, Clone)]
 pub struct Images {
@@ -46,17 +51,19 @@ pub fn make(keys: &Keys, compatible: &str, version: &str, images: &Images, bundl
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir)?;
     let mut manifest = format!("[update]\ncompatible={compatible}\nversion={version}\n\n[bundle]\nformat=verity\n");
-    for (class, source, name) in [("kernel", &images.kernel, "kernel.vfat"), ("rootfs", &images.root, "rootfs.img")] {
+    let adaptive = format!("adaptive={ADAPTIVE}\n");
+    let images = [("kernel", &images.kernel, "kernel.vfat", ""), ("rootfs", &images.root, "rootfs.img", &adaptive)];
+    for (class, source, name, adaptive) in images {
         let linked = std::fs::hard_link(source, dir.join(name));
         linked.with_context(|| format!("there is no {}; make image builds it", source.display()))?;
-        manifest.push_str(&format!("\n[image.{class}]\nfilename={name}\n"));
+        manifest.push_str(&format!("\n[image.{class}]\nfilename={name}\n{adaptive}"));
     }
     std::fs::write(dir.join("manifest.raucm"), manifest)?;
     let _ = std::fs::remove_file(bundle);
     Cmd::new("rauc")
         .arg("bundle")
-        // The root is compressed already; trying again costs minutes and gains nothing.
-        .arg("--mksquashfs-args=-comp zstd -Xcompression-level 1 -b 128k")
+        // The root is compressed already; trying harder costs minutes and gains nothing.
+        .arg(format!("--mksquashfs-args=-comp zstd -Xcompression-level 1 -b {BLOCK}"))
         .arg(format!("--cert={}", keys.bundle_cert.display()))
         .arg(format!("--key={}", keys.bundle_key.display()))
         .arg(&dir)

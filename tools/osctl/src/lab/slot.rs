@@ -73,14 +73,30 @@ fn channel_root(vars: &Vars, keys: &Keys) -> Result<std::path::PathBuf> {
     Ok(given.map_or_else(|| keys.channel_root.clone(), Into::into))
 }
 
+/// Identifier of every hash tree.
+pub const VERITY_ID: &str = "6f732d76-6572-4000-8000-000000000001";
+/// Volume id of every kernel partition.
+pub const VOLUME_ID: &str = "6f73006b";
+
 /// dm-verity parameters of an image.
-struct Verity {
+#[derive(Debug)]
+pub struct Verity {
     root_hash: String,
     data_size: u64,
 }
 
+impl Verity {
+    /// The kernel arguments from which the initramfs opens the root.
+    pub fn arguments(&self) -> String {
+        format!("os.roothash={} os.rootsize={}", self.root_hash, self.data_size)
+    }
+}
+
 /// Appends the verity hash tree to an image.
-fn seal(image: &Path) -> Result<Verity> {
+///
+/// # Errors
+/// When the image cannot be written or veritysetup fails.
+pub fn seal(image: &Path) -> Result<Verity> {
     let file = File::options().write(true).open(image)?;
     // The tree starts on a block of its own.
     let data_size = file.metadata()?.len().next_multiple_of(4096);
@@ -91,7 +107,7 @@ fn seal(image: &Path) -> Result<Verity> {
         .arg(image)
         .arg(format!("--hash-offset={data_size}"))
         // A fixed salt and identifier: the same filesystem gives the same hash. The salt is no secret.
-        .args([format!("--salt={}", "0".repeat(64)), "--uuid=6f732d76-6572-4000-8000-000000000001".to_owned()])
+        .args([format!("--salt={}", "0".repeat(64)), format!("--uuid={VERITY_ID}")])
         .read()?;
     let root_hash = text
         .lines()
@@ -103,11 +119,7 @@ fn seal(image: &Path) -> Result<Verity> {
 
 /// What GRUB runs for this slot; `$os_kernel` and `$os_args` come from grub.cfg.
 fn slot_cfg(vars: &Vars, verity: &Verity) -> Result<String> {
-    let args = [
-        format!("os.roothash={} os.rootsize={}", verity.root_hash, verity.data_size),
-        repo::need(vars, "OS_CONSOLES")?,
-        repo::need(vars, "OS_KERNEL_ARGS")?,
-    ];
+    let args = [verity.arguments(), repo::need(vars, "OS_CONSOLES")?, repo::need(vars, "OS_KERNEL_ARGS")?];
     Ok(format!(
         "linux \"$os_kernel/vmlinuz\" $os_args {}\ninitrd \"$os_kernel/initramfs\"\n",
         args.join(" ").split_ascii_whitespace().collect::<Vec<_>>().join(" ")
@@ -118,7 +130,7 @@ fn kernel_image(dir: &Path, image: &Path, vars: &Vars, epoch: u64) -> Result<()>
     let size = super::disk::bytes(&repo::need(vars, "OS_KERNEL_SIZE")?)?;
     File::create(image)?.set_len(size)?;
     // A fixed volume id, and the name that a person sees with a card reader.
-    Cmd::new("mkfs.vfat").args(["-n", "OS-KERNEL", "-i", "6f73006b", "--invariant"]).arg(image).run()?;
+    Cmd::new("mkfs.vfat").args(["-n", "OS-KERNEL", "-i", VOLUME_ID, "--invariant"]).arg(image).run()?;
     for name in ["vmlinuz", "initramfs", "slot.cfg"] {
         Cmd::new("touch").arg("-d").arg(format!("@{epoch}")).arg(dir.join(name)).run()?;
         Cmd::new("mcopy")

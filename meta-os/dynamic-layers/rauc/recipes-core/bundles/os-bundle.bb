@@ -25,3 +25,6 @@ RAUC_SLOT_rootfs[type] = "file"
 RAUC_SLOT_rootfs[file] = "os-root-${MACHINE}.verity"
 RAUC_SLOT_rootfs[rename] = "rootfs.img"
 RAUC_SLOT_rootfs[depends] = "os-image:do_image_complete"
+# Devices take what their slots have already from there, and read the rest by the block: so blocks are small.
+RAUC_SLOT_rootfs[adaptive] = "block-hash-index"
+BUNDLE_ARGS += "--mksquashfs-args='-b 16k'"
