@@ -1,11 +1,12 @@
 //! Pulls the plug at random moments of an update, a rollback, a wipe and a first boot, starts the machine again, and looks
-//! at what is left. Every cut is added to `docs/power.jsonl`, from which `docs/power.md` is written.
+//! at what is left. Power that goes once often goes again: some of the starts afterwards are cut, too. Every cut is added
+//! to `docs/power.jsonl`, from which `docs/power.md` is written.
 
-use crate::crash::{Crash, Known, Random};
-use crate::scenarios::{Lab, VARIANT};
-use crate::updates::{HEALTH, Maker, Site, arguments, settled, update_status};
+use crate::crash::{Crash, Known, RESCUE, Random};
+use crate::scenarios::{AVAHI_NAME, Lab, VARIANT, leave_rescue};
+use crate::updates::{Maker, Site, arguments, is_kept, keep, no_engine, settled, update_status};
 use crate::vm::{Restart, Vm};
-use anyhow::{Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use os_disk::layout::Layout;
 use os_sys::cmd::Cmd;
 use osctl::lab::disk::layout;
@@ -45,6 +46,24 @@ impl At {
         }
     }
 
+    /// How many cuts follow on each other, and within what time of a start when the power flickers. Three in a trial are
+    /// what the bootloader takes for a bad release.
+    fn row(self, random: &mut Random) -> (u64, Option<Duration>) {
+        match (self, random.below(2)) {
+            (Self::Trial, _) => (1 + random.below(2), None),
+            (_, 0) => (1 + random.below(8), None),
+            _ => (8 + random.below(9), Some(FLICKER)),
+        }
+    }
+
+    /// What a start after a cut does, as far as its length goes.
+    fn next(self) -> Self {
+        match self {
+            Self::FirstBoot | Self::Install | Self::Wipe => Self::FirstBoot,
+            Self::Trial | Self::Rollback => self,
+        }
+    }
+
     fn words(self) -> &'static str {
         match self {
             Self::FirstBoot => "the first boot",
@@ -62,15 +81,30 @@ struct Cut {
     /// Commit of the product.
     commit: String,
     at: At,
-    /// Seconds after the beginning of what was cut.
+    /// Which of the cuts that followed on each other, from 1 on.
+    #[serde(default = "first")]
+    nth: u64,
+    /// Seconds after the beginning of what was cut, or of the start after the cut before.
     after: f64,
     /// What the disk said, before anything started from it.
     left: String,
-    /// What the device said afterwards.
+    /// What the device said afterwards, or that it was cut again.
     then: String,
     /// Why that is wrong.
     wrong: Option<String>,
+    /// What was done about it since, written by hand.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mended: Option<String>,
 }
+
+fn first() -> u64 {
+    1
+}
+
+/// Power that comes back badly goes again within so long: in the firmware, the bootloader, the initramfs.
+const FLICKER: Duration = Duration::from_secs(30);
+
+const AGAIN: &str = "it was cut again";
 
 /// Disks to begin from, and how long what begins there takes.
 struct Bases {
@@ -96,7 +130,7 @@ pub(crate) fn run(repo: &Repo, cuts: u64, seed: u64) -> Result<()> {
     let all: Vec<Cut> =
         os_sys::files::read_text(&results)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
     report(repo, &all)?;
-    let wrong = all.iter().filter(|c| c.wrong.is_some()).count();
+    let wrong = all.iter().filter(|c| c.wrong.is_some() && c.mended.is_none()).count();
     ensure!(wrong == 0, "{wrong} of {} cuts left a device that is not as it should be; docs/power.md", all.len());
     Ok(())
 }
@@ -106,42 +140,63 @@ fn cut(repo: &Repo, results: &Path, cuts: u64, seed: u64) -> Result<()> {
     std::fs::create_dir_all(&dir)?;
     let keys = keys::ensure(repo)?;
     let accel = qemu::accel(repo, VARIANT)?;
+    // Of what is built now; preparing takes a while, and others go on.
+    let commit = Cmd::new("git").args(["describe", "--always", "--dirty"]).dir(&repo.root).read()?.trim().to_owned();
     let lab = Lab::new(repo, dir.join("base"), keys.clone(), accel, 0)?;
     let maker = Maker::new(&lab)?;
     let site = Site::start(&lab.dir.join("site"))?;
     println!("Preparing: a settled device, and two that are about to try a release …");
-    let bases = prepare(&lab, &maker, &site)?;
-    let commit = Cmd::new("git").args(["describe", "--always", "--dirty"]).dir(&repo.root).read()?.trim().to_owned();
+    let other = Lab::new(repo, dir.join("other"), keys.clone(), accel, 0)?;
+    let bases = prepare(&lab, &other, &maker, &site)?;
     let record = Mutex::new(std::fs::File::options().create(true).append(true).open(results)?);
-    let next = AtomicU64::new(0);
+    let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = |worker: u64| -> Result<()> {
         let lab = Lab::new(repo, dir.join(format!("worker-{worker}")), keys.clone(), accel, 0)?;
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            if number >= cuts {
-                return Ok(());
-            }
             let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(number));
             let at = At::any(&mut random);
-            let most = bases.lasts.get(&at).copied().unwrap_or(Duration::from_secs(60));
-            let after = Duration::from_millis(random.below(u64::try_from(most.as_millis())?));
-            let mut cut = Cut {
-                commit: commit.clone(),
-                at,
-                after: after.as_secs_f64(),
-                left: String::new(),
-                then: String::new(),
-                wrong: None,
-            };
-            if let Err(err) = pull(&lab, &bases, site.port, &mut cut, after) {
-                cut.wrong = Some(format!("{err:#}"));
+            let (times, flicker) = at.row(&mut random);
+            let times = times.min(cuts.saturating_sub(done.load(Ordering::Relaxed)));
+            if times == 0 {
+                return Ok(());
+            }
+            done.fetch_add(times, Ordering::Relaxed);
+            let lasts = |at: At| bases.lasts.get(&at).copied().unwrap_or(Duration::from_secs(60));
+            let mut row = Vec::new();
+            for nth in 1..=times {
+                let within = if nth == 1 { lasts(at) } else { flicker.unwrap_or(lasts(at.next())) };
+                let after = Duration::from_millis(random.below(u64::try_from(within.as_millis())?)).as_secs_f64();
+                let then = AGAIN.to_owned();
+                row.push(Cut {
+                    commit: commit.clone(),
+                    at,
+                    nth,
+                    after,
+                    left: String::new(),
+                    then,
+                    wrong: None,
+                    mended: None,
+                });
+            }
+            let pulled = pull(&lab, &bases, site.port, &mut row);
+            if let Err(err) = pulled {
+                // The cuts after the one that went wrong were not made.
+                let made = row.iter().position(|cut| cut.left.is_empty()).map_or(row.len(), |wrong| wrong + 1);
+                row.truncate(made);
+                if let Some(last) = row.last_mut() {
+                    last.wrong = Some(format!("{err:#}"));
+                }
                 // To be looked at.
                 std::fs::rename(&lab.disk.path, dir.join(format!("wrong-{seed}-{number}.raw")))?;
             }
-            let verdict = cut.wrong.as_deref().unwrap_or("ok");
-            println!("{number:4}  {} after {:.1} s: {}; {}; {verdict}", at.words(), cut.after, cut.left, cut.then);
-            let line = serde_json::to_string(&cut)?;
-            writeln!(record.lock().map_err(|_| anyhow!("a worker panicked"))?, "{line}")?;
+            let mut record = record.lock().map_err(|_| anyhow!("a worker panicked"))?;
+            for cut in row {
+                let verdict = cut.wrong.as_deref().unwrap_or("ok");
+                let Cut { nth, after, left, then, .. } = &cut;
+                println!("{number:4}  {}, cut {nth} after {after:.1} s: {left}; {then}; {verdict}", at.words());
+                writeln!(record, "{}", serde_json::to_string(&cut)?)?;
+            }
         }
     };
     std::thread::scope(|scope| {
@@ -150,14 +205,15 @@ fn cut(repo: &Repo, results: &Path, cuts: u64, seed: u64) -> Result<()> {
     })
 }
 
-fn prepare(lab: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bases> {
+/// `other` is another machine, so that both of our processors have something to do.
+fn prepare(lab: &Lab, other: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bases> {
     let at = |name: &str| lab.dir.join(format!("{name}.raw"));
     let config =
         json!({ "hostname": "campaign", "os": { "update": { "channel": Site::url("good"), "mode": "manual" } } });
     lab.disk.write("config.json", &lab.config(config)?)?;
     let (fresh, settled_disk) = (at("fresh"), at("settled"));
     copy(&lab.disk.path, &fresh)?;
-    let no_engine = arguments(format!("systemd.mask=docker.service systemd.mask=docker.socket {HEALTH}"));
+    let no_engine = no_engine();
     for (channel, version, change) in [
         ("good", "0.2.0", &arguments("e2e.release=2".to_owned()) as &dyn Fn(&Path) -> Result<()>),
         ("bad", "0.3.0", &no_engine),
@@ -172,17 +228,16 @@ fn prepare(lab: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bases> {
     vm.wait_ssh()?;
     lasts.insert(At::FirstBoot, vm.started.elapsed());
     settled(&vm)?;
-    vm.ssh("head -c 300000 /dev/urandom | base64 > /mnt/data/mark; sync")?;
-    let files = [("/os/device-id", "/mnt/state/os/device-id"), ("/mark", "/mnt/data/mark")];
-    let kept = files.map(|(name, path)| vm.ssh(&format!("cat {path}")).map(|content| (name, content)));
-    let kept = kept.into_iter().collect::<Result<Vec<_>>>()?;
+    // Until the archive that the container came from is gone.
+    vm.wait_for("systemctl is-system-running --wait >/dev/null", Duration::from_secs(300))?;
+    let kept = keep(&vm)?;
     // A running device, so that not every cut of an installation takes a boot first.
     let (settled_ram, settled_vars) = (lab.dir.join("settled.ram"), lab.dir.join("settled.vars"));
     vm.freeze(&settled_ram)?;
     copy(&lab.disk.path, &settled_disk)?;
     copy(&lab.dir.join("firmware-vars.fd"), &settled_vars)?;
     drop(vm);
-    let trial_of = |channel: &str, to: &Path| -> Result<Duration> {
+    let trial_of = |lab: &Lab, channel: &str, to: &Path| -> Result<Duration> {
         copy(&settled_disk, &lab.disk.path)?;
         copy(&settled_vars, &lab.dir.join("firmware-vars.fd"))?;
         let mut vm = lab.thaw(&settled_ram, site.port, Restart::Ends)?;
@@ -193,30 +248,24 @@ fn prepare(lab: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bases> {
         Ok(start.elapsed())
     };
     let (armed, armed_bad) = (at("armed"), at("armed-bad"));
-    let installs = trial_of("good", &armed)?;
-    lasts.insert(At::Install, installs);
-    trial_of("bad", &armed_bad)?;
-    for (base, kind) in [(&armed, At::Trial), (&armed_bad, At::Rollback)] {
-        copy(base, &lab.disk.path)?;
-        let mut vm = lab.boot_with_web(site.port, Restart::Restarts)?;
-        let start = Instant::now();
-        let over =
-            "os update status --json | grep -q '\"phase\": \"idle\"' && systemctl is-active os-commit >/dev/null";
-        vm.wait_through_restarts(over, Duration::from_secs(900))?;
-        lasts.insert(kind, start.elapsed());
-    }
+    let installs = std::thread::scope(|scope| {
+        let bad = scope.spawn(|| trial_of(other, "bad", &armed_bad));
+        let installs = trial_of(lab, "good", &armed)?;
+        bad.join().map_err(|_| anyhow!("it panicked"))??;
+        Ok::<_, anyhow::Error>(installs)
+    })?;
+    let boot = lasts.get(&At::FirstBoot).copied().unwrap_or_default();
+    // About: a health check takes as long as a boot, and a bad release is followed by another boot.
+    lasts.extend([(At::Install, installs), (At::Trial, boot * 2), (At::Rollback, boot * 3)]);
     copy(&settled_disk, &lab.disk.path)?;
     let wipe = at("wipe");
     lab.disk.write("wipe", b"all")?;
     copy(&lab.disk.path, &wipe)?;
     // In the initramfs, well before a login.
-    lasts.insert(At::Wipe, lasts.get(&At::FirstBoot).copied().unwrap_or_default() / 2);
+    lasts.insert(At::Wipe, boot / 2);
     for (at, duration) in &lasts {
         println!("  {} lasts {:.0} s", at.words(), duration.as_secs_f64());
     }
-    let known =
-        [("0.1.0", maker.images.kernel.clone()), ("0.2.0", maker.kernel("0.2.0")), ("0.3.0", maker.kernel("0.3.0"))]
-            .map(|(version, kernel)| Known { version, kernel, root: maker.images.root.clone() });
     let layout = layout(&lab.repo, &lab.repo.vars()?)?;
     Ok(Bases {
         fresh,
@@ -228,7 +277,7 @@ fn prepare(lab: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bases> {
         settled_ram,
         settled_vars,
         kept,
-        known: known.into(),
+        known: maker.known(&["0.2.0", "0.3.0"]),
         layout,
     })
 }
@@ -243,9 +292,10 @@ fn begin(vm: &Vm, channel: &str) -> Result<()> {
         .map(drop)
 }
 
-/// Pulls the plug once, and looks at what is left.
-fn pull(lab: &Lab, bases: &Bases, port: u16, cut: &mut Cut, after: Duration) -> Result<()> {
-    let base = match cut.at {
+/// Pulls the plug once for every entry of `row`, looks at what is left each time, and at the end lets the device go on.
+fn pull(lab: &Lab, bases: &Bases, port: u16, row: &mut [Cut]) -> Result<()> {
+    let at = row.first().context("no cut")?.at;
+    let base = match at {
         At::FirstBoot => &bases.fresh,
         At::Install => &bases.settled,
         At::Trial => &bases.armed,
@@ -253,26 +303,34 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, cut: &mut Cut, after: Duration) -> 
         At::Wipe => &bases.wipe,
     };
     copy(base, &lab.disk.path)?;
-    if cut.at == At::Install {
-        copy(&bases.settled_vars, &lab.dir.join("firmware-vars.fd"))?;
-        let mut vm = lab.thaw(&bases.settled_ram, port, Restart::Restarts)?;
-        begin(&vm, "good")?;
-        vm.watch(after)?;
-    } else {
-        let mut vm = lab.boot_with_web(port, Restart::Restarts)?;
-        vm.watch(after)?;
-    }
-    let keeps = !matches!(cut.at, At::FirstBoot | At::Wipe);
+    let keeps = !matches!(at, At::FirstBoot | At::Wipe);
     let work = lab.dir.join("look");
     std::fs::create_dir_all(&work)?;
     let crash = Crash { layout: &bases.layout, known: &bases.known, work: &work, settled: 0, kept: &bases.kept };
-    // A bad release is refused, and may be.
-    cut.left = crash.look(&lab.disk.path, keeps, cut.at != At::Rollback)?;
+    for cut in row.iter_mut() {
+        let mut vm = if at == At::Install && cut.nth == 1 {
+            copy(&bases.settled_vars, &lab.dir.join("firmware-vars.fd"))?;
+            let vm = lab.thaw(&bases.settled_ram, port, Restart::Restarts)?;
+            begin(&vm, "good")?;
+            vm
+        } else {
+            lab.boot_with_web(port, Restart::Restarts)?
+        };
+        vm.watch(Duration::from_secs_f64(cut.after))?;
+        drop(vm);
+        // A bad release is refused, and may be.
+        cut.left = crash.look(&lab.disk.path, keeps, at != At::Rollback)?;
+    }
+    let last = row.last_mut().context("no cut")?;
     let mut vm = lab.boot_with_web(port, Restart::Restarts)?;
+    if last.left.starts_with(RESCUE) {
+        vm.wait_ssh()?;
+        leave_rescue(&mut vm)?;
+    }
     vm.wait_through_restarts("systemctl is-active os-commit >/dev/null", Duration::from_secs(900))?;
     let status = update_status(&vm)?;
     let boot: Value = serde_json::from_str(&vm.ssh_code("os status --json")?.1)?;
-    cut.then =
+    last.then =
         format!("{} in slot {}, {}", release(&vm)?, boot["boot"]["slot"].as_str().unwrap_or("?"), status["phase"]);
     ensure!(boot["health"]["failedUnits"] == json!([]), "units failed: {}", boot["health"]["failedUnits"]);
     ensure!(
@@ -280,18 +338,22 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, cut: &mut Cut, after: Duration) -> 
         "the root is not verified"
     );
     if keeps {
-        for (name, content) in [("/mnt/state/os/device-id", &bases.kept[0].1), ("/mnt/data/mark", &bases.kept[1].1)] {
-            ensure!(vm.ssh(&format!("cat {name}"))?.trim() == content.trim(), "{name} is not what it was");
-        }
-        ensure!(vm.ssh("docker ps --format '{{.Names}}'")?.trim() == "hello", "the container does not run");
+        is_kept(&vm, &bases.kept)?;
+        let runs = "test \"$(docker ps --format '{{.Names}}')\" = hello";
+        vm.wait_for(runs, Duration::from_secs(120)).context("the container does not run")?;
+    }
+    // No matter of power, and rare: whoever reads along learns why.
+    let name = vm.ssh(AVAHI_NAME)?;
+    if keeps && name.trim() != "s \"campaign.local\"" {
+        println!("avahi announces {name}{}", vm.ssh("journalctl -b -u avahi-daemon --no-pager -o short-monotonic")?);
     }
     let refused = status["refused"].as_array().map_or(0, Vec::len);
-    match cut.at {
+    match at {
         At::FirstBoot | At::Install | At::Wipe => ensure!(refused == 0, "{status}"),
         At::Trial => ensure!(refused == 0 && status["running"]["version"] == "0.2.0", "{status}"),
         At::Rollback => ensure!(refused == 1 && status["refused"][0]["version"] == "0.3.0", "{status}"),
     }
-    if cut.at == At::Wipe {
+    if at == At::Wipe {
         let left = vm.ssh("ls /mnt/data/mark /mnt/boot/wipe 2>/dev/null; true")?;
         ensure!(left.trim().is_empty(), "the wipe was not carried out: {left}");
     }
@@ -306,28 +368,43 @@ fn release(vm: &Vm) -> Result<&'static str> {
 fn report(repo: &Repo, cuts: &[Cut]) -> Result<()> {
     let mut text = String::from(
         "# Power cuts\n\nMade by `make campaign N=…` from `power.jsonl`, to which every campaign adds; do not edit.\n\n\
-         A machine is killed at a random moment, its disk is looked at, it is started again until its health is confirmed. \
-         Every time: a whole slot starts, its root is verified, no unit fails, what the owner put on state and data is \
-         there and the container runs (after a wipe: is gone), nothing good is refused, a bad release is.\n\n",
+         A machine is killed at a random moment, and its disk is looked at: the slot that the bootloader would start is whole, \
+         state and data can be mended and hold what the owner put there, no release is refused that is good. Then it is \
+         started, and killed again up to fifteen times more, or left to go on until its health is confirmed: its root is \
+         verified, no unit fails, what the owner put there is there and the container runs (after a wipe: is gone), nothing \
+         good is refused, a bad release is. Three starts in a row that are cut before they are confirmed lead to the rescue \
+         system, which tries the slots again when nobody comes; the campaign does not wait the 15 minutes for that.\n\n",
     );
     let wrong: Vec<&Cut> = cuts.iter().filter(|c| c.wrong.is_some()).collect();
-    writeln!(text, "{} cuts, {} of them with something wrong.\n", cuts.len(), wrong.len())?;
-    writeln!(text, "| cut in | cuts | wrong |\n|---|---|---|")?;
+    let mended = wrong.iter().filter(|c| c.mended.is_some()).count();
+    writeln!(text, "{} cuts, {} of them with something wrong, {mended} of that mended.\n", cuts.len(), wrong.len())?;
+    let flicker = FLICKER.as_secs_f64();
+    writeln!(
+        text,
+        "| cut in | cuts | and again in the starts after | of those in the first {flicker} s | wrong |\n\
+         |---|---|---|---|---|"
+    )?;
     for at in [At::FirstBoot, At::Install, At::Trial, At::Rollback, At::Wipe] {
-        let count = |wanted: bool| cuts.iter().filter(|c| c.at == at && (!wanted || c.wrong.is_some())).count();
-        writeln!(text, "| {} | {} | {} |", at.words(), count(false), count(true))?;
+        let count = |which: &dyn Fn(&Cut) -> bool| cuts.iter().filter(|c| c.at == at && which(c)).count();
+        let (once, again) = (count(&|c| c.nth == 1), count(&|c| c.nth > 1));
+        let early = count(&|c| c.nth > 1 && c.after < flicker);
+        writeln!(text, "| {} | {once} | {again} | {early} | {} |", at.words(), count(&|c| c.wrong.is_some()))?;
     }
     let mut phases: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for cut in cuts {
+    for cut in cuts.iter().filter(|cut| cut.wrong.is_none()) {
         *phases.entry((&cut.left, &cut.then)).or_default() += 1;
     }
-    writeln!(text, "\n| what the cut left on the disk | what ran when health was confirmed | times |\n|---|---|---|")?;
+    writeln!(text, "\n| what the cut left on the disk | what ran in the end | times |\n|---|---|---|")?;
     for ((left, then), times) in phases {
         writeln!(text, "| {left} | {then} | {times} |")?;
     }
     for cut in wrong {
         let why = cut.wrong.as_deref().unwrap_or_default();
-        writeln!(text, "\nWrong: {}, {:.1} s after it began: {why}", cut.at.words(), cut.after)?;
+        write!(text, "\nWrong: {}, {:.1} s after it began: {why}.", cut.at.words(), cut.after)?;
+        if let Some(mended) = &cut.mended {
+            write!(text, " Mended: {mended}.")?;
+        }
+        text.push('\n');
     }
     os_sys::files::write_if_changed(&repo.root.join("docs/power.md"), text.as_bytes(), 0o644)?;
     Ok(())

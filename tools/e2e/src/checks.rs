@@ -13,6 +13,7 @@ pub(crate) struct Checks {
     /// How long all of them took.
     took: Duration,
     passed: usize,
+    /// Names and reasons.
     failed: Vec<String>,
 }
 
@@ -39,8 +40,9 @@ impl Checks {
                 self.say(&format!("ok      {name}"));
             }
             Err(err) => {
-                self.say(&format!("FAILED  {name}: {err:#}"));
-                self.failed.push(name.to_owned());
+                let failure = format!("{name}: {err:#}");
+                self.say(&format!("FAILED  {failure}"));
+                self.failed.push(failure);
             }
         }
     }
@@ -55,8 +57,8 @@ impl Checks {
         println!();
         for Self { chain, took, failed, .. } in &chains {
             println!("{chain}: {:.0} s", took.as_secs_f64());
-            for name in failed {
-                println!("FAILED: {name}");
+            for failure in failed {
+                println!("FAILED: {failure}");
             }
         }
         let passed: usize = chains.iter().map(|c| c.passed).sum();

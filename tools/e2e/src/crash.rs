@@ -187,7 +187,10 @@ impl Crash<'_> {
         for name in [counters::FILE, counters::COPY] {
             std::fs::write(dir.join(name), self.boot_file(disk, &format!("EFI/BOOT/{name}")).unwrap_or_default())?;
         }
-        let slot = Counters::load(&dir)?.next().context("the device starts its rescue system")?;
+        let mut counters = Counters::load(&dir)?;
+        // Starts that were cut three times in a row; the rescue system gives the tries back.
+        let rescue = !counters.give_back().is_empty();
+        let slot = counters.next().context("the device has no slot to start")?;
         let version = self.whole(disk, &file, slot)?;
         // Before that, state and data are made anew where they are broken.
         let mut phase = "before the first boot was over".to_owned();
@@ -195,12 +198,12 @@ impl Crash<'_> {
             let state = self.volume(&file, &parts, "os-state")?;
             let data = self.volume(&file, &parts, "os-data")?;
             for (volume, (name, content)) in [&state, &data].into_iter().zip(self.kept) {
-                let found = dump(volume, name).with_context(|| format!("{name} is lost"))?;
+                let found = dump(volume, name, &self.work.join("kept")).with_context(|| format!("{name} is lost"))?;
                 ensure!(found.starts_with(content.as_bytes()), "{name} is damaged");
             }
             let dir = self.work.join("update");
             std::fs::create_dir_all(&dir)?;
-            let text = dump(&state, "/os/update/state.json").unwrap_or_default();
+            let text = dump(&state, "/os/update/state.json", &self.work.join("known")).unwrap_or_default();
             // Before the first check there is none.
             if text.is_empty() {
                 let _ = std::fs::remove_file(dir.join("state.json"));
@@ -223,7 +226,8 @@ impl Crash<'_> {
             }
             .to_owned();
         }
-        Ok(format!("starts {version} from slot {slot}, {phase}"))
+        let by = if rescue { RESCUE } else { "" };
+        Ok(format!("{by}starts {version} from slot {slot}, {phase}"))
     }
 
     fn boot_file(&self, disk: &Path, name: &str) -> Result<Vec<u8>> {
@@ -261,6 +265,9 @@ impl Crash<'_> {
     }
 }
 
+/// What [`Crash::look`] says first when the device would start its rescue system.
+pub(crate) const RESCUE: &str = "by way of the rescue system ";
+
 /// What becomes of writes that were not flushed.
 #[derive(Debug, Clone, Copy)]
 enum Fate {
@@ -293,11 +300,11 @@ fn mtools(image: &Path, offset: u64, name: &str, to: &Path) -> Result<Vec<u8>> {
 }
 
 /// A file of an ext4 filesystem that nobody has mounted.
-fn dump(volume: &Path, name: &str) -> Result<Vec<u8>> {
-    let to = volume.with_extension("file");
-    let _ = std::fs::remove_file(&to);
+pub(crate) fn dump(volume: &Path, name: &str, to: &Path) -> Result<Vec<u8>> {
+    // Left over from before, it would pass for a file that is not there.
+    let _ = std::fs::remove_file(to);
     Cmd::new("debugfs").arg("-R").arg(format!("dump {name} {}", to.display())).arg(volume).run()?;
-    Ok(std::fs::read(&to)?)
+    Ok(std::fs::read(to)?)
 }
 
 /// True when the disk holds `image` from `start` on.

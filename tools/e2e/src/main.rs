@@ -48,7 +48,7 @@ struct Args {
 enum Command {
     /// Run the scenarios
     Run {
-        /// Only scenarios whose name contains this
+        /// Only this chain (config, update, bad, jump, cut), or scenarios whose name contains this
         #[arg(long, default_value = "")]
         only: String,
         /// So many moments of a recorded update are tried as power cuts
@@ -72,6 +72,8 @@ enum Command {
     },
     /// Print the section of docs/benchmarks.md about the bytes of an update
     Deltas,
+    /// Print its last part: the same update in other filesystems, from the images that `deltas` built
+    Filesystems,
     /// Measure boot time and memory beside a plain Debian, and write docs/benchmarks.md
     Bench,
 }
@@ -107,6 +109,10 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Campaign { cuts, seed } => campaign::run(&Repo::find()?, cuts, seed).map(|()| ExitCode::SUCCESS),
         Command::Deltas => {
             print!("{}", deltas::section(&Repo::find()?)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Filesystems => {
+            print!("{}", deltas::filesystems(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench => bench::run(&Repo::find()?).map(|()| ExitCode::SUCCESS),

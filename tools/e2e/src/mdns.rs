@@ -1,4 +1,4 @@
-//! Asks for a name by multicast DNS (RFC 6762) on the wire itself.
+//! Asks for a name by multicast DNS (RFC 6762) on the wire itself, or says to have it.
 //!
 //! QEMU's user network carries no multicast, so the machine has a second card whose frames come as UDP datagrams.
 
@@ -36,6 +36,12 @@ impl Wire {
         ])
     }
 
+    /// Says that another device has `name` at `address`, for so many seconds; 0 is a goodbye.
+    pub(crate) fn claim(&self, name: &str, address: Ipv4Addr, seconds: u32) -> Result<()> {
+        self.socket.send_to(&frame(&answer(name, address, seconds)), ("127.0.0.1", self.machine))?;
+        Ok(())
+    }
+
     /// Asks who has `name` until an answer with `address` comes.
     pub(crate) fn resolve(&self, name: &str, address: Ipv4Addr, limit: Duration) -> Result<()> {
         let query = frame(&question(name));
@@ -43,6 +49,10 @@ impl Wire {
         let mut buffer = [0; 2048];
         let mut frames = 0;
         let mut asked = None::<Instant>;
+        // What was said before is no answer.
+        self.socket.set_nonblocking(true)?;
+        while self.socket.recv(&mut buffer).is_ok() {}
+        self.socket.set_nonblocking(false)?;
         while start.elapsed() < limit {
             if asked.is_none_or(|at| at.elapsed() > Duration::from_secs(2)) {
                 self.socket.send_to(&query, ("127.0.0.1", self.machine))?;
@@ -74,6 +84,17 @@ fn question(name: &str) -> Vec<u8> {
     let mut message = vec![0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     message.extend(encode(name));
     message.extend([0, 1, 0, 1]);
+    message
+}
+
+/// A DNS message that gives a name an address which no other device has.
+fn answer(name: &str, address: Ipv4Addr, seconds: u32) -> Vec<u8> {
+    let mut message = vec![0, 0, 0x84, 0, 0, 0, 0, 1, 0, 0, 0, 0];
+    message.extend(encode(name));
+    message.extend([0, 1, 0x80, 1]);
+    message.extend(seconds.to_be_bytes());
+    message.extend([0, 4]);
+    message.extend(address.octets());
     message
 }
 
@@ -141,12 +162,11 @@ mod tests {
     #[test]
     fn an_answer_is_told_from_a_question() {
         let address = Ipv4Addr::new(10, 99, 0, 2);
-        let mut message = question("a.local");
-        assert!(!answers(&frame(&message), "a.local", address));
-        message[2] = 0x84;
-        message.extend([0, 4, 10, 99, 0, 2]);
-        assert!(answers(&frame(&message), "A.local", address));
-        assert!(!answers(&frame(&message), "b.local", address));
+        assert!(!answers(&frame(&question("a.local")), "a.local", address));
+        let said = frame(&answer("a.local", address, 120));
+        assert!(answers(&said, "A.local", address));
+        assert!(!answers(&said, "b.local", address));
+        assert!(!answers(&said, "a.local", Ipv4Addr::new(10, 99, 0, 3)));
     }
 
     #[test]

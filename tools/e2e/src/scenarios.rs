@@ -2,25 +2,32 @@
 
 use crate::checks::Checks;
 use crate::configuration;
+use crate::crash::dump;
 use crate::disk::Disk;
 use crate::mdns::{self, Wire};
 use crate::updates;
-use crate::vm::{LIAR, Restart, Start, Vm, WEB};
+use crate::vm::{BOOT_ID, LIAR, Restart, Start, Vm, WEB};
 use anyhow::{Context, Result, anyhow, ensure};
 use os_sys::cmd::Cmd;
 use osctl::lab::keys::{self, Keys};
 use osctl::qemu::{self, Accel};
-use osctl::repo::Repo;
+use osctl::repo::{self, Repo};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Variant under test.
 pub(crate) const VARIANT: &str = "development";
 
 /// Address of the device on the second card.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
+
+/// Address of a device that is not there.
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 9);
+
+/// Prints the name that the device announces.
+pub(crate) const AVAHI_NAME: &str = "busctl call org.freedesktop.Avahi / org.freedesktop.Avahi.Server GetHostNameFqdn";
 
 /// What the scenarios work on.
 pub(crate) struct Lab {
@@ -57,6 +64,11 @@ impl Lab {
     /// The same, from where a machine was frozen.
     pub(crate) fn thaw(&self, frozen: &Path, port: u16, restart: Restart) -> Result<Vm> {
         Vm::start(&Start { web: vec![(WEB, port)], restart, frozen: Some(frozen), ..self.machine() })
+    }
+
+    /// A machine that may restart, without any web server.
+    pub(crate) fn boot_to_restart(&self) -> Result<Vm> {
+        Vm::start(&Start { restart: Restart::Restarts, ..self.machine() })
     }
 
     /// The same, with a log of every write to the disk.
@@ -105,6 +117,7 @@ const CHAINS: &[Chain] = &[
             ("every key", configuration::every_key),
             ("next boot", configuration::next_boot),
             ("broken configuration", broken),
+            ("by hand", updates::by_hand),
         ],
         long: false,
     },
@@ -114,15 +127,21 @@ const CHAINS: &[Chain] = &[
         long: false,
     },
     Chain { name: "bad", scenarios: &[("bad releases", updates::bad_releases)], long: true },
+    Chain { name: "jump", scenarios: &[("a jump", updates::jump)], long: true },
+    Chain { name: "cut", scenarios: &[("a cut after a jump", updates::cut_after_jump)], long: true },
 ];
 
-/// Runs every scenario whose name contains `only`, with so many power cuts replayed, the chains beside each other.
+/// Runs the chain `only`, or every scenario whose name contains it, with so many power cuts replayed, the chains beside
+/// each other.
 pub(crate) fn run(repo: &Repo, only: &str, points: usize) -> Result<Vec<Checks>> {
     let keys = keys::ensure(repo)?;
     let accel = qemu::accel(repo, VARIANT)?;
     println!("Processor: {accel:?}");
     let chosen = |chain: &Chain| -> Vec<(&'static str, Scenario)> {
-        let asked = chain.scenarios.iter().filter(|(name, _)| name.contains(only));
+        // The name of a chain is no part of the names of others' scenarios.
+        let by_chain = CHAINS.iter().any(|c| c.name == only);
+        let is_asked = |name: &str| if by_chain { chain.name == only } else { name.contains(only) };
+        let asked = chain.scenarios.iter().filter(|(name, _)| is_asked(name));
         asked.filter(|_| !(chain.long && only.is_empty())).copied().collect()
     };
     let start = |name: &'static str, scenarios: Vec<(&'static str, Scenario)>| -> Checks {
@@ -192,10 +211,33 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     checks
         .check("host name from config.json", || equal(&vm.ssh("hostname; hostnamectl --static")?, "e2e-one\ne2e-one"));
     checks.check("avahi announces it", || {
-        equal(&vm.ssh("busctl --json=short call org.freedesktop.Avahi / org.freedesktop.Avahi.Server GetHostNameFqdn | grep -o 'e2e-one.local'")?, "e2e-one.local")
+        // Avahi may have taken its own voice for another device; os-hostname.timer looks after that.
+        is_announced(&vm, "e2e-one", Duration::from_secs(600))
+            .with_context(|| vm.ssh("journalctl -b -u avahi-daemon -u os-hostname --no-pager").unwrap_or_default())
     });
     checks.check("the name is answered on the wire (profile from system-connections/)", || {
         wire.resolve("e2e-one.local", ADDRESS, Duration::from_secs(40))
+    });
+    checks.check("a name that another device took comes back when that one is gone", || {
+        let start = Instant::now();
+        while vm.ssh(AVAHI_NAME)?.trim() == "s \"e2e-one.local\"" {
+            ensure!(start.elapsed() < Duration::from_secs(60), "avahi keeps the name");
+            // Avahi asks before it gives a name up, and three times before it takes one.
+            for _ in 0..20 {
+                wire.claim("e2e-one.local", STRANGER, 120)?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        }
+        // What was a conflict Avahi does not remember; what it does not claim itself it does.
+        wire.claim("e2e-one.local", STRANGER, 120)?;
+        std::thread::sleep(Duration::from_secs(1));
+        vm.ssh("systemctl start os-hostname.service")?;
+        let said = vm.ssh("journalctl -b -u os-hostname.service -o cat --no-pager")?;
+        ensure!(said.contains(&format!("e2e-one.local is {STRANGER}")), "{said}");
+        wire.claim("e2e-one.local", STRANGER, 0)?;
+        std::thread::sleep(Duration::from_secs(3));
+        vm.ssh("systemctl start os-hostname.service")?;
+        is_announced(&vm, "e2e-one", Duration::from_secs(60))
     });
     checks.check("ssh by another key is refused", || vm.ssh_refused(&lab.stranger));
     checks.check("sshd takes keys only, root only", || {
@@ -280,10 +322,7 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         vm.ssh(ask).map(drop)
     });
     checks.check("the boot counter was reset", || {
-        equal(
-            &vm.ssh("grep -ao '^[AB]_[A-Z]*=.*\\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\\n' ' '")?,
-            "A_OK=1 A_TRY=0 B_OK=0 B_TRY=0 ORDER=A B",
-        )
+        equal(&vm.ssh(updates::COUNTERS)?, "A_OK=1 A_TRY=0 B_OK=0 B_TRY=0 ORDER=A B")
     });
     checks.check("os slot leaves the bootloader something to start", || {
         let (code, text) = vm.ssh_code("os slot mark bad 2>&1")?;
@@ -292,6 +331,17 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(code == 1 && text.contains("slot B holds nothing"), "exit code {code}: {text}");
         equal(&vm.ssh("os slot mark good && os slot status | grep -c 'A.*good'")?, "slot A is marked\n1")?;
         equal(&vm.ssh("pgrep -c rauc || true")?, "0")
+    });
+    checks.check("os.Update1: the bus starts it, anybody may look, only root may ask, and it goes", || {
+        let object = "os.Update1 /os/Update1 os.Update1";
+        let nobody = "setpriv --reuid=65534 --regid=65534 --clear-groups";
+        equal(&vm.ssh(&format!("{nobody} busctl get-property {object} Phase Percent"))?, "s \"idle\"\ni -1")?;
+        let (code, text) = vm.ssh_code(&format!("{nobody} busctl call {object} Check s '' 2>&1"))?;
+        ensure!(code != 0 && text.contains("Access denied"), "{text}");
+        let (code, text) = vm.ssh_code(&format!("busctl --timeout=60 call {object} Check s '' 2>&1"))?;
+        ensure!(code != 0 && text.contains("no channel is set"), "{text}");
+        vm.wait_for("! systemctl is-active os-update-bus", Duration::from_secs(90))?;
+        equal(&vm.ssh("systemctl is-failed os-update-bus || true")?, "inactive")
     });
     checks.check("os status --json says that all is well", || {
         let (code, text) = vm.ssh_code("os status --json")?;
@@ -315,9 +365,13 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
             "os-health",
             "os-commit",
             "os-update",
+            "os-update-bus",
+            "os-kexec@B",
             "os-update-stick@x",
             "os-splash",
             "os-deadline",
+            "os-rescue",
+            "os-hostname",
             "os-preload",
             "os-dns",
         ] {
@@ -344,6 +398,10 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     remember_identity(lab, &vm)?;
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
+}
+
+fn is_announced(vm: &Vm, name: &str, limit: Duration) -> Result<()> {
+    vm.wait_for(&format!("{AVAHI_NAME} | grep -x 's \"{name}.local\"'"), limit).map(drop)
 }
 
 /// What must survive a reboot.
@@ -465,6 +523,16 @@ fn middle_and_corner(ppm: &[u8]) -> Result<([u8; 3], [u8; 3])> {
     Ok((at(width / 2, height / 2)?, at(width - 1, height - 1)?))
 }
 
+/// An archive of an image, and what says which container to make of it.
+const PRELOADED: [&str; 2] = ["hello.tar", "hello.json"];
+
+/// A file of the flashed image's preload directory.
+fn preloaded(lab: &Lab, file: &str) -> Result<Vec<u8>> {
+    let image = repo::need(&lab.repo.vars()?, "OS_DATA_IMAGE")?;
+    let volume = lab.repo.lab().join(VARIANT).join("data").join(image);
+    dump(&volume, &format!("/preload/{file}"), &lab.dir.join(file))
+}
+
 fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let good = lab.config(json!({ "hostname": "e2e-good", "developmentMode": false }))?;
     let noise: Vec<u8> = (0u64..10 << 20).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
@@ -478,6 +546,10 @@ fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
     };
     lab.disk.write("config.json", &good)?;
     lab.disk.write("wipe", b"state")?;
+    // What the flashed image has in /mnt/data/preload, which is long used up.
+    for file in PRELOADED {
+        lab.disk.write(file, &preloaded(lab, file)?)?;
+    }
     let mut vm = lab.boot(Vec::new())?;
     vm.wait_ssh()?;
     vm.wait_for("test $(hostname) = e2e-good && os config status", Duration::from_secs(60))?;
@@ -516,7 +588,16 @@ fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
             },
         );
     }
-    // The plug is pulled: that must not matter either.
+    // The plug is pulled: that must not matter either, nor to a container that is just being started. Without the sync
+    // the engine would not know it at all.
+    checks.check("a preloaded container is made, and the plug is pulled while it is started", || {
+        let put = PRELOADED.map(|file| format!("cp /mnt/boot/{file} /mnt/data/preload/")).join(" && ");
+        vm.ssh(&format!(
+            "mkdir -p /mnt/data/preload && {put} && docker load -q < /mnt/boot/hello.tar && \
+             docker create --name hello --restart unless-stopped -p 80:8080 hello:1 && sync && docker start hello"
+        ))
+        .map(drop)
+    });
     drop(vm);
     for (name, message) in
         [("10 MB of noise", "is larger than"), ("a missing file", "config.json: the file is missing")]
@@ -530,15 +611,33 @@ fn broken(lab: &Lab, checks: &mut Checks) -> Result<()> {
         checks.check(&format!("{name}: the last good configuration is in force, console and status say why"), || {
             says(&vm, "last-good", message)
         });
+        if name == "10 MB of noise" {
+            checks.check("the container whose start was cut off runs", || {
+                vm.wait_for("systemctl is-active os-preload", Duration::from_secs(180))?;
+                equal(&vm.ssh("docker ps --format '{{.Names}}'; ls /mnt/data/preload")?, "hello")
+            });
+        }
         drop(vm);
     }
     // What a person does next: put a good one back.
     lab.disk.write("config.json", &good)
 }
 
+/// Has the rescue system do what it does after 15 minutes in which nobody comes.
+pub(crate) fn leave_rescue(vm: &mut Vm) -> Result<()> {
+    // Nobody typed at the consoles, where this variant logs in by itself, but not for long enough.
+    vm.ssh("touch -a -d '15 minutes ago' /dev/ttyS0 /dev/tty1")?;
+    // Again, should this login not be over by then.
+    let timer = "systemd-run --quiet --on-active=15 --on-unit-inactive=15 --timer-property=AccuracySec=1s";
+    vm.ssh(&format!("{timer} systemctl start os-rescue.service"))?;
+    // A login that asks whether it did would keep it from it.
+    vm.forget_connection();
+    vm.watch(Duration::from_secs(100))
+}
+
 fn rescue(lab: &Lab, checks: &mut Checks) -> Result<()> {
     lab.disk.set_grub(&["A_TRY=3", "B_TRY=3"])?;
-    let mut vm = lab.boot(Vec::new())?;
+    let mut vm = lab.boot_to_restart()?;
     checks.check("after three failed tries of both slots, the rescue entry starts", || {
         vm.wait_ssh()?;
         vm.wait_for("systemctl is-active os-rescue.target", Duration::from_secs(60))?;
@@ -549,6 +648,23 @@ fn rescue(lab: &Lab, checks: &mut Checks) -> Result<()> {
     checks.check("the counters stay as they are", || {
         let text = vm.ssh("grep -a TRY /mnt/boot/EFI/BOOT/grubenv")?;
         ensure!(text.contains("A_TRY=3") && text.contains("B_TRY=3"), "{text}");
+        Ok(())
+    });
+    checks.check("it stays while somebody is logged in", || {
+        vm.ssh("systemctl start os-rescue.service")?;
+        let said =
+            vm.ssh("journalctl -b -u os-rescue.service -o cat --no-pager; grep -a TRY /mnt/boot/EFI/BOOT/grubenv")?;
+        ensure!(said.contains("root is logged in") && said.contains("A_TRY=3"), "{said}");
+        vm.ssh("systemctl is-active os-rescue.timer").map(drop)
+    });
+    checks.check("when nobody comes, the slots are tried again", || {
+        let boot = vm.ssh(BOOT_ID)?;
+        leave_rescue(&mut vm)?;
+        vm.wait_restart(&boot, Duration::from_secs(300))?;
+        updates::settled(&vm)?;
+        let text = vm.ssh("os update log; grep -a TRY /mnt/boot/EFI/BOOT/grubenv")?;
+        let all_used_up = text.contains("A_TRY=3") && text.contains("B_TRY=3");
+        ensure!(text.contains("nobody came to the rescue system") && !all_used_up, "{text}");
         Ok(())
     });
     checks.check("turns off", || vm.power_off());

@@ -1,12 +1,12 @@
 //! Releases from a web server of this machine: good ones, bad ones, and lies.
 
 use crate::checks::Checks;
-use crate::crash::{Crash, Known};
+use crate::crash::{Crash, Known, Random};
 use crate::disk::Disk;
 use crate::liar::Liar;
 use crate::scenarios::{Lab, VARIANT, equal, remember_identity};
 use crate::trace::Trace;
-use crate::vm::{BOOT_ID, LIAR, Restart, Vm, WEB};
+use crate::vm::{BOOT_ID, BOOT_LIMIT, LIAR, Restart, Vm, WEB};
 use anyhow::{Context, Result, ensure};
 use os_channel::{Channel, Envelope};
 use os_sys::cmd::Cmd;
@@ -14,8 +14,11 @@ use osctl::channel::keys::SecretKey;
 use osctl::channel::{Directory, Publish};
 use osctl::lab::bundle::{self, Images};
 use osctl::lab::disk::layout;
+use osctl::lab::slot;
 use osctl::repo;
 use serde_json::{Value, json};
+use std::fs::File;
+use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -27,8 +30,14 @@ const SEED: u64 = 1;
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 /// How long a device may take to come back from a release that does not boot: three tries and a boot of the old one.
 const RETURN_LIMIT: Duration = Duration::from_secs(900);
+/// Bytes that a release has and no other, and the release whose installation is interrupted.
+const NOISE: u64 = 8 << 20;
+const MUCH_NOISE: u64 = 48 << 20;
+/// Prints what the bootloader knows of the slots.
+pub(crate) const COUNTERS: &str =
+    r"grep -ao '^[AB]_[A-Z]*=.*\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\n' ' '";
 /// The time that a bad release gives its health check, in seconds: nothing that is masked comes up later.
-pub(crate) const HEALTH: &str = "os.health=15";
+const HEALTH: &str = "os.health=15";
 
 /// A directory with channels, served over HTTP.
 #[derive(Debug)]
@@ -103,24 +112,63 @@ impl<'a> Maker<'a> {
         Directory::init(path, &std::fs::read(&self.lab.keys.channel_root)?, &self.key)
     }
 
-    /// A bundle whose kernel partition was changed; the root is the built one.
+    /// A bundle whose kernel partition was changed, with a root of its own.
     pub(crate) fn bundle(&self, version: &str, change: &dyn Fn(&Path) -> Result<()>) -> Result<PathBuf> {
-        self.bundle_for(&self.compatible, version, change)
+        self.bundle_with(&self.compatible, version, NOISE, change)
     }
 
-    fn bundle_for(&self, compatible: &str, version: &str, change: &dyn Fn(&Path) -> Result<()>) -> Result<PathBuf> {
-        let kernel = self.kernel(version);
+    /// `noise`: bytes in the root that no other release has.
+    fn bundle_with(
+        &self,
+        compatible: &str,
+        version: &str,
+        noise: u64,
+        change: &dyn Fn(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let Images { kernel, root } = self.of(version);
         Cmd::new("cp").args(["--sparse=always"]).arg(&self.images.kernel).arg(&kernel).run()?;
+        self.make_root(version, noise, &root, &kernel)?;
         change(&kernel)?;
-        let images = Images { kernel: kernel.clone(), root: self.images.root.clone() };
         let path = self.dir.join(format!("{version}.raucb"));
-        bundle::make(&self.lab.keys, compatible, version, &images, &path)?;
+        bundle::make(&self.lab.keys, compatible, version, &Images { kernel, root }, &path)?;
         Ok(path)
     }
 
-    /// The kernel partition of a bundle that was made.
-    pub(crate) fn kernel(&self, version: &str) -> PathBuf {
-        self.dir.join(format!("kernel-{version}.vfat"))
+    /// The built filesystem with noise behind it, sealed anew; the kernel partition names its hash.
+    fn make_root(&self, version: &str, noise: u64, root: &Path, kernel: &Path) -> Result<()> {
+        let mut from = File::open(&self.images.root)?.take(self.data_size()?);
+        let mut file = File::create(root)?;
+        std::io::copy(&mut from, &mut file)?;
+        let mut random = Random(version.bytes().fold(0, |seed, byte| seed * 31 + u64::from(byte)));
+        let noise: Vec<u8> = (0..noise / 8).flat_map(|_| random.next().to_le_bytes()).collect();
+        file.write_all(&noise)?;
+        drop(file);
+        let arguments = slot::seal(root)?.arguments();
+        configure(kernel, &|text| {
+            let other = text.split(' ').filter(|word| !word.starts_with("os.roothash="));
+            let words = other.map(|word| if word.starts_with("os.rootsize=") { &arguments } else { word });
+            words.collect::<Vec<_>>().join(" ")
+        })
+    }
+
+    /// Bytes of the built filesystem, without the tree behind it.
+    fn data_size(&self) -> Result<u64> {
+        let text = os_sys::files::read_text(&self.images.kernel.with_file_name("slot.cfg"))?;
+        let size = text.split_ascii_whitespace().find_map(|word| word.strip_prefix("os.rootsize="));
+        Ok(size.context("slot.cfg names no os.rootsize")?.parse()?)
+    }
+
+    /// The partitions of a bundle that is made.
+    pub(crate) fn of(&self, version: &str) -> Images {
+        let at = |what: &str| self.dir.join(format!("{what}-{version}.img"));
+        Images { kernel: at("kernel"), root: at("root") }
+    }
+
+    /// What may be in a slot: the built release, and those that were made.
+    pub(crate) fn known(&self, made: &[&'static str]) -> Vec<Known> {
+        let known = |version, Images { kernel, root }| Known { version, kernel, root };
+        let made = made.iter().map(|version| known(version, self.of(version)));
+        std::iter::once(known("0.1.0", self.images.clone())).chain(made).collect()
     }
 
     /// Publishes a bundle to everybody.
@@ -130,16 +178,40 @@ impl<'a> Maker<'a> {
     }
 }
 
+/// Changes what GRUB runs for a slot.
+fn configure(image: &Path, change: &dyn Fn(&str) -> String) -> Result<()> {
+    let file = image.with_extension("cfg");
+    Cmd::new("mcopy").arg("-n").arg("-o").arg("-i").arg(image).arg("::slot.cfg").arg(&file).run()?;
+    std::fs::write(&file, change(&os_sys::files::read_text(&file)?))?;
+    Cmd::new("mcopy").arg("-o").arg("-i").arg(image).arg(&file).arg("::slot.cfg").run()?;
+    Ok(std::fs::remove_file(file)?)
+}
+
 /// Adds kernel arguments to a slot.
 pub(crate) fn arguments(more: String) -> impl Fn(&Path) -> Result<()> {
-    move |image: &Path| {
-        let file = image.with_extension("cfg");
-        Cmd::new("mcopy").arg("-n").arg("-o").arg("-i").arg(image).arg("::slot.cfg").arg(&file).run()?;
-        let text = os_sys::files::read_text(&file)?.replace("$os_args ", &format!("$os_args {more} "));
-        std::fs::write(&file, text)?;
-        Cmd::new("mcopy").arg("-o").arg("-i").arg(image).arg(&file).arg("::slot.cfg").run()?;
-        Ok(std::fs::remove_file(file)?)
+    move |image: &Path| configure(image, &|text| text.replace("$os_args ", &format!("$os_args {more} ")))
+}
+
+/// Leaves the engine out of a release.
+pub(crate) fn no_engine() -> impl Fn(&Path) -> Result<()> {
+    arguments(format!("systemd.mask=docker.service systemd.mask=docker.socket {HEALTH}"))
+}
+
+/// Files that no update may change: name on the partition, and path on the device.
+const KEPT: [(&str, &str); 2] = [("/os/device-id", "/mnt/state/os/device-id"), ("/mark", "/mnt/data/mark")];
+
+/// Puts something onto data, and returns what state and data hold from now on: name on the partition, and content.
+pub(crate) fn keep(vm: &Vm) -> Result<Vec<(&'static str, String)>> {
+    vm.ssh("head -c 300000 /dev/urandom | base64 > /mnt/data/mark; sync")?;
+    KEPT.map(|(name, path)| Ok((name, vm.ssh(&format!("cat {path}"))?))).into_iter().collect()
+}
+
+/// State and data hold what they held.
+pub(crate) fn is_kept(vm: &Vm, kept: &[(&str, String)]) -> Result<()> {
+    for ((_, path), (_, content)) in KEPT.iter().zip(kept) {
+        ensure!(vm.ssh(&format!("cat {path}"))?.trim() == content.trim(), "{path} is not what it was");
     }
+    Ok(())
 }
 
 /// Replaces a file of a slot by noise that begins as the file does.
@@ -165,6 +237,13 @@ fn apply(vm: &mut Vm, boot: &str, limit: Duration) -> Result<String> {
     // In a unit of its own: the restart ends the login.
     vm.ssh("systemd-run --quiet --unit=apply --collect os update apply")?;
     vm.wait_restart_by("apply", boot, INSTALL_LIMIT + limit)
+}
+
+/// What every installation from a channel fetched, in MiB, oldest first.
+fn came(vm: &Vm) -> Result<Vec<u64>> {
+    let text = vm.ssh("os update log")?;
+    let before = text.lines().filter_map(|line| line.split_once(" MiB came from the channel"));
+    before.map(|(before, _)| Ok(before.rsplit(' ').next().unwrap_or_default().parse()?)).collect()
 }
 
 fn slot(vm: &Vm) -> Result<String> {
@@ -333,7 +412,7 @@ fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<
         directory.list.releases.iter_mut().filter(|r| r.bundle.path == name).for_each(|r| r.bundle.size = size);
         directory.save(key)
     })?;
-    let foreign = maker.bundle_for("os-something-else", "0.9.1", &|_| Ok(()))?;
+    let foreign = maker.bundle_with("os-something-else", "0.9.1", NOISE, &|_| Ok(()))?;
     refused("a bundle for other devices", "apply", "Compatible mismatch", &|lie| {
         let mut directory = lie.open()?;
         directory.publish(&foreign, &Publish { rollout: 100, ..Publish::default() })?;
@@ -345,7 +424,7 @@ fn lies(maker: &Maker<'_>, site: &Site, vm: &Vm, checks: &mut Checks) -> Result<
 
 /// One good release, one whose engine is broken, and a server that lies.
 pub(crate) fn good_and_bad(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let no_engine = arguments(format!("systemd.mask=docker.service systemd.mask=docker.socket {HEALTH}"));
+    let no_engine = no_engine();
     let bad: &[Bad<'_>] = &[("0.3.2", "a broken engine", &no_engine, "the container engine does not answer")];
     releases(lab, checks, bad, true)
 }
@@ -382,10 +461,7 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
     };
     vm.wait_ssh()?;
     settled(&vm)?;
-    let kept = [("/os/device-id", "/mnt/state/os/device-id"), ("/mark", "/mnt/data/mark")];
-    vm.ssh("head -c 300000 /dev/urandom | base64 > /mnt/data/mark; sync")?;
-    let kept = kept.map(|(name, path)| vm.ssh(&format!("cat {path}")).map(|content| (name, content)));
-    let kept = kept.into_iter().collect::<Result<Vec<_>>>()?;
+    let kept = keep(&vm)?;
     let settled_at = Trace::read(vm.traces())?.entries.len();
     checks.check("a channel without releases offers none", || {
         let text = vm.ssh("os update check")?;
@@ -416,18 +492,14 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
         )?;
         let status = update_status(&vm)?;
         ensure!(status["phase"] == "idle" && status["running"]["version"] == "0.2.0", "{status}");
-        equal(
-            &vm.ssh("grep -ao '^[AB]_[A-Z]*=.*\\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\\n' ' '")?,
-            "A_OK=1 A_TRY=0 B_OK=1 B_TRY=0 ORDER=B A",
-        )
+        equal(&vm.ssh(COUNTERS)?, "A_OK=1 A_TRY=0 B_OK=1 B_TRY=0 ORDER=B A")
     });
     checks.say(&format!("back after {:.0} s", took.as_secs_f64()));
     if thorough {
         checks.check(
             "wherever the power fails in all this, a whole slot starts, and nothing is lost or refused",
             || {
-                let known = [("0.1.0", maker.images.kernel.clone()), ("0.2.0", maker.kernel("0.2.0"))]
-                    .map(|(version, kernel)| Known { version, kernel, root: maker.images.root.clone() });
+                let known = maker.known(&["0.2.0"]);
                 let work = lab.dir.join("replay");
                 std::fs::create_dir_all(&work)?;
                 let layout = layout(&lab.repo, &lab.repo.vars()?)?;
@@ -484,26 +556,158 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
             ensure!(text.contains("failed here and is not tried again") && text.contains("os-health"), "{text:.600}");
             Ok(())
         });
-        // For the wipe that comes next.
-        remember_identity(lab, &vm)?;
-        checks.check("the power button turns the device off", || vm.power_off());
-        return Ok(());
     }
-    maker.publish(&mut channel, &maker.bundle("0.4.0", &arguments("e2e.release=4".to_owned()))?)?;
+    let noise = if thorough { MUCH_NOISE } else { NOISE };
+    let next = maker.bundle_with(&maker.compatible, "0.4.0", noise, &arguments("e2e.release=4".to_owned()))?;
+    maker.publish(&mut channel, &next)?;
+    // What comes without the noise: the kernel, and the tree behind the root.
+    let others = came(&vm)?.first().context("nothing says what came")?.saturating_sub(NOISE >> 20);
+    if thorough {
+        checks.check("2 to 4: the plug is pulled in the middle of the installation", || {
+            vm.ssh("os config set /os/update/rateLimit 1024")?;
+            // What is written is on the medium soon, as it is where bytes come slowly.
+            vm.ssh("sysctl -qw vm.dirty_bytes=8388608 vm.dirty_background_bytes=1048576")?;
+            vm.ssh("systemd-run --quiet --unit=apply --collect os update apply")?;
+            let enough = (others << 20) + noise / 2;
+            let fetched = "os update status --json | sed -n 's/.*\"fetched\": \\([0-9]*\\).*/\\1/p'";
+            vm.wait_for(&format!("test $({fetched}) -gt {enough}"), INSTALL_LIMIT)?;
+            equal(update_status(&vm)?["phase"].as_str().unwrap_or_default(), "installing")
+        });
+        drop(vm);
+        vm = lab.boot_with_web(site.port, Restart::Restarts)?;
+        vm.wait_ssh()?;
+        settled(&vm)?;
+        vm.ssh("os config unset /os/update/rateLimit")?;
+        boot = vm.ssh(BOOT_ID)?;
+    }
     checks.check("2 to 4: the next good release is taken", || {
         boot = apply(&mut vm, &boot, Duration::from_secs(480))?;
         settled(&vm)?;
         equal(&slot(&vm)?, "A")?;
         equal(&vm.ssh("grep -o e2e.release=4 /proc/cmdline")?, "e2e.release=4")
     });
-    checks.check("an operator goes back to the release before", || {
-        vm.ssh("systemd-run --quiet --collect os update rollback --yes")?;
-        boot = vm.wait_restart(&boot, Duration::from_secs(480))?;
+    if thorough {
+        checks.check("what was written before the plug was pulled was not fetched again", || {
+            ensure!(vm.ssh("os update log")?.contains("installing 0.4.0 was interrupted"), "no word of it");
+            let fetched = came(&vm)?.pop().context("nothing says what came")?;
+            let all = others + (noise >> 20);
+            println!("{fetched} of {all} MiB came");
+            ensure!(fetched + (noise >> 22) < all, "{fetched} MiB came, {all} would be all");
+            Ok(())
+        });
+        // For the wipe that comes next.
+        remember_identity(lab, &vm)?;
+    }
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}
+
+/// A bundle through ssh, and the way back by hand: no channel takes part.
+pub(crate) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let maker = Maker::new(lab)?;
+    let bundle = maker.bundle("0.2.0", &arguments("e2e.release=2".to_owned()))?;
+    lab.disk.write("config.json", &lab.config(json!({ "hostname": "e2e-hand" }))?)?;
+    let mut vm = lab.boot_to_restart()?;
+    vm.wait_ssh()?;
+    settled(&vm)?;
+    let login = vm.login();
+    checks.check("osctl device update brings a bundle through ssh, and waits until the device has decided", || {
+        let said = vm.through_restarts(|| osctl::device::update("127.0.0.1", &bundle, &login))?;
+        ensure!(said.contains("0.2.0") && said.contains("stays"), "{said}");
         settled(&vm)?;
-        equal(&vm.ssh("grep -o 'e2e.release=.' /proc/cmdline")?, "e2e.release=2")?;
-        let text = vm.ssh("os update check")?;
-        ensure!(text.contains("0.4.0 failed on this device") || text.contains("nothing newer"), "{text}");
+        equal(&slot(&vm)?, "B")?;
+        equal(&vm.ssh("grep -o e2e.release=2 /proc/cmdline; docker ps --format '{{.Names}}'")?, "e2e.release=2\nhello")
+    });
+    checks.check("what is no bundle for this device is refused, and why is said", || {
+        let other = maker.bundle_with("another-board", "0.5.0", NOISE, &|_| Ok(()))?;
+        let said = vm.through_restarts(|| osctl::device::update("127.0.0.1", &other, &login));
+        let said = said.map_or_else(|err| format!("{err:#}"), |text| format!("installed: {text}"));
+        ensure!(said.contains("nothing was installed") && said.contains("Compatible mismatch"), "{said}");
         Ok(())
+    });
+    checks.check("an operator goes back to the release before, and the other one is not taken again", || {
+        let boot = vm.ssh(BOOT_ID)?;
+        vm.ssh("systemd-run --quiet --collect os update rollback --yes")?;
+        vm.wait_restart(&boot, Duration::from_secs(480))?;
+        settled(&vm)?;
+        equal(&slot(&vm)?, "A")?;
+        equal(&vm.ssh("grep -o 'e2e.release=.' /proc/cmdline || true; docker ps --format '{{.Names}}'")?, "hello")?;
+        let status = update_status(&vm)?;
+        ensure!(status["phase"] == "idle" && status["refused"][0]["version"] == "0.2.0", "{status}");
+        Ok(())
+    });
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}
+
+/// A device that starts releases by kexec.
+fn jumping(lab: &Lab) -> Result<()> {
+    let config = json!({ "hostname": "e2e-jump", "os": { "update": { "trial": "kexec" } } });
+    lab.disk.write("config.json", &lab.config(config)?)
+}
+
+/// A trial that begins with a jump, and passes.
+pub(crate) fn jump(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let maker = Maker::new(lab)?;
+    let bundle = maker.bundle("0.2.0", &arguments("e2e.release=2".to_owned()))?;
+    jumping(lab)?;
+    let mut vm = lab.boot_to_restart()?;
+    vm.wait_ssh()?;
+    settled(&vm)?;
+    let login = vm.login();
+    checks.check("the kernel is jumped into, and the bootloader told after the trial", || {
+        // A health check of the owner's, which looks at what the bootloader would start while the trial is not over.
+        vm.ssh(&format!(
+            "mkdir -p /mnt/state/os/health.d && cd /mnt/state/os/health.d && cat > look <<'EOF'\n#!/bin/sh\n{COUNTERS} \
+             > /mnt/state/in-trial\nEOF\nchmod +x look"
+        ))?;
+        let said = vm.through_restarts(|| osctl::device::update("127.0.0.1", &bundle, &login))?;
+        ensure!(said.contains("0.2.0") && said.contains("stays"), "{said}");
+        settled(&vm)?;
+        equal(&slot(&vm)?, "B")?;
+        // GRUB would have put BOOT_IMAGE= in front.
+        equal(&vm.ssh("grep -o 'e2e.release=.\\|BOOT_IMAGE=' /proc/cmdline")?, "e2e.release=2")?;
+        equal(&vm.ssh("cat /mnt/state/in-trial")?, "A_OK=1 A_TRY=0 B_OK=0 B_TRY=0 ORDER=A B")?;
+        equal(&vm.ssh(COUNTERS)?, "A_OK=1 A_TRY=0 B_OK=1 B_TRY=0 ORDER=B A")
+    });
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}
+
+/// The plug is pulled in a trial that began with a jump: the bootloader knows nothing of it.
+pub(crate) fn cut_after_jump(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let maker = Maker::new(lab)?;
+    let site = Site::start(&lab.dir.join("site"))?;
+    let bundle = maker.bundle("0.2.0", &arguments("e2e.release=2".to_owned()))?;
+    Cmd::new("cp").arg(&bundle).arg(site.path("one.raucb")).run()?;
+    jumping(lab)?;
+    let mut vm = lab.boot_with_web(site.port, Restart::Restarts)?;
+    vm.wait_ssh()?;
+    settled(&vm)?;
+    let kept = keep(&vm)?;
+    checks.check("the plug is pulled in a trial that began with a jump, before its health check is over", || {
+        vm.ssh(&format!("systemd-run --quiet --collect os update install {}", Site::url("one.raucb")))?;
+        let start = std::time::Instant::now();
+        // A machine that restarts begins a new console: two logins on one are a jump.
+        while vm.console().matches("login: root").count() < 2 {
+            ensure!(start.elapsed() < INSTALL_LIMIT + BOOT_LIMIT, "no second login on the console");
+            let said = vm.console();
+            vm.watch(Duration::from_secs(1))?;
+            ensure!(vm.console().len() >= said.len(), "the machine restarted; before, its console said: {said}");
+        }
+        Ok(())
+    });
+    drop(vm);
+    let mut vm = lab.boot_with_web(site.port, Restart::Restarts)?;
+    checks.check("the old slot starts, has the bootloader start the new one, and nothing is refused", || {
+        vm.wait_console("Start (slot A)", Duration::from_secs(120))?;
+        let kept_new = "grep -q e2e.release=2 /proc/cmdline && systemctl is-active os-commit >/dev/null";
+        vm.wait_through_restarts(kept_new, RETURN_LIMIT)?;
+        let status = update_status(&vm)?;
+        ensure!(status["phase"] == "idle" && status["refused"] == json!([]), "{status}");
+        ensure!(vm.ssh("os update log")?.contains("did not come up after the jump"), "{status}");
+        equal(&vm.ssh("grep -o BOOT_IMAGE= /proc/cmdline; docker ps --format '{{.Names}}'")?, "BOOT_IMAGE=\nhello")?;
+        is_kept(&vm, &kept)
     });
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())

@@ -2,7 +2,7 @@
 
 use crate::disk::Disk;
 use crate::trace::Trace;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use os_sys::cmd::Cmd;
 use osctl::qemu::{Accel, Machine};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -52,6 +52,9 @@ pub(crate) const WEB: &str = "10.0.2.100";
 /// And one that is not.
 pub(crate) const LIAR: &str = "10.0.2.101";
 
+/// Options of ssh for a device that is made anew for every run.
+const ANY_HOST: [&str; 3] = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"];
+
 /// A running machine. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Vm {
@@ -83,6 +86,7 @@ impl Vm {
         }
         let qmp = options.dir.join("qmp");
         let own = std::env::current_exe()?;
+        let mut traces = Vec::new();
         let machine = Machine {
             disk: options.disk.path.clone(),
             format: "raw",
@@ -95,15 +99,11 @@ impl Vm {
             services: (options.web.iter())
                 .map(|(address, port)| (format!("{address}:80"), format!("{} pipe {port}", own.display())))
                 .collect(),
-            trace: None,
+            trace: options.trace.then(|| new_trace(options.dir, &mut traces)).transpose()?,
             accel: options.accel,
             extra,
         };
         let console = Arc::new(Mutex::new(String::new()));
-        let (mut machine, mut traces) = (machine, Vec::new());
-        if options.trace {
-            machine.trace = Some(new_trace(options.dir, &mut traces)?);
-        }
         let child = spawn(&machine, options.dir, &console)?;
         let key = options.key.to_owned();
         let control = options.dir.join(format!("ssh-{ssh_port}"));
@@ -185,6 +185,30 @@ impl Vm {
         bail!("the machine is still on after {} s; the end of its console: {}", limit.as_secs(), tail(&self.console()))
     }
 
+    /// Does something that lasts through restarts of the machine, on a thread of its own.
+    pub(crate) fn through_restarts<T: Send>(&mut self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        self.forget_connection();
+        let done = std::thread::scope(|scope| {
+            let work = scope.spawn(work);
+            while !work.is_finished() {
+                self.alive()?;
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            work.join().map_err(|_| anyhow!("it panicked"))?
+        })?;
+        self.share_connection()?;
+        Ok(done)
+    }
+
+    /// How a workstation logs in.
+    pub(crate) fn login(&self) -> osctl::device::Ssh {
+        osctl::device::Ssh {
+            port: self.ssh_port,
+            identity: Some(self.key.clone()),
+            options: ANY_HOST.map(str::to_owned).into(),
+        }
+    }
+
     /// Logs of what was written to the disk, one for each start of the machine.
     pub(crate) fn traces(&self) -> &[PathBuf] {
         &self.traces
@@ -228,14 +252,7 @@ impl Vm {
     }
 
     fn ssh_command(&self, key: &Path) -> Cmd {
-        let options = [
-            "StrictHostKeyChecking=no",
-            "UserKnownHostsFile=/dev/null",
-            "LogLevel=ERROR",
-            "BatchMode=yes",
-            "IdentitiesOnly=yes",
-            "ConnectTimeout=20",
-        ];
+        let options = ANY_HOST.into_iter().chain(["BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=20"]);
         let mut cmd = Cmd::new("timeout").args(["120", "ssh", "-p", &self.ssh_port.to_string(), "-i"]).arg(key);
         for option in options {
             cmd = cmd.args(["-o", option]);
@@ -339,7 +356,8 @@ impl Vm {
         bail!("'{command}' did not succeed in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
     }
 
-    fn forget_connection(&mut self) {
+    /// Logs out. The next command logs in again.
+    pub(crate) fn forget_connection(&mut self) {
         if let Some(mut master) = self.master.take() {
             let _ = master.kill();
             let _ = master.wait();
