@@ -33,6 +33,9 @@ const DEFAULT_LIMIT: u64 = 240;
 pub struct Before {
     /// It had a network.
     pub network: bool,
+    /// Its data partition was usable; older releases did not say.
+    #[serde(default)]
+    pub data: bool,
     /// Names of its containers.
     pub containers: Vec<String>,
 }
@@ -70,6 +73,9 @@ pub fn reasons(seen: &Observation, before: &Before) -> Vec<String> {
     if seen.data && !seen.engine {
         out.push("the container engine does not answer".to_owned());
     }
+    if before.data && !seen.data {
+        out.push("the data partition cannot be used, and could before the update".to_owned());
+    }
     if before.network && !seen.network {
         out.push("there is no network, and there was one before the update".to_owned());
     }
@@ -90,7 +96,7 @@ pub fn limit(cmdline: &str) -> Duration {
 /// When the bus does not answer.
 pub async fn now(bus: &Bus) -> Result<Before, os_dbus::BusError> {
     let seen = observe(bus).await?;
-    Ok(Before { network: seen.network, containers: seen.containers })
+    Ok(Before { network: seen.network, data: seen.data, containers: seen.containers })
 }
 
 /// Waits until the boot is healthy.
@@ -166,13 +172,16 @@ mod tests {
 
     #[test]
     fn what_was_there_before_an_update_has_to_be_there_after_it() {
-        let before = Before { network: true, containers: vec!["web".to_owned()] };
+        let before = Before { network: true, data: true, containers: vec!["web".to_owned()] };
         assert!(super::reasons(&healthy(), &before).is_empty());
         let seen = Observation { network: false, containers: vec![], ..healthy() };
         let said = super::reasons(&seen, &before);
         assert!(said.len() == 2 && said[0].contains("network") && said[1].contains("web"), "{said:?}");
         // Nothing was there: nothing is missed.
         assert!(reasons(&seen).is_empty());
+        let lost = Observation { data: false, engine: false, containers: vec![], ..healthy() };
+        let said = super::reasons(&lost, &before);
+        assert!(said.len() == 1 && said[0].contains("data partition"), "{said:?}");
     }
 
     #[test]
