@@ -374,7 +374,7 @@ impl Data<'_> {
     fn tool_in(&self, dir: &str, name: &str) -> Cmd {
         let root = format!("--root={}", self.sysroot.display());
         // Without a udev to answer, device-mapper must make its node itself.
-        Cmd::new("unshare").env("DM_DISABLE_UDEV", "1").arg(root).arg(format!("--wd={dir}")).arg(name)
+        Cmd::new("unshare").env("DM_DISABLE_UDEV", "1").arg(root).arg(format!("--wd={dir}")).arg(name).named(name)
     }
 
     /// A path as a program inside the root slot sees it.

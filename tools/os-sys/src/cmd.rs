@@ -63,6 +63,12 @@ impl Cmd {
         Self { program: program.to_string_lossy().into_owned(), inner }
     }
 
+    /// Calls it something else in errors: by what it runs, when it only leads there.
+    pub fn named(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.program);
+        self
+    }
+
     /// Adds one argument.
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.inner.arg(arg);
@@ -155,6 +161,12 @@ mod tests {
         let err = Cmd::new("/no/such/program").read().unwrap_err();
         assert!(err.to_string().contains("/no/such/program"), "{err}");
         assert_eq!(err.code(), None);
+    }
+
+    #[test]
+    fn what_leads_to_a_program_is_not_blamed() {
+        let err = Cmd::new("env").arg("false").named("false").run().unwrap_err();
+        assert!(err.to_string().starts_with("false failed"), "{err}");
     }
 
     #[test]
