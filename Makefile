@@ -34,7 +34,7 @@ test: check
 	@cd tools && $(CARGO) build --locked -p e2e
 	@tools/target/debug/e2e run
 
-# TARGET=config, boot or channel; SECONDS_MAX says how long.
+# TARGET=config, boot, channel or slot; SECONDS_MAX says how long.
 fuzz:
 	@cd tools && $(CARGO) fuzz run $(or $(TARGET),config) -- -max_total_time=$(or $(SECONDS_MAX),300) -max_len=4096 -timeout=10
 

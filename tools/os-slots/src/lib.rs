@@ -10,6 +10,7 @@
 
 pub mod block;
 pub mod counters;
+pub mod start;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
