@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+/// Says which boot this is.
+const BOOT_ID: &str = "cat /proc/sys/kernel/random/boot_id";
+
 /// How long a device may take to restart, pass its health check or come back from a release that does not.
 const LIMIT: Duration = Duration::from_secs(3600);
 
@@ -77,14 +80,13 @@ pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
     let start = Instant::now();
     let mut restarted = false;
     while start.elapsed() < LIMIT {
-        std::thread::sleep(Duration::from_secs(2));
+        std::thread::sleep(Duration::from_secs(5));
         // Any login may be cut off by the restart.
-        let Ok(now) = boot_id(ssh, host) else { continue };
+        let Ok((now, status)) = status(ssh, host) else { continue };
         if now != before && !restarted {
             println!("{host} has restarted; its health check decides now");
             restarted = true;
         }
-        let Ok(status) = status(ssh, host) else { continue };
         if status.pointer("/phase").and_then(Value::as_str) == Some("idle") {
             ensure!(restarted, refusal(&status, ended.code()));
             let last = status.pointer("/last").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -101,9 +103,12 @@ fn refusal(status: &Value, code: Option<i32>) -> String {
 }
 
 fn boot_id(ssh: &Ssh, host: &str) -> Result<String> {
-    Ok(ssh.read(host, "cat /proc/sys/kernel/random/boot_id")?.trim().to_owned())
+    Ok(ssh.read(host, BOOT_ID)?.trim().to_owned())
 }
 
-fn status(ssh: &Ssh, host: &str) -> Result<Value> {
-    Ok(serde_json::from_str(&ssh.read(host, "os update status --json")?)?)
+/// The boot, and what it says of updates; one login for both.
+fn status(ssh: &Ssh, host: &str) -> Result<(String, Value)> {
+    let text = ssh.read(host, &format!("{BOOT_ID}; os update status --json"))?;
+    let (boot, status) = text.split_once('\n').context("no answer")?;
+    Ok((boot.trim().to_owned(), serde_json::from_str(status)?))
 }
