@@ -327,7 +327,7 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, row: &mut [Cut]) -> Result<()> {
         vm.wait_ssh()?;
         leave_rescue(&mut vm)?;
     }
-    vm.wait_through_restarts("systemctl is-active os-commit >/dev/null", Duration::from_secs(900))?;
+    vm.wait_through_restarts("systemctl is-active os-commit >/dev/null", Duration::from_secs(300))?;
     let status = update_status(&vm)?;
     let boot: Value = serde_json::from_str(&vm.ssh_code("os status --json")?.1)?;
     last.then =

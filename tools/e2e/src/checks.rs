@@ -4,6 +4,9 @@ use anyhow::Result;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+/// From how many seconds on it is said how long a check took.
+const SLOW: u64 = 10;
+
 /// The checks of one chain of scenarios.
 #[derive(Debug)]
 pub(crate) struct Checks {
@@ -34,14 +37,20 @@ impl Checks {
 
     /// Runs one check.
     pub(crate) fn check(&mut self, name: &str, work: impl FnOnce() -> Result<()>) {
-        match work() {
+        let start = Instant::now();
+        let done = work();
+        let took = match start.elapsed().as_secs() {
+            ..SLOW => String::new(),
+            seconds => format!(" ({seconds} s)"),
+        };
+        match done {
             Ok(()) => {
                 self.passed += 1;
-                self.say(&format!("ok      {name}"));
+                self.say(&format!("ok      {name}{took}"));
             }
             Err(err) => {
                 let failure = format!("{name}: {err:#}");
-                self.say(&format!("FAILED  {failure}"));
+                self.say(&format!("FAILED  {failure}{took}"));
                 self.failed.push(failure);
             }
         }

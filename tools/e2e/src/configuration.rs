@@ -2,9 +2,9 @@
 
 use crate::checks::Checks;
 use crate::disk::Disk;
-use crate::scenarios::{Lab, equal};
+use crate::scenarios::{Lab, broken_live, equal};
 use crate::tpm::Tpm;
-use crate::vm::Vm;
+use crate::vm::{PATIENCE, Vm};
 use anyhow::{Context, Result, ensure};
 use os_config::keys::KEYS;
 use os_config::{edit, model};
@@ -524,12 +524,12 @@ fn sign(lab: &Lab, stick: &Disk, files: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// The boot after [`every_key`], and one that fails.
+/// The boot after [`every_key`], one that fails, and one whose configuration is broken while it runs.
 pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let tpm = Tpm::start(&lab.dir.join(TPM))?;
     let mut vm = lab.boot(tpm.arguments())?;
     vm.wait_ssh()?;
-    vm.wait_for("os config status >/dev/null", Duration::from_secs(60))?;
+    vm.wait_for("os config status", Duration::from_secs(60))?;
     let mut recovery = String::new();
     checks.check("data was opened with the TPM, and a recovery key can be had", || {
         equal(&vm.ssh("os disk encryption; findmnt -n -o SOURCE /mnt/data")?, "tpm2\n/dev/mapper/os-data")?;
@@ -566,7 +566,7 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     checks.check("the power button turns the device off", || vm.power_off());
     let failing = lab.boot(Vec::new())?;
     let start = std::time::Instant::now();
-    while !failing.console().contains("Kernel panic") && start.elapsed() < Duration::from_secs(60) {
+    while !failing.console().contains("Kernel panic") && start.elapsed() < Duration::from_secs(60) * PATIENCE {
         std::thread::sleep(Duration::from_millis(200));
     }
     let console = failing.console();
@@ -599,6 +599,7 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(text.contains("/os/kernel/arguments"), "{text}");
         vm.ssh("os config unset os.kernel.arguments && os config status >/dev/null").map(drop)
     });
+    broken_live(lab, &vm, checks)?;
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
 }

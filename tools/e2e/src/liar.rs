@@ -39,28 +39,32 @@ fn answer(
     stalled: &std::sync::Mutex<mpsc::Receiver<()>>,
 ) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
-    let first = lines.next()?.ok()?;
-    while !lines.next()?.ok()?.is_empty() {}
-    let path = first.split(' ').nth(1)?;
     let mut out = stream;
     let promise = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", honest.len());
-    match path.split('/').nth(1)? {
-        "error" => out.write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n").ok()?,
-        "redirect" => {
-            let head = format!("HTTP/1.1 302 Found\r\nLocation: {path}\r\nContent-Length: 0\r\n\r\n");
-            out.write_all(head.as_bytes()).ok()?;
-        }
-        "stall" => {
-            out.write_all(promise.as_bytes()).ok()?;
-            out.write_all(honest.get(..10)?).ok()?;
-            let _ = stalled.lock().ok()?.recv_timeout(Duration::from_secs(100));
-        }
-        // Each time somewhere else.
-        _ => {
-            let at = requests.fetch_add(1, Ordering::Relaxed) * 251 % honest.len();
-            out.write_all(promise.as_bytes()).ok()?;
-            out.write_all(honest.get(..at)?).ok()?;
+    // A connection that is closed while the next request is on its way is another lie than the one that was asked for.
+    loop {
+        let first = lines.next()?.ok()?;
+        while !lines.next()?.ok()?.is_empty() {}
+        let path = first.split(' ').nth(1)?;
+        match path.split('/').nth(1)? {
+            "error" => out.write_all(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n").ok()?,
+            "redirect" => {
+                let head = format!("HTTP/1.1 302 Found\r\nLocation: {path}\r\nContent-Length: 0\r\n\r\n");
+                out.write_all(head.as_bytes()).ok()?;
+            }
+            "stall" => {
+                out.write_all(promise.as_bytes()).ok()?;
+                out.write_all(honest.get(..10)?).ok()?;
+                let _ = stalled.lock().ok()?.recv_timeout(Duration::from_secs(100));
+                return None;
+            }
+            // Each time somewhere else.
+            _ => {
+                let at = requests.fetch_add(1, Ordering::Relaxed) * 251 % honest.len();
+                out.write_all(promise.as_bytes()).ok()?;
+                out.write_all(honest.get(..at)?).ok()?;
+                return None;
+            }
         }
     }
-    Some(())
 }

@@ -2,6 +2,7 @@
 //!
 //! QEMU's user network carries no multicast, so the machine has a second card whose frames come as UDP datagrams.
 
+use crate::vm::PATIENCE;
 use anyhow::{Result, bail};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};
@@ -45,7 +46,7 @@ impl Wire {
     /// Asks who has `name` until an answer with `address` comes.
     pub(crate) fn resolve(&self, name: &str, address: Ipv4Addr, limit: Duration) -> Result<()> {
         let query = frame(&question(name));
-        let start = Instant::now();
+        let (start, limit) = (Instant::now(), limit * PATIENCE);
         let mut buffer = [0; 2048];
         let mut frames = 0;
         let mut asked = None::<Instant>;

@@ -6,7 +6,7 @@ use crate::disk::Disk;
 use crate::liar::Liar;
 use crate::scenarios::{Lab, VARIANT, equal, remember_identity};
 use crate::trace::Trace;
-use crate::vm::{BOOT_ID, BOOT_LIMIT, LIAR, Restart, Vm, WEB};
+use crate::vm::{BOOT_ID, BOOT_LIMIT, LIAR, PATIENCE, Restart, Vm, WEB};
 use anyhow::{Context, Result, ensure};
 use os_channel::{Channel, Envelope};
 use os_sys::cmd::Cmd;
@@ -27,9 +27,9 @@ use std::time::Duration;
 /// Which moments are tried; another seed tries others.
 const SEED: u64 = 1;
 /// How long RAUC may take to write a slot under software emulation.
-const INSTALL_LIMIT: Duration = Duration::from_secs(600);
+const INSTALL_LIMIT: Duration = Duration::from_secs(240);
 /// How long a device may take to come back from a release that does not boot: three tries and a boot of the old one.
-const RETURN_LIMIT: Duration = Duration::from_secs(900);
+const RETURN_LIMIT: Duration = Duration::from_secs(400);
 /// Bytes that a release has and no other, and the release whose installation is interrupted.
 const NOISE: u64 = 8 << 20;
 const MUCH_NOISE: u64 = 48 << 20;
@@ -252,7 +252,7 @@ fn slot(vm: &Vm) -> Result<String> {
 }
 
 pub(crate) fn settled(vm: &Vm) -> Result<()> {
-    vm.wait_for("systemctl is-active os-commit >/dev/null", Duration::from_secs(300)).map(drop)
+    vm.wait_for("systemctl is-active os-commit >/dev/null", Duration::from_secs(150)).map(drop)
 }
 
 /// A channel on the site that lies in one way.
@@ -482,7 +482,7 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
     let mut took = Duration::ZERO;
     checks.check("1 to 2: it is installed, started in the other slot, found healthy, and stays", || {
         let start = std::time::Instant::now();
-        boot = apply(&mut vm, &boot, Duration::from_secs(480))?;
+        boot = apply(&mut vm, &boot, BOOT_LIMIT)?;
         took = start.elapsed();
         settled(&vm)?;
         equal(&slot(&vm)?, "B")?;
@@ -521,7 +521,7 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
                 stick.copy_in(&site.path("stable"))?;
                 vm.plug()?;
                 vm.wait_for("systemctl is-active 'os-update-stick@*' | grep activ", Duration::from_secs(60))?;
-                vm.wait_restart_by("'os-update-stick@*'", &boot, INSTALL_LIMIT)?;
+                vm.wait_restart_by("'os-update-stick@*'", &boot, INSTALL_LIMIT + BOOT_LIMIT)?;
                 let report = String::from_utf8(stick.read("update-e2e-update.txt")?)?;
                 ensure!(report.contains(&format!("{version} is installed; restarting into it")), "{report}");
                 Ok(())
@@ -581,7 +581,7 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
         boot = vm.ssh(BOOT_ID)?;
     }
     checks.check("2 to 4: the next good release is taken", || {
-        boot = apply(&mut vm, &boot, Duration::from_secs(480))?;
+        boot = apply(&mut vm, &boot, BOOT_LIMIT)?;
         settled(&vm)?;
         equal(&slot(&vm)?, "A")?;
         equal(&vm.ssh("grep -o e2e.release=4 /proc/cmdline")?, "e2e.release=4")
@@ -603,12 +603,9 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
 }
 
 /// A bundle through ssh, and the way back by hand: no channel takes part.
-pub(crate) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
+pub(crate) fn by_hand(lab: &Lab, mut vm: Vm, checks: &mut Checks) -> Result<()> {
     let maker = Maker::new(lab)?;
     let bundle = maker.bundle("0.2.0", &arguments("e2e.release=2".to_owned()))?;
-    lab.disk.write("config.json", &lab.config(json!({ "hostname": "e2e-hand" }))?)?;
-    let mut vm = lab.boot_to_restart()?;
-    vm.wait_ssh()?;
     settled(&vm)?;
     let login = vm.login();
     checks.check("osctl device update brings a bundle through ssh, and waits until the device has decided", || {
@@ -628,7 +625,7 @@ pub(crate) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
     checks.check("an operator goes back to the release before, and the other one is not taken again", || {
         let boot = vm.ssh(BOOT_ID)?;
         vm.ssh("systemd-run --quiet --collect os update rollback --yes")?;
-        vm.wait_restart(&boot, Duration::from_secs(480))?;
+        vm.wait_restart(&boot, BOOT_LIMIT)?;
         settled(&vm)?;
         equal(&slot(&vm)?, "A")?;
         equal(&vm.ssh("grep -o 'e2e.release=.' /proc/cmdline || true; docker ps --format '{{.Names}}'")?, "hello")?;
@@ -690,7 +687,7 @@ pub(crate) fn cut_after_jump(lab: &Lab, checks: &mut Checks) -> Result<()> {
         let start = std::time::Instant::now();
         // A machine that restarts begins a new console: two logins on one are a jump.
         while vm.console().matches("login: root").count() < 2 {
-            ensure!(start.elapsed() < INSTALL_LIMIT + BOOT_LIMIT, "no second login on the console");
+            ensure!(start.elapsed() < (INSTALL_LIMIT + BOOT_LIMIT) * PATIENCE, "no second login on the console");
             let said = vm.console();
             vm.watch(Duration::from_secs(1))?;
             ensure!(vm.console().len() >= said.len(), "the machine restarted; before, its console said: {said}");
