@@ -16,8 +16,9 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::time::{Duration, UNIX_EPOCH};
 use zbus::wire::{OwnedVariant, Variant};
 
-/// How long a method may take. Starting a service on demand on a slow board takes several seconds.
-const METHOD_TIMEOUT: Duration = Duration::from_secs(25);
+/// How long a method may take. The bus's usual 25 seconds are not enough while a slow board boots: localed was seen to
+/// wait 21 seconds for systemd alone.
+const METHOD_TIMEOUT: Duration = Duration::from_secs(90);
 /// How often an installation is looked at when RAUC says nothing of its progress.
 const PROGRESS: Duration = Duration::from_secs(2);
 
@@ -151,6 +152,8 @@ impl Bus {
     pub async fn who_answers_for(&self, name: &str) -> Result<Option<IpAddr>, BusError> {
         use futures_util::StreamExt;
         const WHAT: &str = "cannot ask avahi for a name";
+        // Avahi says itself when nothing more will come.
+        const ANSWERS: Duration = Duration::from_secs(25);
         let Some(avahi) = self.avahi().await? else { return Ok(None) };
         // Subscribed before the call: what is known already comes at once.
         let rule = zbus::MatchRule::builder().msg_type(zbus::message::Type::Signal);
@@ -163,7 +166,7 @@ impl Bus {
         let mut open = kinds.len();
         // Not the first answer: this device may have had the name itself a moment ago.
         while open > 0 {
-            let next = tokio::time::timeout(METHOD_TIMEOUT, signals.next()).await;
+            let next = tokio::time::timeout(ANSWERS, signals.next()).await;
             let Ok(Some(Ok(message))) = next else { return Ok(None) };
             match message.header().member().map(zbus::names::MemberName::as_str) {
                 Some("ItemNew") => {
