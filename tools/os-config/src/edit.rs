@@ -15,7 +15,7 @@ pub fn get<'a>(root: &'a Value, names: &[String]) -> Option<&'a Value> {
     })
 }
 
-/// Sets the value at a place and makes the objects above it.
+/// Sets the value at a place and makes what is not there above it: objects, and arrays for "-".
 ///
 /// # Errors
 /// When something that is no object is in the way.
@@ -24,19 +24,23 @@ pub fn set(root: &mut Value, names: &[String], value: Value) -> Result<(), Strin
         *root = value;
         return Ok(());
     };
+    let new = || match rest.first() {
+        Some(name) if name == "-" => Value::Array(Vec::new()),
+        _ => Value::Object(Map::new()),
+    };
     let next = match root {
-        Value::Object(object) => object.entry(name.clone()).or_insert_with(|| Value::Object(Map::new())),
+        Value::Object(object) => object.entry(name.clone()).or_insert_with(new),
         Value::Array(items) => {
             let length = items.len();
             match name.parse::<usize>() {
                 // "-" and the number after the last append (RFC 6902).
                 Ok(index) if index < length => items.get_mut(index),
                 Ok(index) if index == length => {
-                    items.push(Value::Object(Map::new()));
+                    items.push(new());
                     items.last_mut()
                 }
                 _ if name == "-" => {
-                    items.push(Value::Object(Map::new()));
+                    items.push(new());
                     items.last_mut()
                 }
                 _ => None,
@@ -180,6 +184,15 @@ mod tests {
         assert!(unset(&mut root, &names("/os/sshKeys/0")) && !unset(&mut root, &names("/os/nothing")));
         assert!(unset(&mut root, &names("os.time.zone")));
         assert_eq!(root, json!({"hostname": "a", "os": {"sshKeys": ["y"]}}));
+    }
+
+    #[test]
+    fn the_first_of_a_list_makes_the_list() {
+        let mut root = json!({});
+        set(&mut root, &names("/os/sshKeys/-"), json!("x")).unwrap();
+        set(&mut root, &names("/os/network/wifi/networks/-/ssid"), json!("Workshop")).unwrap();
+        let wanted = json!({"os": {"sshKeys": ["x"], "network": {"wifi": {"networks": [{"ssid": "Workshop"}]}}}});
+        assert_eq!(root, wanted);
     }
 
     #[test]
