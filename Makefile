@@ -1,4 +1,4 @@
-# The front door: make image · make run · make test · make check · make bench
+# The front door: make image · make run · make test · make check · make bench; make help has the others.
 # Everything is built below build/ and tools/target/. V=production picks another variant.
 
 V ?= development
@@ -11,6 +11,7 @@ help:
 	@echo "make run     boot it in QEMU; Ctrl-A X leaves"
 	@echo "make bundle  make a signed update bundle of it"
 	@echo "make test    lints, unit tests, and the end-to-end run in QEMU"
+	@echo "make test-long   the end-to-end runs that make test leaves out: more bad releases, kexec, updates by hand"
 	@echo "make check   the part of make test that needs no virtual machine"
 	@echo "make fuzz    look for input that breaks a parser (takes cargo-fuzz and a nightly Rust)"
 	@echo "make campaign N=10   pull the plug of a virtual machine at random moments of an update, write docs/power.md"
@@ -33,6 +34,11 @@ test: check
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
 	@tools/target/debug/e2e run
+
+test-long: $(OSCTL)
+	@$(MAKE) --no-print-directory image V=development
+	@cd tools && $(CARGO) build --locked -p e2e
+	@tools/target/debug/e2e run --only long
 
 # TARGET=config, boot, channel or slot; SECONDS_MAX says how long.
 fuzz:
@@ -59,4 +65,4 @@ $(OSCTL): host-packages
 clean:
 	rm -rf build tools/target
 
-.PHONY: help image run bundle check test fuzz campaign bench host-packages clean $(OSCTL)
+.PHONY: help image run bundle check test test-long fuzz campaign bench host-packages clean $(OSCTL)

@@ -2,7 +2,7 @@
 
 use crate::checks::Checks;
 use crate::disk::Disk;
-use crate::scenarios::{Lab, broken_live, equal};
+use crate::scenarios::{Lab, broken_live, data_is_wiped, equal};
 use crate::tpm::Tpm;
 use crate::vm::{PATIENCE, Vm};
 use anyhow::{Context, Result, ensure};
@@ -126,6 +126,7 @@ pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(failed.trim().is_empty(), "{}", failed.trim());
         settled.map(drop)
     });
+    data_is_wiped(lab, &vm, checks);
     checks.check("os config status has every key, and nothing failed", || {
         let (code, text) = vm.ssh_code("os config status --json")?;
         let status: Value = serde_json::from_str(&text)?;
@@ -604,15 +605,8 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     Ok(())
 }
 
-/// Everything is erased, and the plug is pulled while it is.
-pub(crate) fn wipe_all(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    lab.disk.write("wipe", b"all\r\n")?;
-    let mut vm = lab.boot(Vec::new())?;
-    checks.check("a wipe of everything begins", || {
-        vm.wait_console("wiping os-state, as asked", Duration::from_secs(120))
-    });
-    // In the middle of it.
-    drop(vm);
+/// The boot after a wipe of everything that was cut off.
+pub(crate) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut vm = lab.boot(Vec::new())?;
     checks.check("after the plug was pulled in the middle, it is carried out again, to the end", || {
         vm.wait_ssh()?;

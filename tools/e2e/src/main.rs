@@ -48,7 +48,8 @@ struct Args {
 enum Command {
     /// Run the scenarios
     Run {
-        /// Only this chain (config, update, bad, jump, cut), or scenarios whose name contains this
+        /// Only this chain (config, update, hand, bad, jump, cut), the last four (long), or scenarios whose name contains
+        /// this
         #[arg(long, default_value = "")]
         only: String,
         /// So many moments of a recorded update are tried as power cuts

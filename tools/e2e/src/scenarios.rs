@@ -15,6 +15,7 @@ use osctl::repo::{self, Repo};
 use serde_json::{Value, json};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// Variant under test.
@@ -115,35 +116,42 @@ const CHAINS: &[Chain] = &[
             ("first boot", first_boot),
             ("every key", configuration::every_key),
             ("next boot, broken configuration", configuration::next_boot),
-            ("changed configuration", changed),
-            ("lost state, lost configuration, updates by hand", lost),
+            ("lost state, lost configuration", lost),
+            ("rescue, wipe", rescue_and_wipe),
         ],
         long: false,
     },
-    Chain {
-        name: "update",
-        scenarios: &[("update", updates::good_and_bad), ("wipe", configuration::wipe_all), ("rescue", rescue)],
-        long: false,
-    },
+    Chain { name: "update", scenarios: &[("update", updates::good_and_bad)], long: false },
+    Chain { name: "hand", scenarios: &[("by hand", updates::by_hand)], long: true },
     Chain { name: "bad", scenarios: &[("bad releases", updates::bad_releases)], long: true },
     Chain { name: "jump", scenarios: &[("a jump", updates::jump)], long: true },
     Chain { name: "cut", scenarios: &[("a cut after a jump", updates::cut_after_jump)], long: true },
 ];
 
-/// Runs the chain `only`, or every scenario whose name contains it, with so many power cuts replayed, the chains beside
-/// each other.
+/// What stands for all chains that are left out otherwise.
+const LONG: &str = "long";
+
+/// An emulated machine has one processor, so two keep two of ours busy; a third would only make time limits pass.
+const AT_ONCE: usize = 2;
+
+/// Runs the chain `only`, or every scenario whose name contains it, or the chains that are [`LONG`], with so many power
+/// cuts replayed.
 pub(crate) fn run(repo: &Repo, only: &str, points: usize) -> Result<Vec<Checks>> {
     let keys = keys::ensure(repo)?;
     let accel = qemu::accel(repo, VARIANT)?;
     println!("Processor: {accel:?}");
-    let chosen = |chain: &Chain| -> Vec<(&'static str, Scenario)> {
-        // The name of a chain is no part of the names of others' scenarios.
-        let by_chain = CHAINS.iter().any(|c| c.name == only);
-        let is_asked = |name: &str| if by_chain { chain.name == only } else { name.contains(only) };
-        let asked = chain.scenarios.iter().filter(|(name, _)| is_asked(name));
-        asked.filter(|_| !(chain.long && only.is_empty())).copied().collect()
+    // The name of a chain is no part of the names of others' scenarios.
+    let by_chain = CHAINS.iter().any(|c| c.name == only);
+    let is_asked = |chain: &Chain, name: &str| match only {
+        "" => !chain.long,
+        LONG => chain.long,
+        _ if by_chain => chain.name == only,
+        _ => name.contains(only),
     };
-    let start = |name: &'static str, scenarios: Vec<(&'static str, Scenario)>| -> Checks {
+    let chosen = |chain: &Chain| -> Vec<(&'static str, Scenario)> {
+        chain.scenarios.iter().filter(|(name, _)| is_asked(chain, name)).copied().collect()
+    };
+    let start = |name: &'static str, scenarios: &[(&'static str, Scenario)]| -> Checks {
         let mut checks = Checks::new(name);
         let lab = match Lab::new(repo, repo.build.join("e2e").join(name), keys.clone(), accel, points) {
             Ok(lab) => lab,
@@ -155,19 +163,29 @@ pub(crate) fn run(repo: &Repo, only: &str, points: usize) -> Result<Vec<Checks>>
         for (scenario, run) in scenarios {
             checks.scenario(scenario);
             if let Err(err) = run(&lab, &mut checks) {
-                checks.check(&format!("{scenario}: runs to its end"), || Err(err));
+                // Those after it stand on it.
+                checks.check(&format!("{scenario}: runs to its end, and the chain with it"), || Err(err));
+                break;
             }
         }
         checks.end();
         checks
     };
-    let chains = CHAINS.iter().map(|c| (c.name, chosen(c))).filter(|(_, scenarios)| !scenarios.is_empty());
-    // An emulated machine has one processor, so two chains keep two of ours busy; a third would only make time limits
-    // pass.
-    std::thread::scope(|scope| {
-        let running: Vec<_> = chains.map(|(name, scenarios)| scope.spawn(move || start(name, scenarios))).collect();
-        running.into_iter().map(|chain| chain.join().map_err(|_| anyhow!("a chain panicked"))).collect()
-    })
+    let chains: Vec<_> =
+        CHAINS.iter().map(|c| (c.name, chosen(c))).filter(|(_, scenarios)| !scenarios.is_empty()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> Vec<Checks> {
+        let mine = std::iter::from_fn(|| chains.get(next.fetch_add(1, Ordering::Relaxed)));
+        mine.map(|(name, scenarios)| start(name, scenarios)).collect()
+    };
+    let done = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        running
+            .into_iter()
+            .map(|worker| worker.join().map_err(|_| anyhow!("a chain panicked")))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    Ok(done.into_iter().flatten().collect())
 }
 
 pub(crate) fn equal(found: &str, wanted: &str) -> Result<()> {
@@ -389,6 +407,11 @@ fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         vm.wait_console("e2e-one login: root (automatic login)", Duration::from_secs(30))
     });
     live_changes(&vm, lab, checks);
+    checks.check("os wipe asks first, and takes --yes", || {
+        let (code, text) = vm.ssh_code("os wipe data </dev/null 2>&1")?;
+        ensure!(code == 1 && text.contains("--yes"), "exit code {code}: {text}");
+        vm.ssh("os wipe data --yes").map(drop)
+    });
     remember_identity(lab, &vm)?;
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
@@ -403,7 +426,7 @@ const IDENTITY: &str = "cat /etc/machine-id /mnt/state/os/device-id /mnt/state/o
      blkid -p -o value -s PTUUID /dev/disk/os/disk; blkid -o value -s UUID /dev/disk/os/os-state";
 
 /// For the scenarios that come back to it.
-pub(crate) fn remember_identity(lab: &Lab, vm: &Vm) -> Result<()> {
+fn remember_identity(lab: &Lab, vm: &Vm) -> Result<()> {
     Ok(std::fs::write(lab.dir.join("identity"), vm.ssh(IDENTITY)?)?)
 }
 
@@ -442,35 +465,8 @@ fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
     });
 }
 
-fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let config =
-        json!({ "hostname": "e2e-three", "developmentMode": false, "os": { "encryption": { "data": "key" } } });
-    lab.disk.write("config.json", &lab.config(config)?)?;
-    lab.disk.make_dir("CONFIG")?;
-    lab.disk.write("CONFIG/timesyncd.conf", b"[Time]\r\nNTP=192.0.2.88\r\n")?;
-    lab.disk.make_dir("splash")?;
-    lab.disk.write("splash/logo.png", &picture(LOGO)?)?;
-    let mut vm = lab.boot(vec!["-device".to_owned(), "VGA".to_owned()])?;
-    vm.wait_ssh()?;
-    checks.say(&format!("login after {:.0} s", vm.started.elapsed().as_secs_f64()));
-    checks.check("the picture of splash/ is on the screen", || {
-        let shot = lab.dir.join("screen.ppm");
-        vm.qmp_with("screendump", json!({ "filename": shot }))?;
-        let (middle, corner) = middle_and_corner(&std::fs::read(&shot)?)?;
-        ensure!(middle == LOGO && corner == [0; 3], "in the middle {middle:?}, in the lower right corner {corner:?}");
-        equal(&vm.ssh("systemctl is-failed os-splash || true")?, "inactive")
-    });
-    checks.check("CONFIG/ on the boot partition is taken over, reported, and not taken again", || {
-        vm.wait_for("test -d /mnt/boot/CONFIG.done && ! test -e /mnt/boot/CONFIG", Duration::from_secs(60))?;
-        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "192.0.2.88")?;
-        let report = vm.ssh("cat /mnt/boot/CONFIG.done/report-*.txt")?;
-        ensure!(report.contains("taken over") && report.contains("time servers"), "{report}");
-        Ok(())
-    });
-    checks.check("a change made with a card reader is in force", || {
-        vm.wait_for("os config status", Duration::from_secs(60))?;
-        equal(&vm.ssh("hostname")?, "e2e-three")
-    });
+/// What a wipe of data leaves, in the boot that carries it out.
+pub(crate) fn data_is_wiped(lab: &Lab, vm: &Vm, checks: &mut Checks) {
     checks.check("identity and host key survived, and are this device's own", || {
         equal(&vm.ssh(IDENTITY)?, std::fs::read_to_string(lab.dir.join("identity"))?.trim())
     });
@@ -481,17 +477,8 @@ fn changed(lab: &Lab, checks: &mut Checks) -> Result<()> {
         equal(&vm.ssh("docker ps -aq; ls /mnt/boot/wipe* 2>/dev/null || true")?, "")?;
         let size: u64 = vm.ssh("findmnt -bn -o SIZE /mnt/data")?.trim().parse()?;
         ensure!(size > 3 << 30, "{size} bytes");
-        equal(&vm.ssh("os disk encryption; findmnt -n -o SOURCE /mnt/data")?, "key\n/dev/mapper/os-data")?;
-        // For the boot that comes next.
-        vm.ssh("echo kept > /mnt/data/mark").map(drop)
-    });
-    checks.check("no console login outside development mode", || {
-        let (code, _) = vm.ssh_code("systemctl is-active 'getty@*' 'serial-getty@*' >/dev/null")?;
-        ensure!(code != 0 && !vm.console().contains("automatic login"), "a getty runs");
         Ok(())
     });
-    checks.check("the power button turns the device off", || vm.power_off());
-    Ok(())
 }
 
 /// Colour of the picture of the test.
@@ -555,12 +542,8 @@ pub(crate) fn broken_live(lab: &Lab, vm: &Vm, checks: &mut Checks) -> Result<()>
             },
         );
     }
-    checks.check("os wipe asks first, and takes --yes", || {
-        let (code, text) = vm.ssh_code("os wipe data </dev/null 2>&1")?;
-        ensure!(code == 1 && text.contains("--yes"), "exit code {code}: {text}");
-        vm.ssh("os wipe data --yes").map(drop)
-    });
-    Ok(())
+    // For the boot that comes next.
+    vm.ssh("echo kept > /mnt/data/mark").map(drop)
 }
 
 fn good(lab: &Lab) -> Result<Vec<u8>> {
@@ -590,9 +573,32 @@ fn lost(lab: &Lab, checks: &mut Checks) -> Result<()> {
     for file in PRELOADED {
         lab.disk.write(file, &preloaded(lab, file)?)?;
     }
-    let mut vm = lab.boot(Vec::new())?;
+    lab.disk.make_dir("CONFIG")?;
+    lab.disk.write("CONFIG/timesyncd.conf", b"[Time]\r\nNTP=192.0.2.88\r\n")?;
+    lab.disk.make_dir("splash")?;
+    lab.disk.write("splash/logo.png", &picture(LOGO)?)?;
+    let mut vm = lab.boot(vec!["-device".to_owned(), "VGA".to_owned()])?;
     vm.wait_ssh()?;
+    checks.check("the picture of splash/ is on the screen", || {
+        let shot = lab.dir.join("screen.ppm");
+        vm.qmp_with("screendump", json!({ "filename": shot }))?;
+        let (middle, corner) = middle_and_corner(&std::fs::read(&shot)?)?;
+        ensure!(middle == LOGO && corner == [0; 3], "in the middle {middle:?}, in the lower right corner {corner:?}");
+        equal(&vm.ssh("systemctl is-failed os-splash || true")?, "inactive")
+    });
+    checks.check("CONFIG/ on the boot partition is taken over, reported, and not taken again", || {
+        vm.wait_for("test -d /mnt/boot/CONFIG.done && ! test -e /mnt/boot/CONFIG", Duration::from_secs(60))?;
+        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "192.0.2.88")?;
+        let report = vm.ssh("cat /mnt/boot/CONFIG.done/report-*.txt")?;
+        ensure!(report.contains("taken over") && report.contains("time servers"), "{report}");
+        Ok(())
+    });
     vm.wait_for("test $(hostname) = e2e-good && os config status", Duration::from_secs(60))?;
+    checks.check("no console login outside development mode", || {
+        let (code, _) = vm.ssh_code("systemctl is-active 'getty@*' 'serial-getty@*' >/dev/null")?;
+        ensure!(code != 0 && !vm.console().contains("automatic login"), "a getty runs");
+        Ok(())
+    });
     checks.check("a wipe of state leaves data and its key", || {
         let status: Value = serde_json::from_str(&vm.wait_for("os status --json || true", Duration::from_secs(60))?)?;
         let boot = &status["boot"];
@@ -615,7 +621,7 @@ fn lost(lab: &Lab, checks: &mut Checks) -> Result<()> {
     });
     drop(vm);
     lab.disk.remove("config.json")?;
-    let mut vm = lab.boot_to_restart()?;
+    let mut vm = lab.boot(Vec::new())?;
     checks.check("a missing file: the device boots and lets its owner in", || vm.wait_ssh());
     checks.check("a missing file: the last good configuration is in force, console and status say why", || {
         says(&vm, "last-good", "config.json: the file is missing")
@@ -626,7 +632,10 @@ fn lost(lab: &Lab, checks: &mut Checks) -> Result<()> {
     });
     // What a person does next: put a good one back.
     put_good(&vm, &good(lab)?)?;
-    updates::by_hand(lab, vm, checks)
+    // For the wipe that comes next.
+    remember_identity(lab, &vm)?;
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
 }
 
 /// Has the rescue system do what it does after 15 minutes in which nobody comes.
@@ -641,7 +650,8 @@ pub(crate) fn leave_rescue(vm: &mut Vm) -> Result<()> {
     vm.wait_next_start(Duration::from_secs(100))
 }
 
-fn rescue(lab: &Lab, checks: &mut Checks) -> Result<()> {
+/// Both slots have used up their tries; then everything is erased, and the plug is pulled while it is.
+fn rescue_and_wipe(lab: &Lab, checks: &mut Checks) -> Result<()> {
     lab.disk.set_grub(&["A_TRY=3", "B_TRY=3"])?;
     let mut vm = lab.boot_to_restart()?;
     checks.check("after three failed tries of both slots, the rescue entry starts", || {
@@ -663,14 +673,17 @@ fn rescue(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(said.contains("root is logged in") && said.contains("A_TRY=3"), "{said}");
         vm.ssh("systemctl is-active os-rescue.timer").map(drop)
     });
-    checks.check("when nobody comes, the slots are tried again", || {
+    checks.check("when nobody comes, the slots are tried again, and a wipe of everything begins", || {
+        vm.ssh("printf 'all\\r\\n' > /mnt/boot/wipe; sync /mnt/boot/wipe")?;
         leave_rescue(&mut vm)?;
-        vm.wait_ssh()?;
-        let text = vm.ssh("os update log; grep -a TRY /mnt/boot/EFI/BOOT/grubenv")?;
-        let all_used_up = text.contains("A_TRY=3") && text.contains("B_TRY=3");
-        ensure!(text.contains("nobody came to the rescue system") && !all_used_up, "{text}");
+        vm.wait_console("wiping os-state, as asked", Duration::from_secs(120))
+    });
+    // In the middle of it.
+    drop(vm);
+    checks.check("a slot has tries again", || {
+        let text = String::from_utf8_lossy(&lab.disk.read("EFI/BOOT/grubenv")?).into_owned();
+        ensure!(text.contains("A_TRY=") && !text.contains("A_TRY=3"), "{text}");
         Ok(())
     });
-    checks.check("turns off", || vm.power_off());
-    lab.disk.set_grub(&["A_TRY=0", "B_TRY=0"])
+    configuration::wiped(lab, checks)
 }

@@ -4,7 +4,7 @@ use crate::checks::Checks;
 use crate::crash::{Crash, Known, Random};
 use crate::disk::Disk;
 use crate::liar::Liar;
-use crate::scenarios::{Lab, VARIANT, equal, remember_identity};
+use crate::scenarios::{Lab, VARIANT, equal};
 use crate::trace::Trace;
 use crate::vm::{BOOT_ID, BOOT_LIMIT, LIAR, PATIENCE, Restart, Vm, WEB};
 use anyhow::{Context, Result, ensure};
@@ -595,17 +595,18 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
             ensure!(fetched + (noise >> 22) < all, "{fetched} MiB came, {all} would be all");
             Ok(())
         });
-        // For the wipe that comes next.
-        remember_identity(lab, &vm)?;
     }
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
 }
 
 /// A bundle through ssh, and the way back by hand: no channel takes part.
-pub(crate) fn by_hand(lab: &Lab, mut vm: Vm, checks: &mut Checks) -> Result<()> {
+pub(crate) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let maker = Maker::new(lab)?;
     let bundle = maker.bundle("0.2.0", &arguments("e2e.release=2".to_owned()))?;
+    lab.disk.write("config.json", &lab.config(json!({ "hostname": "e2e-hand" }))?)?;
+    let mut vm = lab.boot_to_restart()?;
+    vm.wait_ssh()?;
     settled(&vm)?;
     let login = vm.login();
     checks.check("osctl device update brings a bundle through ssh, and waits until the device has decided", || {
