@@ -185,6 +185,10 @@ pub(crate) fn run(repo: &Repo, only: &str, points: usize) -> Result<Vec<Checks>>
             .map(|worker| worker.join().map_err(|_| anyhow!("a chain panicked")))
             .collect::<Result<Vec<_>>>()
     })?;
+    if only.is_empty() {
+        let long: Vec<&str> = CHAINS.iter().filter(|chain| chain.long).map(|chain| chain.name).collect();
+        println!("\nNot run here: {}; make test-long runs them", long.join(", "));
+    }
     Ok(done.into_iter().flatten().collect())
 }
 
