@@ -57,9 +57,7 @@ pub struct Status {
 impl Status {
     /// True when the file is in force and every key of it.
     pub fn is_good(&self) -> bool {
-        self.source == Source::File
-            && self.problems.is_empty()
-            && self.keys.iter().all(|k| k.outcome != Outcome::Failed)
+        self.source == Source::File && self.problems.is_empty() && !self.has_failed()
     }
 
     /// This result, coming after another one of the same run: what was applied then was applied now.
@@ -71,6 +69,11 @@ impl Status {
             }
         }
         self
+    }
+
+    /// True when a key could not be brought into force.
+    pub fn has_failed(&self) -> bool {
+        self.keys.iter().any(|row| row.outcome == Outcome::Failed)
     }
 
     /// Reads the result of the last application.

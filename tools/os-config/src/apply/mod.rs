@@ -51,11 +51,14 @@ pub async fn run() -> Result<Status> {
     }
     // systemd does not watch while this runs: what changes meanwhile is seen here.
     let mut status = None;
+    // While a slow board boots, a service may take longer to start than the bus waits for it; a moment later it does not.
+    let mut again = true;
     for _ in 0..MAX_ROUNDS {
         let before = store.fingerprint();
         let new = apply(&bus, &store).await?;
+        let failed = new.has_failed();
         status = Some(new.after(status));
-        if store.fingerprint() == before {
+        if store.fingerprint() == before && !(failed && std::mem::take(&mut again)) {
             break;
         }
     }
