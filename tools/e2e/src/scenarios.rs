@@ -115,8 +115,8 @@ const CHAINS: &[Chain] = &[
         scenarios: &[
             ("first boot", first_boot),
             ("every key", configuration::every_key),
-            ("next boot, broken configuration", configuration::next_boot),
-            ("lost state, lost configuration", lost),
+            ("next boot", configuration::next_boot),
+            ("lost state, broken configuration", lost),
             ("rescue, wipe", rescue_and_wipe),
         ],
         long: false,
@@ -519,9 +519,8 @@ fn preloaded(lab: &Lab, file: &str) -> Result<Vec<u8>> {
 }
 
 /// Broken configurations, one after the other, on a device that runs; the last one before them stays in force.
-pub(crate) fn broken_live(lab: &Lab, vm: &Vm, checks: &mut Checks) -> Result<()> {
+fn broken(lab: &Lab, vm: &Vm, checks: &mut Checks) -> Result<()> {
     let good = good(lab)?;
-    put_good(vm, &good)?;
     let unknown = lab.config(json!({ "hostname": "e2e-good", "developmentMode": false, "hostnmae": "typo" }))?;
     let half = good.get(..good.len() / 2).unwrap_or_default();
     // Name, how it is written, still in force from the file, what console and status must say.
@@ -546,8 +545,8 @@ pub(crate) fn broken_live(lab: &Lab, vm: &Vm, checks: &mut Checks) -> Result<()>
             },
         );
     }
-    // For the boot that comes next.
-    vm.ssh("echo kept > /mnt/data/mark").map(drop)
+    // What a person does next: put a good one back.
+    put_good(vm, &good)
 }
 
 fn good(lab: &Lab) -> Result<Vec<u8>> {
@@ -569,7 +568,7 @@ fn says(vm: &Vm, source: &str, message: &str) -> Result<()> {
     equal(&vm.ssh("hostname")?, "e2e-good")
 }
 
-/// State is gone, then the configuration, too.
+/// State is gone, the configuration is broken in many ways, then it is gone, too.
 fn lost(lab: &Lab, checks: &mut Checks) -> Result<()> {
     lab.disk.write("config.json", &good(lab)?)?;
     lab.disk.write("wipe", b"state")?;
@@ -612,6 +611,7 @@ fn lost(lab: &Lab, checks: &mut Checks) -> Result<()> {
             "key\nkept",
         )
     });
+    broken(lab, &vm, checks)?;
     // The plug is pulled: that must not matter, nor to a container that is just being started. Without the sync the
     // engine would not know it at all.
     checks.check("a preloaded container is made, and the plug is pulled while it is started", || {
@@ -634,7 +634,6 @@ fn lost(lab: &Lab, checks: &mut Checks) -> Result<()> {
         vm.wait_for("systemctl is-active os-preload", Duration::from_secs(180))?;
         equal(&vm.ssh("docker ps --format '{{.Names}}'; ls /mnt/data/preload")?, "hello")
     });
-    // What a person does next: put a good one back.
     put_good(&vm, &good(lab)?)?;
     // For the wipe that comes next.
     remember_identity(lab, &vm)?;

@@ -299,7 +299,7 @@ pub static KEYS: &[Key] = &[
         shape: Shape::Integer { min: 0, max: 600, unit: "seconds" },
         default: "30",
         applies: Applies::Now,
-        example: "20",
+        example: "60",
     },
     Key {
         pointer: "/os/kernel/arguments",
