@@ -4,6 +4,7 @@ use crate::checks::Checks;
 use crate::disk::Disk;
 use crate::scenarios::{Lab, data_is_wiped, equal};
 use crate::tpm::Tpm;
+use crate::updates::settled;
 use crate::vm::{PATIENCE, Vm};
 use anyhow::{Context, Result, ensure};
 use os_config::keys::KEYS;
@@ -600,8 +601,9 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(text.contains("/os/kernel/arguments"), "{text}");
         vm.ssh("os config unset os.kernel.arguments && os config status >/dev/null").map(drop)
     });
-    // For the boot that comes next.
+    // For the boot that comes next. Starts that were not confirmed are counted, and there was one already.
     vm.ssh("echo kept > /mnt/data/mark")?;
+    settled(&vm)?;
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
 }
