@@ -205,7 +205,7 @@ fn machine(vm: &Vm, keys: &mut Keys<'_>) {
     keys.check(&["/os/watchdog"], || {
         equal(
             &vm.ssh("systemctl show -p RuntimeWatchdogUSec --value; cat /sys/class/watchdog/watchdog0/timeout")?,
-            "60s\n60",
+            "1min\n60",
         )
     });
     keys.check(&["/os/udevRules"], || equal(&vm.ssh("readlink /dev/example")?, "null"));
@@ -416,7 +416,7 @@ fn commands(vm: &Vm, keys: &mut Keys<'_>) {
         let last = history.as_array().and_then(|h| h.last()).context("no history")?;
         ensure!(last["changed"] == json!(["os.watchdog"]), "{history}");
         vm.ssh("os config rollback >/dev/null")?;
-        equal(&vm.ssh("systemctl show -p RuntimeWatchdogUSec --value; hostname")?, "60s\ne2e-set")?;
+        equal(&vm.ssh("systemctl show -p RuntimeWatchdogUSec --value; hostname")?, "1min\ne2e-set")?;
         vm.ssh("echo '{' > /mnt/boot/config.json; sleep 1")?;
         let (code, _) = vm.ssh_code("os config validate >/dev/null")?;
         ensure!(code == 1, "a broken file is valid");
