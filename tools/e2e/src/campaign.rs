@@ -102,7 +102,7 @@ fn first() -> u64 {
 }
 
 /// Power that comes back badly goes again within so long: in the firmware, the bootloader, the initramfs.
-const FLICKER: Duration = Duration::from_secs(30);
+pub(crate) const FLICKER: Duration = Duration::from_secs(30);
 
 const AGAIN: &str = "it was cut again";
 

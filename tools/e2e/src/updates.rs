@@ -1,5 +1,6 @@
 //! Releases from a web server of this machine: good ones, bad ones, and lies.
 
+use crate::campaign::FLICKER;
 use crate::checks::Checks;
 use crate::crash::{Crash, Known, Random};
 use crate::disk::Disk;
@@ -495,14 +496,14 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
         equal(&vm.ssh(COUNTERS)?, "A_OK=1 A_TRY=0 B_OK=1 B_TRY=0 ORDER=B A")
     });
     checks.say(&format!("back after {:.0} s", took.as_secs_f64()));
+    let layout = layout(&lab.repo, &lab.repo.vars()?)?;
+    let work = lab.dir.join("replay");
+    std::fs::create_dir_all(&work)?;
     if thorough {
         checks.check(
             "wherever the power fails in all this, a whole slot starts, and nothing is lost or refused",
             || {
                 let known = maker.known(&["0.2.0"]);
-                let work = lab.dir.join("replay");
-                std::fs::create_dir_all(&work)?;
-                let layout = layout(&lab.repo, &lab.repo.vars()?)?;
                 let crash = Crash { layout: &layout, known: &known, work: &work, settled: settled_at, kept: &kept };
                 let trace = Trace::read(vm.traces())?;
                 let outcome = crash.replay(&trace, &lab.dir.join("replayed.raw"), lab.points, SEED)?;
@@ -563,20 +564,38 @@ fn releases(lab: &Lab, checks: &mut Checks, bad: &[Bad<'_>], thorough: bool) -> 
     // What comes without the noise: the kernel, and the tree behind the root.
     let others = came(&vm)?.first().context("nothing says what came")?.saturating_sub(NOISE >> 20);
     if thorough {
+        let mut random = Random(SEED);
         checks.check("2 to 4: the plug is pulled in the middle of the installation", || {
             vm.ssh("os config set /os/update/rateLimit 1024")?;
             // What is written is on the medium soon, as it is where bytes come slowly.
             vm.ssh("sysctl -qw vm.dirty_bytes=8388608 vm.dirty_background_bytes=1048576")?;
             vm.ssh("systemd-run --quiet --unit=apply --collect os update apply")?;
-            let enough = (others << 20) + noise / 2;
+            let enough = (others << 20) + noise / 2 + random.below(noise / 8);
             let fetched = "os update status --json | sed -n 's/.*\"fetched\": \\([0-9]*\\).*/\\1/p'";
             vm.wait_for(&format!("test $({fetched}) -gt {enough}"), INSTALL_LIMIT)?;
             equal(update_status(&vm)?["phase"].as_str().unwrap_or_default(), "installing")
         });
         drop(vm);
+        let known = maker.known(&["0.2.0", "0.4.0"]);
+        let crash = Crash { layout: &layout, known: &known, work: &work, settled: 0, kept: &kept };
+        let mut look = |what: &str| {
+            let mut left = String::new();
+            checks.check(&format!("what {what} left: a whole slot starts, nothing is lost or refused"), || {
+                left = crash.look(&lab.disk.path, true, true)?;
+                ensure!(left.starts_with("starts 0.2.0 from slot B"), "{left}");
+                Ok(())
+            });
+            checks.say(&left);
+        };
+        look("the cut");
+        // Power that comes back badly goes again.
+        let after = Duration::from_millis(random.below(u64::try_from(FLICKER.as_millis())?));
+        lab.boot_with_web(site.port, Restart::Restarts)?.watch(after)?;
+        look(&format!("another cut {:.0} s after power came back", after.as_secs_f64()));
         vm = lab.boot_with_web(site.port, Restart::Restarts)?;
         vm.wait_ssh()?;
         settled(&vm)?;
+        is_kept(&vm, &kept)?;
         vm.ssh("os config unset /os/update/rateLimit")?;
         boot = vm.ssh(BOOT_ID)?;
     }
