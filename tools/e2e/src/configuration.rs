@@ -411,12 +411,15 @@ fn commands(vm: &Vm, keys: &mut Keys<'_>) {
         ensure!(code == 1 && text.contains("allowed"), "exit code {code}: {text}");
         let (code, _) = vm.ssh_code("os config set os.watchdog 9999")?;
         ensure!(code == 1, "a watchdog of 9999 seconds was taken");
+        // Two at a time, and neither loses what the other one wrote.
+        vm.ssh("os config set country AT >/dev/null & os config set os.watchdog 45 >/dev/null; wait")?;
+        equal(&vm.ssh("os config get country; os config get os.watchdog")?, "AT\n45")?;
         equal(&vm.ssh("os config unset os.watchdog >/dev/null; systemctl show -p RuntimeWatchdogUSec --value")?, "30s")?;
         let history: Value = serde_json::from_str(&vm.ssh("os config history --json")?)?;
         let last = history.as_array().and_then(|h| h.last()).context("no history")?;
         ensure!(last["changed"] == json!(["os.watchdog"]), "{history}");
         vm.ssh("os config rollback >/dev/null")?;
-        equal(&vm.ssh("systemctl show -p RuntimeWatchdogUSec --value; hostname")?, "1min\ne2e-set")?;
+        equal(&vm.ssh("systemctl show -p RuntimeWatchdogUSec --value; hostname")?, "45s\ne2e-set")?;
         vm.ssh("echo '{' > /mnt/boot/config.json; sleep 1")?;
         let (code, _) = vm.ssh_code("os config validate >/dev/null")?;
         ensure!(code == 1, "a broken file is valid");

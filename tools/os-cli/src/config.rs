@@ -8,6 +8,7 @@ use os_config::edit::{self, Difference};
 use os_config::import;
 use os_config::json::{self, dotted, names};
 use os_config::keys::KEYS;
+use os_config::lock::Lock;
 use os_config::model::{self, Problem};
 use os_config::status::{Outcome, Status};
 use os_config::store::{self, Store, Version};
@@ -105,9 +106,9 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
         Command::Diff { version } => diff(&store, version, json),
         Command::History => history(&store, json),
         Command::Rollback { version } => rollback(&store, version, json).await,
-        Command::Apply => show_status(&os_config::apply::run().await?, json),
+        Command::Apply => show_status(&os_config::apply::run(&Lock::take()?).await?, json),
         Command::Seal => {
-            let moved = os_config::apply::seal_now(&store)?;
+            let moved = os_config::apply::seal_now(&store, &Lock::take()?)?;
             if json {
                 print_json(&json!({ "sealed": moved }))?;
             } else {
@@ -119,14 +120,18 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Import { dir, check } => {
+            let lock = if check { None } else { Some(Lock::take()?) };
             let report = import::import(&store, &dir, None, check)?;
             if json {
                 print_json(&report)?;
             } else {
                 print!("{report}");
             }
-            if report.taken && !report.changed.is_empty() {
-                let status = os_config::apply::run().await?;
+            if let Some(lock) = lock
+                && report.taken
+                && !report.changed.is_empty()
+            {
+                let status = os_config::apply::run(&lock).await?;
                 status.complaints().iter().for_each(|line| eprintln!("! {line}"));
             }
             Ok(code(report.problems.is_empty()))
@@ -209,13 +214,14 @@ fn given(value: &str) -> Result<String> {
 }
 
 async fn change(store: &Store, json: bool, make: impl FnOnce(&mut Value) -> Result<()>) -> Result<ExitCode> {
+    let lock = Lock::take()?;
     let before = current(store)?;
     let mut after = before.clone();
     make(&mut after)?;
-    write(store, &before, &after, &edit::to_text(&after), json).await
+    write(store, &lock, &before, &after, &edit::to_text(&after), json).await
 }
 
-async fn write(store: &Store, before: &Value, after: &Value, text: &[u8], json: bool) -> Result<ExitCode> {
+async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: &[u8], json: bool) -> Result<ExitCode> {
     let secrets = store.secrets();
     let accepted = match model::check(after.clone(), &|id| secrets.get(id).cloned()) {
         Ok(accepted) => accepted,
@@ -230,7 +236,7 @@ async fn write(store: &Store, before: &Value, after: &Value, text: &[u8], json: 
     }
     let differences = edit::diff(before, after);
     store.write(text).context("cannot write config.json; this takes root and a mounted boot partition")?;
-    let status = os_config::apply::run().await?;
+    let status = os_config::apply::run(lock).await?;
     let keys: Vec<&str> = differences.iter().map(|d| d.key.as_str()).collect();
     let rows: Vec<_> = status.keys.iter().filter(|row| keys.contains(&row.key.as_str())).collect();
     if json {
@@ -292,8 +298,17 @@ async fn edit_until_good(store: &Store, editor: &str, work: &Path, before: &[u8]
         }
         match model::parse_with(&text, &|id| secrets.get(id).cloned()) {
             Ok(_) => {
+                let lock = Lock::take()?;
+                if store.read().is_ok_and(|now| now != before) {
+                    let kept = work.with_file_name("edited.json");
+                    os_sys::files::rename(work, &kept)?;
+                    bail!(
+                        "somebody else changed config.json meanwhile, and it stays as it is; what you wrote is in {}",
+                        kept.display()
+                    );
+                }
                 let value = |bytes: &[u8]| json::read(bytes).unwrap_or_default();
-                return write(store, &value(before), &value(&text), &text, json).await;
+                return write(store, &lock, &value(before), &value(&text), &text, json).await;
             }
             Err(problems) => {
                 show_problems(&problems, false)?;
@@ -420,10 +435,11 @@ fn date(seconds: u64) -> String {
 async fn rollback(store: &Store, version: Option<u64>, json: bool) -> Result<ExitCode> {
     let version = find(store, version)?;
     let text = store.text(&version)?;
+    let lock = Lock::take()?;
     let before = current(store).unwrap_or_default();
     let after = json::read(&text).map_err(anyhow::Error::msg)?;
     if !json {
         println!("Going back to version {}.", version.number);
     }
-    write(store, &before, &after, &text, json).await
+    write(store, &lock, &before, &after, &text, json).await
 }

@@ -1,6 +1,7 @@
 //! The applet behind `os-config.service` and `os-import@.service`.
 
 use crate::import::{self, Report};
+use crate::lock::Lock;
 use crate::model::Problem;
 use crate::status::Status;
 use crate::store::Store;
@@ -39,7 +40,7 @@ enum Command {
 pub async fn main(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Apply => {
-            let status = apply::run().await?;
+            let status = apply::run(&Lock::take()?).await?;
             for line in status.complaints() {
                 log::warn(&line);
             }
@@ -69,7 +70,10 @@ async fn stick(device: &Path) -> Result<Report> {
 async fn take(dir: &Path) -> Result<Report> {
     let store = Store::device();
     let keyring = import::signed_only(&store).then_some(Path::new(KEYRING));
+    let lock = Lock::take()?;
     let mut report = import::import(&store, dir, keyring, false)?;
+    // The service takes it.
+    drop(lock);
     if report.taken {
         let applied = async { Bus::system().await?.unit_job(Verb::Start, "os-config.service").await };
         match applied.await {

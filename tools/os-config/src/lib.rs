@@ -7,6 +7,7 @@
 //! - [`decide`] picks what is in force: the file, or the last good copy when the file is refused
 //! - [`apply`] brings the decision into force, doing only what changed; [`status`] is the result per key
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
+//! - [`lock`] is held for all of that by one at a time
 //! - [`connections`] takes NetworkManager profiles over from the boot partition
 //! - [`window`] is a time of the week
 //! - [`wipe`] is how a request to erase travels to the initramfs
@@ -21,6 +22,7 @@ pub mod formats;
 pub mod import;
 pub mod json;
 pub mod keys;
+pub mod lock;
 pub mod model;
 pub mod seal;
 pub mod shape;
@@ -49,9 +51,6 @@ pub const FIRST_BOOT_DONE: &str = "/mnt/state/os/first-boot.done";
 
 /// What signs updates, and configurations for a device that takes only signed ones.
 pub const KEYRING: &str = "/etc/rauc/keyring.pem";
-
-/// Held while the configuration is applied.
-const LOCK: &str = "/run/os/config.lock";
 
 /// What the initramfs reported of this boot, as far as the configuration needs it.
 #[derive(Debug, Deserialize)]

@@ -14,16 +14,15 @@ mod system;
 mod trust;
 
 use crate::decide::{self, Decision};
+use crate::lock::Lock;
 use crate::status::{Outcome, Row, Status};
 use crate::store::Store;
 use crate::types::Config;
-use crate::{LOCK, STATUS, import, json, seal};
+use crate::{STATUS, import, json, seal};
 use anyhow::{Context, Result};
 use effect::{Applied, Effect};
 use os_dbus::Bus;
 use os_sys::files;
-use rustix::fs::{FlockOperation, flock};
-use std::fs::File;
 use std::path::Path;
 
 /// A file that never comes to rest is left to the next change.
@@ -40,8 +39,7 @@ struct Device<'a> {
 ///
 /// # Errors
 /// When there is no system bus or the status cannot be written; a key that fails is in the status.
-pub async fn run() -> Result<Status> {
-    let _lock = lock()?;
+pub async fn run(lock: &Lock) -> Result<Status> {
     let store = Store::device();
     let bus = Bus::system().await?;
     let imported = import::from_boot_partition(&store);
@@ -55,7 +53,7 @@ pub async fn run() -> Result<Status> {
     let mut again = true;
     for _ in 0..MAX_ROUNDS {
         let before = store.fingerprint();
-        let new = apply(&bus, &store).await?;
+        let new = apply(&bus, &store, lock).await?;
         let failed = new.has_failed();
         status = Some(new.after(status));
         if store.fingerprint() == before && !(failed && std::mem::take(&mut again)) {
@@ -81,17 +79,7 @@ fn publish_schema(store: &Store) {
     }
 }
 
-/// One application at a time: a person and the watcher of the file may both ask.
-fn lock() -> Result<File> {
-    if let Some(dir) = Path::new(LOCK).parent() {
-        std::fs::create_dir_all(dir)?;
-    }
-    let file = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; this takes root"))?;
-    flock(&file, FlockOperation::LockExclusive)?;
-    Ok(file)
-}
-
-async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
+async fn apply(bus: &Bus, store: &Store, lock: &Lock) -> Result<Status> {
     let (decision, file) = decide::from_store(store);
     if let Ok(bytes) = &file {
         // A read-only or missing boot partition must not keep the configuration from being applied.
@@ -129,7 +117,7 @@ async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
         "/os/sealSecrets",
         match &file {
             Ok(_) if device.config.os.seal_secrets == Some(true) && decision.problems.is_empty() => {
-                seal_now(store).map(|moved| if moved > 0 { Effect::Changed } else { Effect::Unchanged })
+                seal_now(store, lock).map(|moved| if moved > 0 { Effect::Changed } else { Effect::Unchanged })
             }
             _ => Ok(Effect::Unchanged),
         },
@@ -144,7 +132,7 @@ async fn apply(bus: &Bus, store: &Store) -> Result<Status> {
 ///
 /// # Errors
 /// When the file is no JSON, or something cannot be written. The secrets are in state before they leave the file.
-pub fn seal_now(store: &Store) -> Result<usize> {
+pub fn seal_now(store: &Store, _lock: &Lock) -> Result<usize> {
     let bytes = store.read().map_err(anyhow::Error::msg)?;
     let mut root = json::read(&bytes).map_err(anyhow::Error::msg)?;
     let mut secrets = store.secrets();
