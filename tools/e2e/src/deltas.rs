@@ -4,6 +4,7 @@
 //! The older build is made from a mirror that the caller names (`OS_BENCH_OLD_MIRROR`, as `OS_DEBIAN_MIRROR` is): one
 //! without security updates gives a real security update, one of the release before a real step.
 
+use crate::installs;
 use anyhow::{Context, Result, ensure};
 use os_sys::cmd::Cmd;
 use osctl::lab::bundle::{self, Images};
@@ -55,6 +56,7 @@ pub(crate) fn section(repo: &Repo) -> Result<String> {
         writeln!(text)?;
     }
     text.push_str(&filesystems(repo)?);
+    text.push_str(&installs::section(repo)?);
     Ok(text)
 }
 

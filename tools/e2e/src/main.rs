@@ -9,7 +9,7 @@
 //! - [`updates`] are releases, good and bad ones, from a web server; [`liar`] is a bad one
 //! - [`trace`] is what the machine wrote to its disk, [`crash`] what a power cut would have left of it
 //! - [`campaign`] pulls the plug again and again
-//! - [`bench`] measures a boot beside a plain Debian's, [`deltas`] the bytes of an update
+//! - [`bench`] measures a boot beside a plain Debian's, [`deltas`] the bytes of an update, [`installs`] its installation
 
 mod bench;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
@@ -20,6 +20,7 @@ mod configuration;
 mod crash;
 mod deltas;
 mod disk;
+mod installs;
 mod liar;
 mod mdns;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
@@ -75,6 +76,8 @@ enum Command {
     Deltas,
     /// Print its last part: the same update in other filesystems, from the images that `deltas` built
     Filesystems,
+    /// Print the section about updates on a device, from those images
+    Installs,
     /// Measure boot time and memory beside a plain Debian, and write docs/benchmarks.md
     Bench,
 }
@@ -114,6 +117,10 @@ fn run(args: Args) -> Result<ExitCode> {
         }
         Command::Filesystems => {
             print!("{}", deltas::filesystems(&Repo::find()?)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Installs => {
+            print!("{}", installs::section(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench => bench::run(&Repo::find()?).map(|()| ExitCode::SUCCESS),

@@ -47,11 +47,26 @@ pub struct Images {
 /// # Errors
 /// When an image is missing or rauc fails.
 pub fn make(keys: &Keys, compatible: &str, version: &str, images: &Images, bundle: &Path) -> Result<()> {
+    make_with(keys, compatible, version, images, bundle, Some(ADAPTIVE))
+}
+
+/// The same, with another method for the root, or none.
+///
+/// # Errors
+/// When an image is missing or rauc fails.
+pub fn make_with(
+    keys: &Keys,
+    compatible: &str,
+    version: &str,
+    images: &Images,
+    bundle: &Path,
+    adaptive: Option<&str>,
+) -> Result<()> {
     let dir = bundle.with_extension("d");
     let _ = std::fs::remove_dir_all(&dir);
     std::fs::create_dir_all(&dir)?;
     let mut manifest = format!("[update]\ncompatible={compatible}\nversion={version}\n\n[bundle]\nformat=verity\n");
-    let adaptive = format!("adaptive={ADAPTIVE}\n");
+    let adaptive = adaptive.map(|method| format!("adaptive={method}\n")).unwrap_or_default();
     let images = [("kernel", &images.kernel, "kernel.vfat", ""), ("rootfs", &images.root, "rootfs.img", &adaptive)];
     for (class, source, name, adaptive) in images {
         let linked = std::fs::hard_link(source, dir.join(name));
