@@ -3,6 +3,8 @@
 use super::*;
 use proptest::prelude::*;
 use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Answers every connection with the same bytes, then closes it or holds it.
 fn server(answer: impl Fn(&str) -> Vec<u8> + Send + 'static) -> Source {
@@ -81,6 +83,23 @@ fn lies_of_a_server_are_named() {
     assert!(matches!(away.read("f", 9), Err(FetchError::Http { .. })));
     // Nobody there.
     assert!(Source::Web("http://127.0.0.1:1".to_owned()).read("f", 9).unwrap_err().is_transient());
+}
+
+#[test]
+fn an_answer_that_ends_anywhere_is_no_answer() {
+    let whole = ok(b"{\"a\": 1}", 8);
+    let at = Arc::new(AtomicUsize::new(0));
+    let web = {
+        let (whole, at) = (whole.clone(), Arc::clone(&at));
+        server(move |_| whole[..at.load(Ordering::SeqCst)].to_vec())
+    };
+    for offset in 0..whole.len() {
+        at.store(offset, Ordering::SeqCst);
+        let read = web.read("f", 99);
+        assert!(read.as_ref().is_err_and(FetchError::is_transient), "after {offset} bytes: {read:?}");
+    }
+    at.store(whole.len(), Ordering::SeqCst);
+    assert_eq!(web.read("f", 99).unwrap(), b"{\"a\": 1}");
 }
 
 proptest! {

@@ -134,6 +134,8 @@ impl Directory {
         let name = format!("bundles/{}-{}.raucb", facts.compatible, facts.version);
         copy(bundle, &self.path.join(&name))?;
         let notes = match &options.notes {
+            // An empty file says nothing, and devices take an empty answer for a broken one.
+            Some(notes) if notes.metadata().is_ok_and(|file| file.len() == 0) => None,
             Some(notes) => {
                 let name = format!("notes/{}-{}.md", facts.compatible, facts.version);
                 copy(notes, &self.path.join(&name))?;
