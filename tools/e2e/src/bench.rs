@@ -3,7 +3,7 @@
 //! Boot time and memory are taken beside a plain Debian with docker.io: the same kernel, the same virtual machine, the
 //! same probe, which comes in through the firmware (systemd credentials) and not through either image.
 
-use crate::deltas;
+use crate::{deltas, installs};
 use anyhow::{Context, Result, bail};
 use os_disk::kickstart;
 use os_disk::layout::Layout;
@@ -80,6 +80,9 @@ pub(crate) fn run(repo: &Repo) -> Result<()> {
     )?;
     writeln!(text, "| resident memory of our own processes then | {} KiB | | |", ours.ours_kib)?;
     text.push_str(&deltas::section(repo)?);
+    if deltas::old_mirror().is_some() {
+        text.push_str(&installs::section(repo)?);
+    }
     os_sys::files::write_if_changed(&repo.root.join("docs/benchmarks.md"), text.as_bytes(), 0o644)?;
     println!("\n{text}");
     Ok(())

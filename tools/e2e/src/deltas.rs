@@ -4,7 +4,6 @@
 //! The older build is made from a mirror that the caller names (`OS_BENCH_OLD_MIRROR`, as `OS_DEBIAN_MIRROR` is): one
 //! without security updates gives a real security update, one of the release before a real step.
 
-use crate::installs;
 use anyhow::{Context, Result, ensure};
 use os_sys::cmd::Cmd;
 use osctl::lab::bundle::{self, Images};
@@ -30,9 +29,14 @@ struct Cost {
     peak: u64,
 }
 
+/// Where the older image comes from.
+pub(crate) fn old_mirror() -> Option<std::ffi::OsString> {
+    std::env::var_os("OS_BENCH_OLD_MIRROR")
+}
+
 /// The section for `docs/benchmarks.md`; empty when no older mirror is named.
 pub(crate) fn section(repo: &Repo) -> Result<String> {
-    let Some(old_mirror) = std::env::var_os("OS_BENCH_OLD_MIRROR") else {
+    let Some(old_mirror) = old_mirror() else {
         return Ok("\n## Updates in bytes\n\nNot measured: `OS_BENCH_OLD_MIRROR` names no older mirror.\n".to_owned());
     };
     let dir = repo.build.join("bench");
@@ -56,7 +60,6 @@ pub(crate) fn section(repo: &Repo) -> Result<String> {
         writeln!(text)?;
     }
     text.push_str(&filesystems(repo)?);
-    text.push_str(&installs::section(repo)?);
     Ok(text)
 }
 

@@ -11,7 +11,6 @@ use osctl::qemu;
 use osctl::repo::{self, Repo};
 use serde_json::json;
 use std::fmt::Write as _;
-use std::path::PathBuf;
 use std::time::Duration;
 
 /// How long an installation may take under software emulation.
@@ -85,19 +84,13 @@ pub(crate) fn section(repo: &Repo) -> Result<String> {
         ("0.5.0", "security update, streamed whole", &new, None),
     ] {
         let bundle = lab.dir.join(format!("{version}.raucb"));
-        bundle::make_with(&lab.keys, &compatible, version, &images(of)?, &bundle, adaptive)?;
+        bundle::make_with(&lab.keys, &compatible, version, &Images::built(of, VARIANT)?, &bundle, adaptive)?;
         maker.publish(&mut channel, &bundle)?;
         let row = install(&vm, version)?;
         println!("  {words}: {row}");
         writeln!(text, "| {words} | {row} |")?;
     }
     Ok(text)
-}
-
-fn images(of: &Repo) -> Result<Images> {
-    let (vars, slot) = (of.vars()?, of.lab().join(VARIANT).join("slot"));
-    let at = |variable| -> Result<PathBuf> { Ok(slot.join(repo::need(&vars, variable)?)) };
-    Ok(Images { kernel: at("OS_KERNEL_IMAGE")?, root: at("OS_ROOT_IMAGE")? })
 }
 
 /// Has a release installed and returns the cells of its row.

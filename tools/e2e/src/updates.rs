@@ -92,7 +92,6 @@ pub(crate) struct Maker<'a> {
 impl<'a> Maker<'a> {
     pub(crate) fn new(lab: &'a Lab) -> Result<Self> {
         let vars = lab.repo.vars()?;
-        let slot = lab.repo.lab().join(VARIANT).join("slot");
         let dir = lab.dir.join("releases");
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir)?;
@@ -100,10 +99,7 @@ impl<'a> Maker<'a> {
             lab,
             dir,
             compatible: repo::need(&vars, "OS_COMPATIBLE")?,
-            images: Images {
-                kernel: slot.join(repo::need(&vars, "OS_KERNEL_IMAGE")?),
-                root: slot.join(repo::need(&vars, "OS_ROOT_IMAGE")?),
-            },
+            images: Images::built(&lab.repo, VARIANT)?,
             key: SecretKey::load(&lab.keys.channel_key)?,
         })
     }

@@ -300,10 +300,11 @@ async fn edit_until_good(store: &Store, editor: &str, work: &Path, before: &[u8]
             Ok(_) => {
                 let lock = Lock::take()?;
                 if store.read().is_ok_and(|now| now != before) {
-                    let kept = work.with_file_name("edited.json");
+                    let kept = work.with_extension("kept.json");
                     os_sys::files::rename(work, &kept)?;
                     bail!(
-                        "somebody else changed config.json meanwhile, and it stays as it is; what you wrote is in {}",
+                        "somebody else changed config.json meanwhile, and it stays as it is; what you wrote is in {} until the \
+                         next restart: take it over with os config edit",
                         kept.display()
                     );
                 }

@@ -13,15 +13,11 @@ use std::path::{Path, PathBuf};
 /// When the slot is not built or rauc fails.
 pub fn build(repo: &Repo, variant: &str, version: Option<&Version>) -> Result<PathBuf> {
     let vars = repo.vars()?;
-    let slot = repo.lab().join(variant).join("slot");
     let version = match version {
         Some(version) => version.to_string(),
         None => repo::need(&vars, "OS_VERSION")?,
     };
-    let images = Images {
-        kernel: slot.join(repo::need(&vars, "OS_KERNEL_IMAGE")?),
-        root: slot.join(repo::need(&vars, "OS_ROOT_IMAGE")?),
-    };
+    let images = Images::built(repo, variant)?;
     let bundle = repo.build.join(format!("os-bundle-{variant}-{}.raucb", repo::MACHINE));
     make(&keys::ensure(repo)?, &repo::need(&vars, "OS_COMPATIBLE")?, &version, &images, &bundle)?;
     println!("{}\n  {} MiB", bundle.display(), std::fs::metadata(&bundle)?.len() >> 20);
@@ -40,6 +36,18 @@ pub struct Images {
     pub kernel: PathBuf,
     /// Root partition.
     pub root: PathBuf,
+}
+
+impl Images {
+    /// Those of the slot that is built for a variant.
+    ///
+    /// # Errors
+    /// When the fragments of the distro do not name them.
+    pub fn built(repo: &Repo, variant: &str) -> Result<Self> {
+        let (vars, slot) = (repo.vars()?, repo.lab().join(variant).join("slot"));
+        let at = |variable| -> Result<PathBuf> { Ok(slot.join(repo::need(&vars, variable)?)) };
+        Ok(Self { kernel: at("OS_KERNEL_IMAGE")?, root: at("OS_ROOT_IMAGE")? })
+    }
 }
 
 /// Makes a bundle of a slot's images, signed by the developer's key.
