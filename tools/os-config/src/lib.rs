@@ -6,6 +6,7 @@
 //! - [`store`] reads and writes the file so that a power cut loses nothing, and keeps what was accepted
 //! - [`decide`] picks what is in force: the file, or the last good copy when the file is refused
 //! - [`apply`] brings the decision into force, doing only what changed; [`status`] is the result per key
+//! - [`engine`] is what the container engine reads of it, [`proxy`] the proxy in it
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`lock`] is held for all of that by one at a time
 //! - [`connections`] takes NetworkManager profiles over from the boot partition
@@ -18,12 +19,14 @@ pub mod cli;
 pub mod connections;
 pub mod decide;
 pub mod edit;
+pub mod engine;
 pub mod formats;
 pub mod import;
 pub mod json;
 pub mod keys;
 pub mod lock;
 pub mod model;
+pub mod proxy;
 pub mod seal;
 pub mod shape;
 pub mod status;
