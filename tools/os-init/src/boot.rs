@@ -8,10 +8,14 @@ use crate::cmdline::{Cmdline, Wipe};
 use crate::console;
 use crate::disk::{self, BootDisk, Part};
 use crate::encryption::{self, Data, Protection};
+use crate::modules::Scope;
 use crate::report::{Report, Volume};
 use crate::{identity, modules, persist, storage, wipe, zram};
 use anyhow::{Context, Result, bail};
+use os_config::engine::Places;
+use os_config::types::Config;
 use os_disk::gpt::Table;
+use os_hostname::Hostname;
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
@@ -29,6 +33,9 @@ const SYSROOT: &str = "/sysroot";
 const BOOT: &str = "/sysroot/mnt/boot";
 const STATE: &str = "/sysroot/mnt/state";
 const DATA: &str = "/sysroot/mnt/data";
+
+/// How long a likely disk that does not show, or is not ours, keeps the drivers of others from being loaded.
+const LIKELY_WAIT: Duration = Duration::from_millis(500);
 
 /// How long a failure stays on the console before the machine restarts.
 const REBOOT_DELAY: Duration = Duration::from_secs(10);
@@ -117,6 +124,7 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
         note(&mut report, format!("the wipe is done but its request cannot be removed, it will run again: {err}"));
     }
     identify(first_boot, &mut report);
+    lay_down(&config, &mut report);
     prepare_persistent(&mut report);
     report.zram_swap = config.os.memory.zram_swap;
     if let Err(err) = mount_zram(report.zram_swap) {
@@ -134,10 +142,10 @@ fn note(report: &mut Report, text: String) {
 
 fn find_disk(cmdline: &Cmdline, report: &mut Report) -> Result<BootDisk> {
     let start = Instant::now();
-    let mut known = BTreeSet::new();
+    let (mut known, mut scope) = (BTreeSet::new(), Scope::Likely);
     let mut next_word = Duration::from_secs(5);
     loop {
-        modules::coldplug(Path::new("/sys/devices"), &mut known);
+        let fresh = modules::coldplug(Path::new("/sys/devices"), scope, &mut known);
         let scan = disk::scan(Path::new("/sys/class/block"), Path::new("/dev"), cmdline.boot);
         let several = scan.found.len() > 1;
         if let Some(found) = scan.found.into_iter().next() {
@@ -158,6 +166,14 @@ fn find_disk(cmdline: &Cmdline, report: &mut Report) -> Result<BootDisk> {
         if start.elapsed() >= next_word {
             console::warn(&format!("waiting for the boot partition {wanted}; disks so far: {}", scan.seen.join(" ")));
             next_word += Duration::from_secs(5);
+        }
+        if fresh > 0 {
+            // The driver of a bus brings up what is on it.
+            continue;
+        }
+        if scope == Scope::Likely && (!modules::may_bring_disk(&known) || start.elapsed() >= LIKELY_WAIT) {
+            scope = Scope::All;
+            continue;
         }
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -263,7 +279,7 @@ fn erase_apps(report: &mut Report) -> bool {
 }
 
 /// The initramfs needs a few keys of config.json. Anything wrong is said later, by who applies the rest.
-fn configuration() -> os_config::types::Config {
+fn configuration() -> Config {
     let store = os_config::store::Store::at(Path::new(BOOT), &Path::new(STATE).join("os/config"));
     let (decision, _) = os_config::decide::from_store(&store);
     decision.accepted.config
@@ -488,6 +504,32 @@ fn identify(first_boot: bool, report: &mut Report) {
     });
     if let Err(err) = bound {
         note(report, format!("{err:#}; this boot has a random one"));
+    }
+}
+
+/// Lays down what systemd and the engine read of config.json before anything else of ours runs: the name of the device, and
+/// what [`os_config::engine`] says.
+fn lay_down(config: &Config, report: &mut Report) {
+    let sysroot = Path::new(SYSROOT);
+    let inside = |path: &str| sysroot.join(path.trim_start_matches('/'));
+    let named = || -> Result<()> {
+        let wanted = config.hostname.as_deref().map(Hostname::parse).transpose().map_err(anyhow::Error::msg)?;
+        let name = os_hostname::effective(wanted.as_ref(), &inside(os_hostname::DEVICE_ID))?;
+        files::write_if_changed(&inside(os_hostname::FILE), format!("{name}\n").as_bytes(), 0o644)?;
+        Ok(())
+    };
+    if let Err(err) = named() {
+        note(report, format!("the device has no name yet: {err:#}"));
+    }
+    let places = Places {
+        etc: inside("etc"),
+        image_etc: os_config::IMAGE_ETC.into(),
+        boot: BOOT.into(),
+        // /run is moved into the root later.
+        proxy: os_config::proxy::ENVIRONMENT.into(),
+    };
+    for problem in os_config::engine::lay_down(config, &places) {
+        note(report, problem);
     }
 }
 

@@ -4,33 +4,68 @@ use os_sys::cmd::Cmd;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What the flow needs by name, whatever the hardware: filesystems, verity, zram with its compressors.
-const ALWAYS: &[&str] = &[
-    "ext4",
-    "vfat",
-    "nls_cp437",
-    "nls_ascii",
-    "nls_iso8859_1",
-    "erofs",
-    "squashfs",
-    "dm_mod",
-    "dm_verity",
-    "sha256_generic",
-    "zram",
-    "overlay",
-];
+/// What the flow needs by name, whatever the hardware: filesystems, verity, zram with its compressors. What few devices need
+/// (squashfs, other character sets) the kernel asks for itself.
+const ALWAYS: &[&str] =
+    &["ext4", "vfat", "nls_cp437", "nls_ascii", "erofs", "dm_mod", "dm_verity", "sha256_generic", "zram", "overlay"];
+
+/// Devices that a disk is or hangs on nearly everywhere, as their aliases in sysfs begin: virtio, NVMe (PCI class 01.08), SD and
+/// eMMC (PCI class 08.05, platform devices, cards). The others (SATA, SCSI, USB) have their drivers loaded when the disk is
+/// not there yet: each costs time that a device without it need not spend before its containers run.
+const LIKELY: &[&str] =
+    &["virtio:", "pci:v00001AF4", "pci:*bc01sc08", "pci:*bc08sc05", "platform:", "of:", "acpi:", "mmc:"];
 
 /// Loads [`ALWAYS`]. A module that does not exist is built in, or its absence shows at the step that needs it.
 pub fn load_named() {
     let _ = Cmd::new("modprobe").arg("-a").arg("-q").args(ALWAYS).run();
 }
 
-/// Loads a driver for every device that `sys` (`/sys/devices`) shows and that was not in `known`; returns how many
+/// Disks among them, or their controllers: their drivers take a moment until the disk shows.
+const DISKS: &[&str] = &[
+    "virtio:d00000002",
+    "virtio:d00000008",
+    "pci:*bc01sc08",
+    "pci:*bc08sc05",
+    "of:*mmc",
+    "of:*sdh",
+    "acpi:80860F14",
+    "mmc:",
+];
+
+/// True when one of the devices in `known` may bring a disk by itself, without further drivers.
+pub fn may_bring_disk(known: &BTreeSet<String>) -> bool {
+    known.iter().any(|alias| DISKS.iter().any(|pattern| begins(alias, pattern)))
+}
+
+/// Which devices are given drivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of `LIKELY`, where the disk is on nearly every machine.
+    Likely,
+    /// All.
+    All,
+}
+
+impl Scope {
+    fn covers(self, alias: &str) -> bool {
+        self == Self::All || LIKELY.iter().any(|pattern| begins(alias, pattern))
+    }
+}
+
+/// True when `alias` begins as `pattern` says; `*` in it stands for any text.
+fn begins(alias: &str, pattern: &str) -> bool {
+    match pattern.split_once('*') {
+        None => alias.starts_with(pattern),
+        Some((head, tail)) => alias.strip_prefix(head).is_some_and(|rest| rest.contains(tail)),
+    }
+}
+
+/// Loads a driver for every device of `scope` that `sys` (`/sys/devices`) shows and that was not in `known`; returns how many
 /// kinds of device were new. Called again until the disk is there: a bus driver brings up further devices.
-pub fn coldplug(sys: &Path, known: &mut BTreeSet<String>) -> usize {
+pub fn coldplug(sys: &Path, scope: Scope, known: &mut BTreeSet<String>) -> usize {
     let mut fresh = Vec::new();
     collect(sys, 0, &mut |alias| {
-        if known.insert(alias.clone()) {
+        if scope.covers(&alias) && known.insert(alias.clone()) {
             fresh.push(alias);
         }
     });
@@ -72,7 +107,33 @@ mod tests {
         std::fs::write(dir.path().join("pci/0000/virtio/modalias"), "virtio:y\n").unwrap();
         std::fs::write(dir.path().join("pci/0000/modalias"), "pci:x\n").unwrap();
         let mut known = BTreeSet::new();
-        assert_eq!(coldplug(dir.path(), &mut known), 2);
-        assert_eq!(coldplug(dir.path(), &mut known), 0);
+        assert_eq!(coldplug(dir.path(), Scope::Likely, &mut known), 1);
+        assert_eq!(coldplug(dir.path(), Scope::All, &mut known), 1);
+        assert_eq!(coldplug(dir.path(), Scope::All, &mut known), 0);
+    }
+
+    #[test]
+    fn only_a_disk_is_waited_for() {
+        let known = |alias: &str| BTreeSet::from([alias.to_owned()]);
+        assert!(may_bring_disk(&known("virtio:d00000002v00001AF4")));
+        assert!(may_bring_disk(&known("of:NmmcT(null)Cbrcm,bcm2711-emmc2")));
+        assert!(!may_bring_disk(&known("virtio:d00000001v00001AF4")) && !may_bring_disk(&BTreeSet::new()));
+    }
+
+    #[test]
+    fn where_a_disk_is_likely_comes_first() {
+        for likely in [
+            "virtio:d00000002v00001AF4",
+            "pci:v00001AF4d00001042sv00001AF4sd00001100bc01sc00i00",
+            "pci:v00008086d00005845sv00001AF4sd00001100bc01sc08i02",
+            "pci:v00008086d00000F16sv00000000sd00000000bc08sc05i01",
+            "of:NmmcT(null)Cbrcm,bcm2835-sdhost",
+            "mmc:block",
+        ] {
+            assert!(Scope::Likely.covers(likely), "{likely}");
+        }
+        for other in ["pci:v00008086d00002922sv00001AF4sd00001100bc01sc06i01", "usb:v1D6Bp0002", "scsi:t-0x00"] {
+            assert!(!Scope::Likely.covers(other) && Scope::All.covers(other), "{other}");
+        }
     }
 }
