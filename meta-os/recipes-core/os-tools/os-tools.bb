@@ -71,6 +71,7 @@ SYSTEMD_SERVICE:${PN} = "\
     os-preload.service \
     os-rescue.service \
     os-rescue.timer \
+    os-retry.service \
     os-splash.service \
     os-update-bus.service \
     os-update-stick@.service \

@@ -1,10 +1,12 @@
 //! Containers through the Docker Engine API.
 //!
 //! - [`engine`] connects to the engine
+//! - [`retry`] starts containers again whose devices or addresses came after the engine
 //! - [`preload`] loads the images that came with the disk image and starts their containers, without any network
 
 pub mod engine;
 pub mod preload;
+pub mod retry;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -21,6 +23,8 @@ pub struct Args {
 enum Command {
     /// Load the images that came with the disk image and start their containers
     Preload,
+    /// Start containers again that the engine could not start because something they need was not there yet
+    Retry,
 }
 
 /// The applet.
@@ -30,5 +34,6 @@ enum Command {
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Preload => preload::run(std::path::Path::new(preload::DIR)).await,
+        Command::Retry => retry::run().await,
     }
 }
