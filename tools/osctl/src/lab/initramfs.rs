@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Where a Debian system of this architecture keeps its libraries.
 const LIB_DIRS: &[&str] = &["usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib"];
 
-/// Writes `initramfs` (zstd-compressed cpio) to `out`. `shell` is a static busybox for `os.rescue`, or none.
+/// Writes `initramfs` (cpio, compressed with lz4) to `out`. `shell` is a static busybox for `os.rescue`, or none.
 ///
 /// # Errors
 /// When the list names something that the tree does not have.
@@ -204,7 +204,9 @@ fn pack(dir: &Path, epoch: u64, out: &Path) -> Result<()> {
         .stdin(File::open(&list)?)
         .stdout(File::create(&cpio)?)
         .run()?;
-    Cmd::new("zstd").args(["-q", "-f", "-12", "-T0", "--rm"]).arg(&cpio).arg("-o").arg(out).run()?;
+    // The kernel reads the legacy form only. lz4 is a quarter larger than zstd and unpacked in half the time.
+    Cmd::new("lz4").args(["-q", "-f", "-l", "-9"]).arg(&cpio).arg(out).run()?;
+    fs::remove_file(&cpio)?;
     fs::remove_file(&list)?;
     Ok(())
 }
