@@ -1,9 +1,13 @@
 # The front door: make image · make run · make test · make check · make bench; make help has the others.
-# Everything is built below build/ and tools/target/. V=production picks another variant.
+# Everything is built below build/ and tools/target/. V=production picks another variant; HOST_TOOLS=1 uses the QEMU, RAUC
+# and mkfs of this host instead of the tools tree.
 
 V ?= development
 OSCTL = tools/target/debug/osctl
 CARGO = cargo --quiet
+ifdef HOST_TOOLS
+export OS_HOST_TOOLS := $(HOST_TOOLS)
+endif
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 help:

@@ -35,12 +35,16 @@ mod vm;
 use crate::checks::Checks;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use osctl::lab::tools_tree;
 use osctl::repo::Repo;
 use std::process::ExitCode;
 
 /// End-to-end tests of the built image.
 #[derive(Debug, Parser)]
 struct Args {
+    /// Use the programs of this host (QEMU, RAUC, mkfs, ...) instead of the tools tree [env: OS_HOST_TOOLS=1]
+    #[arg(long, global = true)]
+    host_tools: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -107,6 +111,10 @@ fn pipe(port: u16) -> Result<()> {
 }
 
 fn run(args: Args) -> Result<ExitCode> {
+    // A pipe is started by QEMU, for every connection, and starts nothing.
+    if !matches!(args.command, Command::Pipe { .. }) {
+        tools_tree::enter(&Repo::find()?, args.host_tools)?;
+    }
     match args.command {
         Command::Run { only, points } => Ok(Checks::finish(scenarios::run(&Repo::find()?, &only, points)?)),
         Command::Pipe { port } => pipe(port).map(|()| ExitCode::SUCCESS),

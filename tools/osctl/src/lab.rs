@@ -6,6 +6,7 @@
 //! - [`slot`] makes the two partition images of a slot, with verity
 //! - [`boot`], [`data`], [`disk`] make the rest
 //! - [`keys`] are the keys of a developer's machine
+//! - [`tools_tree`] has the programs that all of this starts
 
 pub mod base;
 pub mod boot;
@@ -16,6 +17,7 @@ pub mod disk;
 pub mod initramfs;
 pub mod keys;
 pub mod slot;
+pub mod tools_tree;
 
 use crate::repo::{MACHINE, Repo};
 use crate::step::{Inputs, Steps};
@@ -104,7 +106,11 @@ fn check_host(repo: &Repo) -> Result<()> {
         .map(|(_, package)| *package)
         .collect();
     if !missing.is_empty() {
-        bail!("programs are missing; install them with: sudo apt-get install {}", missing.join(" "));
+        bail!(
+            "programs are missing; install them with: sudo apt-get install {}{}",
+            missing.join(" "),
+            if tools_tree::in_use() { "" } else { " (the tools tree has most of them: leave out --host-tools)" }
+        );
     }
     std::fs::create_dir_all(&repo.build).with_context(|| format!("cannot create {}", repo.build.display()))?;
     let stat = rustix::fs::statvfs(&repo.build)?;

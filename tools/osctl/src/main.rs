@@ -25,6 +25,9 @@ struct Args {
 enum Command {
     /// The image for developing and testing, made of Debian's binary packages
     Lab {
+        /// Use the programs of this host (QEMU, RAUC, mkfs, ...) instead of the tools tree [env: OS_HOST_TOOLS=1]
+        #[arg(long, global = true)]
+        host_tools: bool,
         #[command(subcommand)]
         command: Lab,
     },
@@ -291,7 +294,7 @@ fn main() -> ExitCode {
 
 fn run(args: Args) -> Result<ExitCode> {
     match args.command {
-        Command::Lab { command } => lab_command(command),
+        Command::Lab { host_tools, command } => lab_command(command, host_tools),
         Command::Image { command: Image::Configure { image, change } } => {
             let config = osctl::image::configure(&image, &change)?;
             println!("{}", serde_json::to_string_pretty(&config)?);
@@ -380,8 +383,9 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn lab_command(command: Lab) -> Result<ExitCode> {
+fn lab_command(command: Lab, host_tools: bool) -> Result<ExitCode> {
     let repo = Repo::find()?;
+    lab::tools_tree::enter(&repo, host_tools)?;
     match command {
         Lab::Build(Build { variant, config, preload }) => {
             lab::build(&repo, &lab::Options { variant, config, preload })?;

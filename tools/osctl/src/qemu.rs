@@ -1,5 +1,6 @@
 //! Starts virtual machines with an image: x86-64, UEFI, one disk, a watchdog.
 
+use crate::lab::tools_tree;
 use crate::repo::Repo;
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
@@ -120,13 +121,14 @@ impl Machine {
 /// # Errors
 /// When OVMF is not installed.
 pub fn firmware() -> Result<(PathBuf, PathBuf)> {
+    let dir = tools_tree::root().join("usr/share/OVMF");
     for (code, vars) in [("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")] {
-        let (code, vars) = (Path::new("/usr/share/OVMF").join(code), Path::new("/usr/share/OVMF").join(vars));
+        let (code, vars) = (dir.join(code), dir.join(vars));
         if code.exists() && vars.exists() {
             return Ok((code, vars));
         }
     }
-    bail!("no UEFI firmware for virtual machines; install it with: sudo apt-get install ovmf")
+    bail!("no UEFI firmware for virtual machines in {}; install it with: sudo apt-get install ovmf", dir.display())
 }
 
 /// Makes a disk that starts as `image` and keeps its changes in `disk`, `size` bytes large.

@@ -73,6 +73,7 @@ impl Inputs {
 #[derive(Debug)]
 pub struct Steps {
     dir: PathBuf,
+    quiet: bool,
     /// Name and seconds of each step that ran.
     pub times: Vec<(String, f64)>,
 }
@@ -80,7 +81,13 @@ pub struct Steps {
 impl Steps {
     /// Keeps its records in `dir`.
     pub fn new(dir: &Path) -> Self {
-        Self { dir: dir.join("stamps"), times: Vec::new() }
+        Self { dir: dir.join("stamps"), quiet: false, times: Vec::new() }
+    }
+
+    /// Says nothing of steps that are up to date.
+    #[must_use]
+    pub fn quiet(self) -> Self {
+        Self { quiet: true, ..self }
     }
 
     /// Runs `work` unless `output` was made from the same inputs before. `work` writes to the directory it is given;
@@ -102,7 +109,9 @@ impl Steps {
             && let Ok(old) = std::fs::read_to_string(&stamp)
             && old.split(' ').next() == Some(&digest)
         {
-            println!("  {name:<28} unchanged");
+            if !self.quiet {
+                println!("  {name:<28} unchanged");
+            }
             return Ok(old);
         }
         print!("  {name:<28} ");

@@ -1,7 +1,7 @@
 //! The boot partition: GRUB, its counters, and `config.json`.
 
-use crate::lab::Options;
 use crate::lab::keys::Keys;
+use crate::lab::{Options, tools_tree};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result};
@@ -29,6 +29,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &m
         .text(&files)
         .text(&modules)
         .text(&size)
+        .text(&tools_tree::identity()?)
         .text(&String::from_utf8_lossy(&counters::fresh()))
         .path(&grub_cfg)?;
     let out = repo.lab().join(&options.variant).join("boot");

@@ -1,6 +1,6 @@
 //! The data partition as it is flashed: preloaded container images and nothing else.
 
-use crate::lab::{Options, as_root, with_list};
+use crate::lab::{Options, as_root, tools_tree, with_list};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result};
@@ -22,7 +22,8 @@ const DEMO: &str = "hello:1";
 pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: &mut Steps) -> Result<Output> {
     let size = repo::need(vars, "OS_DATA_SIZE")?;
     let page = repo.root.join("tools/osctl/lab/hello.html");
-    let mut inputs = with_list(Inputs::new().text(&size), repo, "hello.html")?.text(&base.identity);
+    let mut inputs =
+        with_list(Inputs::new().text(&size), repo, "hello.html")?.text(&base.identity).text(&tools_tree::identity()?);
     for archive in &options.preload {
         inputs = inputs.path(archive)?;
     }

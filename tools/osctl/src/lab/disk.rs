@@ -1,6 +1,6 @@
 //! Puts the partition images into one disk image, laid out by the kickstart template that wic reads too.
 
-use crate::lab::Options;
+use crate::lab::{Options, tools_tree};
 use crate::repo::Repo;
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result, bail};
@@ -57,6 +57,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, parts: &Parts, steps: 
     let layout = layout(repo, vars)?;
     let inputs = Inputs::new()
         .text(&format!("{layout:?}"))
+        .text(&tools_tree::identity()?)
         .text(&parts.slot.identity)
         .text(&parts.boot.identity)
         .text(&parts.data.identity);

@@ -1,7 +1,7 @@
 //! The two partition images of a slot: root with its verity tree, and kernel with the hash of that tree.
 
 use crate::lab::keys::Keys;
-use crate::lab::{Options, as_root, compose};
+use crate::lab::{Options, as_root, compose, tools_tree};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result, bail};
@@ -37,6 +37,7 @@ pub fn build(
         .text(&repo::need(vars, "OS_VERSION")?)
         .text(&repo::need(vars, "OS_ROOT_COMPRESSION")?)
         .text(&base.identity)
+        .text(&tools_tree::identity()?)
         .path(&tools.join("os-tools"))?
         .text(&vars.get("OS_UPDATE_CHANNEL")?.unwrap_or_default())
         .path(&channel_root(vars, keys)?)?
