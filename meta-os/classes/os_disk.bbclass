@@ -56,7 +56,7 @@ IMAGE_CMD:os_slot() {
     truncate -s ${OS_KERNEL_SIZE} ${OS_KERNEL_IMAGE}
     mkfs.vfat -n OS-KERNEL -i 6f73006b --invariant ${OS_KERNEL_IMAGE}
     mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/${KERNEL_IMAGETYPE} ::vmlinuz
-    mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}*.cpio.zst ::initramfs
+    mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}*.cpio.lz4 ::initramfs
     mcopy -i ${OS_KERNEL_IMAGE} ${WORKDIR}/slot.cfg ::slot.cfg
 
     install -d ${WORKDIR}/os-data/preload

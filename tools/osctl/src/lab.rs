@@ -91,7 +91,7 @@ fn check_host(repo: &Repo) -> Result<()> {
         ("mcopy", "mtools"),
         ("grub-mkimage", "grub-common"),
         ("cpio", "cpio"),
-        ("zstd", "zstd"),
+        ("lz4", "lz4"),
         ("depmod", "kmod"),
         ("systemctl", "systemd"),
         ("openssl", "openssl"),
