@@ -1,38 +1,18 @@
 //! Boots the built image in QEMU and checks what a user would: over the serial console, QMP, ssh, HTTP and the wire.
 //!
-//! - [`vm`] is the machine and the ways into it
-//! - [`disk`] edits the boot partition of a powered-off machine
-//! - [`mdns`] asks for a name on the machine's second network card
-//! - [`tpm`] is the machine's TPM
-//! - [`checks`] counts and prints
-//! - [`scenarios`] are the boots: the first and long one, the changed configuration, the broken ones, rescue
-//! - [`updates`] are releases, good and bad ones, from a web server; [`liar`] is a bad one
-//! - [`trace`] is what the machine wrote to its disk, [`crash`] what a power cut would have left of it
-//! - [`campaign`] pulls the plug again and again
-//! - [`bench`] measures a boot beside a plain Debian's, [`deltas`] the bytes of an update, [`installs`] its installation
+//! - [`harness`] is what tests are made of: machines, disks, releases, servers
+//! - [`scenarios`] are the boots: the first and long one, changed and broken configurations, releases, rescue
+//! - [`campaign`] pulls the plug again and again, and knows what a power cut would have left
+//! - [`bench`] measures
 
 mod bench;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod campaign;
-mod checks;
-#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
-mod configuration;
-mod crash;
-mod deltas;
-mod disk;
-mod installs;
-mod liar;
-mod mdns;
+mod harness;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod scenarios;
-mod tpm;
-mod trace;
-#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
-mod updates;
-#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
-mod vm;
 
-use crate::checks::Checks;
+use crate::harness::checks::Checks;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use osctl::repo::Repo;
@@ -112,15 +92,15 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Pipe { port } => pipe(port).map(|()| ExitCode::SUCCESS),
         Command::Campaign { cuts, seed } => campaign::run(&Repo::find()?, cuts, seed).map(|()| ExitCode::SUCCESS),
         Command::Deltas => {
-            print!("{}", deltas::section(&Repo::find()?)?);
+            print!("{}", bench::deltas(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Filesystems => {
-            print!("{}", deltas::filesystems(&Repo::find()?)?);
+            print!("{}", bench::filesystems(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Installs => {
-            print!("{}", installs::section(&Repo::find()?)?);
+            print!("{}", bench::installs(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench => bench::run(&Repo::find()?).map(|()| ExitCode::SUCCESS),

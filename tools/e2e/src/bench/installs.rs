@@ -1,9 +1,11 @@
 //! What an installation costs on a device: `os-update` and RAUC in a virtual machine that runs the older of the two images
 //! that `deltas` built, from a web server of this machine.
 
-use crate::scenarios::{Lab, VARIANT};
-use crate::updates::{Maker, Site, settled, update_status};
-use crate::vm::{Restart, Vm};
+use crate::harness::device::{settled, update_status};
+use crate::harness::lab::{Lab, VARIANT};
+use crate::harness::release::Maker;
+use crate::harness::site::Site;
+use crate::harness::vm::{Restart, Vm};
 use anyhow::{Context, Result, bail, ensure};
 use osctl::lab::bundle::{self, ADAPTIVE, Images};
 use osctl::lab::keys;
@@ -49,7 +51,7 @@ kill $!
 echo "$start $end $(most os-update) $(most rauc) $(($(fetched) - from)) $(($(written) - before))" >/run/measured
 "#;
 
-/// The section for `docs/benchmarks.md`, of the images that [`crate::deltas::section`] built last.
+/// The section for `docs/benchmarks.md`, of the images that [`super::deltas::section`] built last.
 pub(crate) fn section(repo: &Repo) -> Result<String> {
     let built = |which: &str| Repo { build: repo.build.join("bench").join(which), ..repo.clone() };
     let (old, new) = (built("old"), built("new"));

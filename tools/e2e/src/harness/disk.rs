@@ -44,7 +44,7 @@ impl Disk {
         Ok(Self { path, boot_offset: 1 << 20, work: dir.to_owned() })
     }
 
-    /// QEMU's arguments for a stick that is not plugged in; see [`crate::vm::Vm::plug`].
+    /// QEMU's arguments for a stick that is not plugged in; see [`crate::harness::vm::Vm::plug`].
     pub(crate) fn stick_arguments(&self) -> Vec<String> {
         let text = format!(
             "-device qemu-xhci,id=xhci -blockdev driver=raw,node-name=stick,file.driver=file,file.filename={}",

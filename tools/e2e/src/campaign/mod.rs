@@ -2,10 +2,16 @@
 //! at what is left. Power that goes once often goes again: some of the starts afterwards are cut, too. Every cut is added
 //! to `docs/power.jsonl`, from which `docs/power.md` is written.
 
-use crate::crash::{Crash, Known, RESCUE, Random};
-use crate::scenarios::{AVAHI_NAME, Lab, VARIANT, leave_rescue};
-use crate::updates::{Maker, Site, arguments, is_kept, keep, no_engine, settled, update_status};
-use crate::vm::{Restart, Vm};
+pub(crate) mod crash;
+mod report;
+
+use self::crash::{Crash, RESCUE};
+use crate::harness::device::{AVAHI_NAME, is_kept, keep, leave_rescue, settled, update_status};
+use crate::harness::lab::{Lab, VARIANT};
+use crate::harness::random::Random;
+use crate::harness::release::{Known, Maker, arguments, no_engine};
+use crate::harness::site::Site;
+use crate::harness::vm::{Restart, Vm};
 use anyhow::{Context, Result, anyhow, ensure};
 use os_disk::layout::Layout;
 use os_sys::cmd::Cmd;
@@ -16,7 +22,6 @@ use osctl::repo::Repo;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -129,7 +134,7 @@ pub(crate) fn run(repo: &Repo, cuts: u64, seed: u64) -> Result<()> {
     }
     let all: Vec<Cut> =
         os_sys::files::read_text(&results)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    report(repo, &all)?;
+    report::write(repo, &all)?;
     let wrong = all.iter().filter(|c| c.wrong.is_some() && c.mended.is_none()).count();
     ensure!(wrong == 0, "{wrong} of {} cuts left a device that is not as it should be; docs/power.md", all.len());
     Ok(())
@@ -363,49 +368,4 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, row: &mut [Cut]) -> Result<()> {
 fn release(vm: &Vm) -> Result<&'static str> {
     let second = vm.ssh_code("grep -q e2e.release=2 /proc/cmdline")?.0 == 0;
     Ok(if second { "0.2.0" } else { "0.1.0" })
-}
-
-fn report(repo: &Repo, cuts: &[Cut]) -> Result<()> {
-    let mut text = String::from(
-        "# Power cuts\n\nMade by `make campaign N=…` from `power.jsonl`, to which every campaign adds; do not edit.\n\n\
-         A machine is killed at a random moment, and its disk is looked at: the slot that the bootloader would start is whole, \
-         state and data can be mended and hold what the owner put there, no release is refused that is good. Then it is \
-         started, and killed again up to fifteen times more, or left to go on until its health is confirmed: its root is \
-         verified, no unit fails, what the owner put there is there and the container runs (after a wipe: is gone), nothing \
-         good is refused, a bad release is. Three starts in a row that are cut before they are confirmed lead to the rescue \
-         system, which tries the slots again when nobody comes; the campaign does not wait the 15 minutes for that.\n\n",
-    );
-    let wrong: Vec<&Cut> = cuts.iter().filter(|c| c.wrong.is_some()).collect();
-    let mended = wrong.iter().filter(|c| c.mended.is_some()).count();
-    writeln!(text, "{} cuts, {} of them with something wrong, {mended} of that mended.\n", cuts.len(), wrong.len())?;
-    let flicker = FLICKER.as_secs_f64();
-    writeln!(
-        text,
-        "| cut in | cuts | and again in the starts after | of those in the first {flicker} s | wrong |\n\
-         |---|---|---|---|---|"
-    )?;
-    for at in [At::FirstBoot, At::Install, At::Trial, At::Rollback, At::Wipe] {
-        let count = |which: &dyn Fn(&Cut) -> bool| cuts.iter().filter(|c| c.at == at && which(c)).count();
-        let (once, again) = (count(&|c| c.nth == 1), count(&|c| c.nth > 1));
-        let early = count(&|c| c.nth > 1 && c.after < flicker);
-        writeln!(text, "| {} | {once} | {again} | {early} | {} |", at.words(), count(&|c| c.wrong.is_some()))?;
-    }
-    let mut phases: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for cut in cuts.iter().filter(|cut| cut.wrong.is_none()) {
-        *phases.entry((&cut.left, &cut.then)).or_default() += 1;
-    }
-    writeln!(text, "\n| what the cut left on the disk | what ran in the end | times |\n|---|---|---|")?;
-    for ((left, then), times) in phases {
-        writeln!(text, "| {left} | {then} | {times} |")?;
-    }
-    for cut in wrong {
-        let why = cut.wrong.as_deref().unwrap_or_default();
-        write!(text, "\nWrong: {}, {:.1} s after it began: {why}.", cut.at.words(), cut.after)?;
-        if let Some(mended) = &cut.mended {
-            write!(text, " Mended: {mended}.")?;
-        }
-        text.push('\n');
-    }
-    os_sys::files::write_if_changed(&repo.root.join("docs/power.md"), text.as_bytes(), 0o644)?;
-    Ok(())
 }
