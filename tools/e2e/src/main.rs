@@ -12,7 +12,9 @@ mod harness;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod scenarios;
 
-use crate::harness::checks::Checks;
+use crate::harness::artifacts::Source;
+use crate::harness::deadline;
+use crate::harness::vm::knock::knock;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use osctl::repo::Repo;
@@ -29,19 +31,28 @@ struct Args {
 enum Command {
     /// Run the scenarios
     Run {
-        /// Only this chain (config, update, hand, bad, jump, cut), the last four (long), or scenarios whose name contains
-        /// this
+        /// Only this chain (update, config, lies, bad, hand, cut, jump), the last four (long), or scenarios whose name
+        /// contains this
         #[arg(long, default_value = "")]
         only: String,
         /// So many moments of a recorded update are tried as power cuts
         #[arg(long, default_value_t = 40)]
         points: usize,
+        /// The run has to be over in so many seconds; what is not done by then fails [env: OS_TEST_DEADLINE, the time
+        /// itself, in seconds since 1970]
+        #[arg(long, value_name = "SECONDS")]
+        deadline: Option<u64>,
+        #[command(flatten)]
+        source: Source,
     },
     /// Join standard input and output with a port of this machine: how a guest without a network reaches a web server
     #[command(hide = true)]
     Pipe {
         /// Port on 127.0.0.1
         port: u16,
+        /// It leads into a guest, as this one does, behind which nobody listens: wait until somebody answers
+        #[arg(long, value_name = "PORT")]
+        closed: Option<u16>,
     },
     /// Pull the plug at random moments of updates, and write docs/power.md
     Campaign {
@@ -51,6 +62,8 @@ enum Command {
         /// Which moments; another seed tries others
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        #[command(flatten)]
+        source: Source,
     },
     /// Print the section of docs/benchmarks.md about the bytes of an update
     Deltas,
@@ -72,9 +85,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn pipe(port: u16) -> Result<()> {
+fn pipe(port: u16, closed: Option<u16>) -> Result<()> {
     use std::os::fd::AsFd;
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    let parent = rustix::process::getppid();
+    let mut stream = match closed {
+        Some(closed) => knock(port, closed, || rustix::process::getppid() == parent)?,
+        None => std::net::TcpStream::connect(("127.0.0.1", port))?,
+    };
     let mut from = stream.try_clone()?;
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut stream);
@@ -88,9 +105,14 @@ fn pipe(port: u16) -> Result<()> {
 
 fn run(args: Args) -> Result<ExitCode> {
     match args.command {
-        Command::Run { only, points } => Ok(Checks::finish(scenarios::run(&Repo::find()?, &only, points)?)),
-        Command::Pipe { port } => pipe(port).map(|()| ExitCode::SUCCESS),
-        Command::Campaign { cuts, seed } => campaign::run(&Repo::find()?, cuts, seed).map(|()| ExitCode::SUCCESS),
+        Command::Run { only, points, deadline, source } => {
+            deadline::set(deadline)?;
+            scenarios::run(source.find(&Repo::find()?)?, &only, points)
+        }
+        Command::Pipe { port, closed } => pipe(port, closed).map(|()| ExitCode::SUCCESS),
+        Command::Campaign { cuts, seed, source } => {
+            campaign::run(&Repo::find()?, &source, cuts, seed).map(|()| ExitCode::SUCCESS)
+        }
         Command::Deltas => {
             print!("{}", bench::deltas(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)

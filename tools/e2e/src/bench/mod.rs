@@ -146,6 +146,7 @@ fn boot(name: &str, disk: &Path, dir: &Path, accel: Accel) -> Result<Boot> {
         cpus: accel.processors(),
         forwards: Vec::new(),
         isolated: true,
+        sync: true,
         trace: None,
         accel,
         extra,

@@ -4,13 +4,15 @@
 //! A disk may write what is not flushed in any order and stop anywhere; a sector is written whole or not at all. That is
 //! what the drivers and the filesystems of Linux are written for, so nothing worse is tried here.
 
+use crate::harness::artifacts::Artifacts;
+use crate::harness::deadline;
+use crate::harness::fat::Fat;
 use crate::harness::random::Random;
 use crate::harness::release::Known;
 use crate::harness::trace::{Kind, SECTOR, Trace};
-use crate::harness::volume::{dump, extract, mtools, same};
+use crate::harness::volume::{dump, extract, same};
 use anyhow::{Context, Result, bail, ensure};
 use os_disk::gpt::Table;
-use os_disk::layout::Layout;
 use os_init::storage::Check;
 use os_slots::counters::{self, Counters};
 use os_update::state::{Phase, Store};
@@ -24,7 +26,8 @@ use std::path::{Path, PathBuf};
 /// What is known of the disk before the first write.
 #[derive(Debug)]
 pub(crate) struct Crash<'a> {
-    pub(crate) layout: &'a Layout,
+    pub(crate) artifacts: &'a Artifacts,
+    /// What may be in a slot.
     pub(crate) known: &'a [Known],
     /// For copies of partitions.
     pub(crate) work: &'a Path,
@@ -70,6 +73,7 @@ impl Crash<'_> {
         let mut outcome = Outcome::default();
         let mut durable = 0;
         for cut in cuts {
+            deadline::check()?;
             // What was flushed before the cut stays whatever happens.
             let flushed = trace.entries.iter().take(cut).rposition(|e| e.kind == Kind::Flush).map_or(0, |at| at + 1);
             for entry in trace.entries.iter().take(flushed).skip(durable) {
@@ -129,9 +133,9 @@ impl Crash<'_> {
     }
 
     fn choose(&self, trace: &Trace, points: usize, random: &mut Random) -> Result<Vec<usize>> {
-        let boot = self.layout.find("os-boot").context("the layout has no os-boot")?;
+        let boot = self.artifacts.part("os-boot")?;
         let near: Vec<usize> = (trace.entries.iter().enumerate())
-            .filter(|(_, e)| e.touches(boot.start, boot.part.size))
+            .filter(|(_, e)| e.touches(boot.start, boot.size))
             .map(|(at, _)| at + 1)
             .collect();
         let mut cuts: Vec<usize> = Vec::new();
@@ -150,10 +154,10 @@ impl Crash<'_> {
         let mut file = File::open(disk)?;
         let table = Table::read(&mut file).context("no partition table is whole")?;
         let parts = table.partitions().context("the partition table cannot be read")?;
-        for placed in &self.layout.parts {
-            let found = parts.iter().find(|p| p.name == placed.name());
-            let found = found.with_context(|| format!("there is no partition {} any more", placed.name()))?;
-            ensure!(found.start == placed.start, "{} is somewhere else", placed.name());
+        for wanted in &self.artifacts.parts {
+            let found = parts.iter().find(|p| p.name == wanted.name);
+            let found = found.with_context(|| format!("there is no partition {} any more", wanted.name))?;
+            ensure!(found.start == wanted.start, "{} is somewhere else", wanted.name);
         }
         let dir = self.work.join("counters");
         std::fs::create_dir_all(&dir)?;
@@ -204,24 +208,24 @@ impl Crash<'_> {
     }
 
     fn boot_file(&self, disk: &Path, name: &str) -> Result<Vec<u8>> {
-        let boot = self.layout.find("os-boot").context("the layout has no os-boot")?;
-        mtools(disk, boot.start, name, &self.work.join("boot-file"))
+        Fat::new(disk, self.artifacts.part("os-boot")?.start).read(name)
     }
 
     /// The release that is in a slot, all of it.
-    fn whole(&self, disk: &Path, file: &File, slot: &str) -> Result<&'static str> {
-        let find = |name: &str| self.layout.find(name).map(|p| p.start).with_context(|| format!("no {name}"));
-        let (kernel, root) = (find(&format!("os-kernel{slot}"))?, find(&format!("os-root{slot}"))?);
+    fn whole(&self, disk: &Path, file: &File, slot: &str) -> Result<&str> {
+        let start = |name: &str| Ok::<_, anyhow::Error>(self.artifacts.part(name)?.start);
+        let (kernel, root) = (start(&format!("os-kernel{slot}"))?, start(&format!("os-root{slot}"))?);
+        let kernel = Fat::new(disk, kernel);
         'releases: for known in self.known {
             for name in ["slot.cfg", "vmlinuz", "initramfs"] {
-                let wanted = mtools(&known.kernel, 0, name, &self.work.join("wanted"))?;
-                let found = mtools(disk, kernel, name, &self.work.join("found"));
+                let wanted = Fat::new(&known.kernel, 0).read(name)?;
+                let found = kernel.read(name);
                 if found.is_err() || found.is_ok_and(|found| found != wanted) {
                     continue 'releases;
                 }
             }
             ensure!(same(file, root, &known.root)?, "slot {slot} has the kernel of {} and not its root", known.version);
-            return Ok(known.version);
+            return Ok(&known.version);
         }
         bail!("slot {slot} is what the device starts, and it holds no whole kernel")
     }

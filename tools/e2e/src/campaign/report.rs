@@ -1,6 +1,6 @@
 //! Writes `docs/power.md`.
 
-use super::{At, Cut, FLICKER};
+use super::{At, Cut, FLICKER, is_mended};
 use anyhow::Result;
 use osctl::repo::Repo;
 use std::collections::BTreeMap;
@@ -17,8 +17,8 @@ pub(super) fn write(repo: &Repo, cuts: &[Cut]) -> Result<()> {
          good is refused, a bad release is. Three starts in a row that are cut before they are confirmed lead to the rescue \
          system, which tries the slots again when nobody comes; the campaign does not wait the 15 minutes for that.\n\n",
     );
-    let wrong: Vec<&Cut> = cuts.iter().filter(|c| c.wrong.is_some()).collect();
-    let mended = wrong.iter().filter(|c| c.mended.is_some()).count();
+    let wrong: Vec<(usize, &Cut)> = cuts.iter().enumerate().filter(|(_, cut)| cut.wrong.is_some()).collect();
+    let mended = wrong.iter().filter(|(place, _)| is_mended(cuts, *place)).count();
     writeln!(text, "{} cuts, {} of them with something wrong, {mended} of that mended.\n", cuts.len(), wrong.len())?;
     let flicker = FLICKER.as_secs_f64();
     writeln!(
@@ -40,11 +40,13 @@ pub(super) fn write(repo: &Repo, cuts: &[Cut]) -> Result<()> {
     for ((left, then), times) in phases {
         writeln!(text, "| {left} | {then} | {times} |")?;
     }
-    for cut in wrong {
+    for (place, cut) in wrong {
         let why = cut.wrong.as_deref().unwrap_or_default();
         write!(text, "\nWrong: {}, {:.1} s after it began: {why}.", cut.at.words(), cut.after)?;
-        if let Some(mended) = &cut.mended {
-            write!(text, " Mended: {mended}.")?;
+        if let Some(commit) = &cut.fixed_by
+            && is_mended(cuts, place)
+        {
+            write!(text, " Mended by {commit}; later cuts of this kind went well.")?;
         }
         text.push('\n');
     }

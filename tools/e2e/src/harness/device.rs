@@ -2,7 +2,7 @@
 
 use crate::harness::lab::Lab;
 use crate::harness::vm::Vm;
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -11,7 +11,15 @@ pub(crate) const AVAHI_NAME: &str = "busctl call org.freedesktop.Avahi / org.fre
 
 /// Prints what the bootloader knows of the slots.
 pub(crate) const COUNTERS: &str =
-    r"grep -ao '^[AB]_[A-Z]*=.*\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\n' ' '";
+    r"grep -ao '^[A-Z]_[A-Z]*=.*\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\n' ' '";
+
+/// What [`COUNTERS`] prints when these slots are good, none has a start that was not confirmed, and `first` comes first.
+pub(crate) fn counters(slots: &[String], good: &[&str], first: &str) -> String {
+    let slot = |slot: &String| format!("{slot}_OK={} {slot}_TRY=0", u8::from(good.contains(&slot.as_str())));
+    let order = std::iter::once(first).chain(slots.iter().map(String::as_str).filter(|slot| *slot != first));
+    let [slots, order] = [slots.iter().map(slot).collect::<Vec<_>>(), order.map(str::to_owned).collect()];
+    format!("{} ORDER={}", slots.join(" "), order.join(" "))
+}
 
 pub(crate) fn equal(found: &str, wanted: &str) -> Result<()> {
     ensure!(found.trim() == wanted, "found '{}', wanted '{wanted}'", found.trim());
@@ -28,9 +36,9 @@ pub(crate) fn remember_identity(lab: &Lab, vm: &Vm) -> Result<()> {
 }
 
 /// Has the rescue system do what it does after 15 minutes in which nobody comes.
-pub(crate) fn leave_rescue(vm: &mut Vm) -> Result<()> {
+pub(crate) fn leave_rescue(vm: &mut Vm, console: &str) -> Result<()> {
     // Nobody typed at the consoles, where this variant logs in by itself, but not for long enough.
-    vm.ssh("touch -a -d '15 minutes ago' /dev/ttyS0 /dev/tty1")?;
+    vm.ssh(&format!("touch -a -d '15 minutes ago' /dev/{console} /dev/tty1"))?;
     // Again, should this login not be over by then.
     let timer = "systemd-run --quiet --on-active=15 --on-unit-inactive=15 --timer-property=AccuracySec=1s";
     vm.ssh(&format!("{timer} systemctl start os-rescue.service"))?;
@@ -83,4 +91,34 @@ pub(crate) fn journal_on_data(vm: &Vm, wanted: bool) -> Result<()> {
     ensure!(vm.ssh(&open)?.trim() != "0", "journald has no journal open at all");
     let not = if wanted { "" } else { "!" };
     vm.wait_for(&format!("{not} ls -l /proc/{pid}/fd | grep -q /var/log/journal"), Duration::from_secs(20)).map(drop)
+}
+
+/// These containers run, and no other.
+pub(crate) fn run_containers(vm: &Vm, names: &[String]) -> Result<()> {
+    let wanted = names.join(" ");
+    let found = "$(docker ps --format '{{.Names}}' | sort | tr '\n' ' ' | sed 's/ $//')";
+    vm.wait_for(&format!("test \"{found}\" = '{wanted}'"), Duration::from_secs(60))
+        .map(drop)
+        .with_context(|| format!("'{wanted}' are to run; {}", vm.ssh("docker ps -a").unwrap_or_default()))
+}
+
+/// The kernel has killed nothing for want of memory, in this boot and in those before it.
+pub(crate) fn nothing_was_killed(vm: &Vm) -> Result<()> {
+    const SAYS: &str = "out of memory";
+    let journal = vm.ssh("journalctl -k -b --no-pager -o cat")?;
+    ensure!(!journal.trim().is_empty(), "the journal has nothing of the kernel");
+    // The journal of a boot that ended is gone; errors of the kernel are on the console, too.
+    let said = vm.consoles() + &journal;
+    let killed: Vec<&str> = said.lines().filter(|line| line.to_lowercase().contains(SAYS)).collect();
+    ensure!(killed.is_empty(), "{}", killed.join("\n"));
+    Ok(())
+}
+
+/// The boot has ended, and no unit has failed.
+pub(crate) fn every_unit_came_up(vm: &Vm) -> Result<()> {
+    let ended = "systemctl is-system-running --wait >/dev/null; systemctl is-system-running";
+    let ended = vm.wait_for(ended, Duration::from_secs(240));
+    let failed = vm.ssh("systemctl --failed --no-legend --plain")?;
+    ensure!(failed.trim().is_empty(), "{}", failed.trim());
+    ended.map(drop)
 }

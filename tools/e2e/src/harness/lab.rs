@@ -1,39 +1,38 @@
 //! What the scenarios of a chain work on: a flashed disk, and machines that start from it.
 
+use crate::harness::artifacts::Artifacts;
 use crate::harness::disk::Disk;
-use crate::harness::vm::{LIAR, Restart, Start, Vm, WEB};
+use crate::harness::vm::{Restart, Start, Vm, WEB};
+use crate::harness::volume;
 use anyhow::Result;
 use os_sys::cmd::Cmd;
-use osctl::lab::keys::Keys;
-use osctl::qemu::Accel;
-use osctl::repo::Repo;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// Variant under test.
-pub(crate) const VARIANT: &str = "development";
+/// Memory of a machine, in MiB.
+const MEMORY: u32 = 1024;
 
 /// What the scenarios work on.
 pub(crate) struct Lab {
-    pub(crate) repo: Repo,
+    pub(crate) artifacts: Arc<Artifacts>,
     pub(crate) dir: PathBuf,
-    pub(crate) keys: Keys,
     pub(crate) stranger: PathBuf,
-    accel: Accel,
     pub(crate) disk: Disk,
     /// Moments at which a recorded update is cut.
     pub(crate) points: usize,
 }
 
 impl Lab {
-    pub(crate) fn new(repo: &Repo, dir: PathBuf, keys: Keys, accel: Accel, points: usize) -> Result<Self> {
+    pub(crate) fn new(artifacts: &Arc<Artifacts>, dir: PathBuf, points: usize) -> Result<Self> {
         std::fs::create_dir_all(&dir)?;
         let stranger = dir.join("stranger");
         if !stranger.exists() {
             Cmd::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&stranger).run()?;
         }
-        let disk = Disk::flash(repo, &repo.image(VARIANT), &dir)?;
-        Ok(Self { repo: repo.clone(), dir, keys, stranger, accel, disk, points })
+        let disk = Disk::flash(artifacts, &dir)?;
+        let _ = std::fs::remove_file(Vm::firmware_vars(&dir));
+        Ok(Self { artifacts: Arc::clone(artifacts), dir, stranger, disk, points })
     }
 
     pub(crate) fn boot(&self, extra: Vec<String>) -> Result<Vm> {
@@ -55,18 +54,15 @@ impl Lab {
         Vm::start(&Start { restart: Restart::Restarts, ..self.machine() })
     }
 
-    /// The same, with a log of every write to the disk.
-    pub(crate) fn boot_traced(&self, port: u16, liar: u16, extra: Vec<String>) -> Result<Vm> {
-        let web = vec![(WEB, port), (LIAR, liar)];
-        Vm::start(&Start { web, restart: Restart::Restarts, trace: true, extra, ..self.machine() })
-    }
-
-    fn machine(&self) -> Start<'_> {
+    /// What a machine has unless a scenario wants something else.
+    pub(crate) fn machine(&self) -> Start<'_> {
         Start {
             disk: &self.disk,
             dir: &self.dir,
-            key: &self.keys.ssh,
-            accel: self.accel,
+            key: &self.artifacts.keys.ssh,
+            accel: self.artifacts.accel,
+            memory: MEMORY,
+            page: self.artifacts.demo.as_ref().map(|demo| demo.port),
             extra: Vec::new(),
             web: Vec::new(),
             trace: false,
@@ -75,8 +71,16 @@ impl Lab {
         }
     }
 
+    /// The files that the image has in its preload directory, if any: an archive, and what says which container to make.
+    pub(crate) fn preloaded(&self) -> Result<Vec<(String, Vec<u8>)>> {
+        let volume = volume::at(&self.artifacts.image, self.artifacts.part("os-data")?.start);
+        let files = self.artifacts.demo.iter().flat_map(|demo| &demo.files);
+        let read = |file: &String| volume::dump(&volume, &format!("/preload/{file}"), &self.dir.join(file));
+        files.map(|file| Ok((file.clone(), read(file)?))).collect()
+    }
+
     pub(crate) fn config(&self, more: Value) -> Result<Vec<u8>> {
-        let mut config = json!({ "os": { "sshKeys": [self.keys.ssh_public()?] } });
+        let mut config = json!({ "os": { "sshKeys": [self.artifacts.keys.ssh_public()?] } });
         os_config::edit::merge(&mut config, &more);
         Ok(serde_json::to_vec_pretty(&config)?)
     }

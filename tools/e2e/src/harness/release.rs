@@ -1,17 +1,18 @@
-//! Makes releases of the built slot, good ones and bad ones.
+//! Makes releases of the image, good ones and bad ones.
 
-use crate::harness::lab::{Lab, VARIANT};
+use crate::harness::artifacts::Artifacts;
+use crate::harness::fat::Fat;
 use crate::harness::random::Random;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use os_sys::cmd::Cmd;
 use osctl::channel::keys::SecretKey;
 use osctl::channel::{Directory, Publish};
 use osctl::lab::bundle::{self, Images};
 use osctl::lab::slot;
-use osctl::repo;
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Bytes that a release has and no other, and the release whose installation is interrupted.
 pub(crate) const NOISE: u64 = 8 << 20;
@@ -19,65 +20,70 @@ pub(crate) const MUCH_NOISE: u64 = 48 << 20;
 /// The time that a bad release gives its health check, in seconds: nothing that is masked comes up later.
 pub(crate) const HEALTH: &str = "os.health=15";
 
-/// Makes releases of the built slot.
-pub(crate) struct Maker<'a> {
-    lab: &'a Lab,
+/// What makes a release another one: it edits the kernel partition.
+pub(crate) type Change<'a> = &'a dyn Fn(&Fat) -> Result<()>;
+
+/// Makes releases of the image.
+pub(crate) struct Maker {
+    artifacts: Arc<Artifacts>,
     dir: PathBuf,
-    pub(crate) compatible: String,
-    pub(crate) images: Images,
     pub(crate) key: SecretKey,
 }
 
-impl<'a> Maker<'a> {
-    pub(crate) fn new(lab: &'a Lab) -> Result<Self> {
-        let vars = lab.repo.vars()?;
-        let dir = lab.dir.join("releases");
+impl Maker {
+    /// One that works in a directory of its own.
+    pub(crate) fn new(artifacts: &Arc<Artifacts>, dir: PathBuf) -> Result<Self> {
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir)?;
-        Ok(Self {
-            lab,
-            dir,
-            compatible: repo::need(&vars, "OS_COMPATIBLE")?,
-            images: Images::built(&lab.repo, VARIANT)?,
-            key: SecretKey::load(&lab.keys.channel_key)?,
-        })
+        let key = SecretKey::load(&artifacts.keys.channel_key)?;
+        Ok(Self { artifacts: Arc::clone(artifacts), dir, key })
+    }
+
+    /// What its bundles are for.
+    pub(crate) fn compatible(&self) -> &str {
+        &self.artifacts.compatible
     }
 
     /// A channel that the device believes.
     pub(crate) fn channel(&self, path: &Path) -> Result<Directory> {
-        Directory::init(path, &std::fs::read(&self.lab.keys.channel_root)?, &self.key)
+        Directory::init(path, &std::fs::read(&self.artifacts.keys.channel_root)?, &self.key)
     }
 
     /// A bundle whose kernel partition was changed, with a root of its own.
-    pub(crate) fn bundle(&self, version: &str, change: &dyn Fn(&Path) -> Result<()>) -> Result<PathBuf> {
-        self.bundle_with(&self.compatible, version, NOISE, change)
+    pub(crate) fn bundle(&self, version: &str, change: Change<'_>) -> Result<PathBuf> {
+        self.bundle_with(version, NOISE, change)
     }
 
     /// `noise`: bytes in the root that no other release has.
-    pub(crate) fn bundle_with(
-        &self,
-        compatible: &str,
-        version: &str,
-        noise: u64,
-        change: &dyn Fn(&Path) -> Result<()>,
-    ) -> Result<PathBuf> {
-        let Images { kernel, root } = self.of(version);
-        Cmd::new("cp").args(["--sparse=always"]).arg(&self.images.kernel).arg(&kernel).run()?;
-        self.make_root(version, noise, &root, &kernel)?;
+    pub(crate) fn bundle_with(&self, version: &str, noise: u64, change: Change<'_>) -> Result<PathBuf> {
+        let images = self.of(version);
+        Cmd::new("cp").arg("--sparse=always").arg(&self.artifacts.slot.kernel).arg(&images.kernel).run()?;
+        let kernel = Fat::new(&images.kernel, 0);
+        self.make_root(version, noise, &images.root, &kernel)?;
         change(&kernel)?;
+        self.pack(self.compatible(), version, &images)
+    }
+
+    /// A bundle that nobody is to start: nothing is in its root but noise.
+    pub(crate) fn hollow(&self, compatible: &str, version: &str) -> Result<PathBuf> {
+        let images = self.of(version);
+        Cmd::new("cp").arg("--sparse=always").arg(&self.artifacts.slot.kernel).arg(&images.kernel).run()?;
+        std::fs::write(&images.root, noise(version, NOISE))?;
+        self.pack(compatible, version, &images)
+    }
+
+    fn pack(&self, compatible: &str, version: &str, images: &Images) -> Result<PathBuf> {
         let path = self.dir.join(format!("{version}.raucb"));
-        bundle::make(&self.lab.keys, compatible, version, &Images { kernel, root }, &path)?;
+        bundle::make(&self.artifacts.keys, compatible, version, images, &path)?;
         Ok(path)
     }
 
-    /// The built filesystem with noise behind it, sealed anew; the kernel partition names its hash.
-    fn make_root(&self, version: &str, noise: u64, root: &Path, kernel: &Path) -> Result<()> {
-        let mut from = File::open(&self.images.root)?.take(self.data_size()?);
+    /// The image's filesystem with noise behind it, sealed anew; the kernel partition names its hash.
+    fn make_root(&self, version: &str, size: u64, root: &Path, kernel: &Fat) -> Result<()> {
+        let mut from = File::open(&self.artifacts.slot.root)?.take(self.artifacts.root_size);
         let mut file = File::create(root)?;
         std::io::copy(&mut from, &mut file)?;
-        let mut random = Random(version.bytes().fold(0, |seed, byte| seed * 31 + u64::from(byte)));
-        let noise: Vec<u8> = (0..noise / 8).flat_map(|_| random.next().to_le_bytes()).collect();
-        file.write_all(&noise)?;
+        file.write_all(&noise(version, size))?;
         drop(file);
         let arguments = slot::seal(root)?.arguments();
         configure(kernel, &|text| {
@@ -87,24 +93,17 @@ impl<'a> Maker<'a> {
         })
     }
 
-    /// Bytes of the built filesystem, without the tree behind it.
-    fn data_size(&self) -> Result<u64> {
-        let text = os_sys::files::read_text(&self.images.kernel.with_file_name("slot.cfg"))?;
-        let size = text.split_ascii_whitespace().find_map(|word| word.strip_prefix("os.rootsize="));
-        Ok(size.context("slot.cfg names no os.rootsize")?.parse()?)
-    }
-
     /// The partitions of a bundle that is made.
-    pub(crate) fn of(&self, version: &str) -> Images {
+    fn of(&self, version: &str) -> Images {
         let at = |what: &str| self.dir.join(format!("{what}-{version}.img"));
         Images { kernel: at("kernel"), root: at("root") }
     }
 
-    /// What may be in a slot: the built release, and those that were made.
-    pub(crate) fn known(&self, made: &[&'static str]) -> Vec<Known> {
-        let known = |version, Images { kernel, root }| Known { version, kernel, root };
+    /// What may be in a slot: the image's own release, and those that were made.
+    pub(crate) fn known(&self, made: &[&str]) -> Vec<Known> {
+        let known = |version: &str, Images { kernel, root }| Known { version: version.to_owned(), kernel, root };
         let made = made.iter().map(|version| known(version, self.of(version)));
-        std::iter::once(known("0.1.0", self.images.clone())).chain(made).collect()
+        std::iter::once(known(&self.artifacts.version, self.artifacts.slot.clone())).chain(made).collect()
     }
 
     /// Publishes a bundle to everybody.
@@ -114,43 +113,41 @@ impl<'a> Maker<'a> {
     }
 }
 
+/// Bytes that only this version has, and has every time.
+fn noise(version: &str, size: u64) -> Vec<u8> {
+    let mut random = Random(version.bytes().fold(0, |seed, byte| seed * 31 + u64::from(byte)));
+    (0..size / 8).flat_map(|_| random.next().to_le_bytes()).collect()
+}
+
 /// Changes what GRUB runs for a slot.
-fn configure(image: &Path, change: &dyn Fn(&str) -> String) -> Result<()> {
-    let file = image.with_extension("cfg");
-    Cmd::new("mcopy").arg("-n").arg("-o").arg("-i").arg(image).arg("::slot.cfg").arg(&file).run()?;
-    std::fs::write(&file, change(&os_sys::files::read_text(&file)?))?;
-    Cmd::new("mcopy").arg("-o").arg("-i").arg(image).arg(&file).arg("::slot.cfg").run()?;
-    Ok(std::fs::remove_file(file)?)
+fn configure(kernel: &Fat, change: &dyn Fn(&str) -> String) -> Result<()> {
+    kernel.write("slot.cfg", change(&kernel.read_text("slot.cfg")?).as_bytes())
 }
 
 /// Adds kernel arguments to a slot.
-pub(crate) fn arguments(more: String) -> impl Fn(&Path) -> Result<()> {
-    move |image: &Path| configure(image, &|text| text.replace("$os_args ", &format!("$os_args {more} ")))
+pub(crate) fn arguments(more: String) -> impl Fn(&Fat) -> Result<()> {
+    move |kernel: &Fat| configure(kernel, &|text| text.replace("$os_args ", &format!("$os_args {more} ")))
 }
 
 /// Leaves the engine out of a release.
-pub(crate) fn no_engine() -> impl Fn(&Path) -> Result<()> {
+pub(crate) fn no_engine() -> impl Fn(&Fat) -> Result<()> {
     arguments(format!("systemd.mask=docker.service systemd.mask=docker.socket {HEALTH}"))
 }
 
 /// Replaces a file of a slot by noise that begins as the file does.
-pub(crate) fn broken(name: &'static str) -> impl Fn(&Path) -> Result<()> {
-    move |image: &Path| {
-        let file = image.with_extension("part");
-        Cmd::new("mcopy").arg("-n").arg("-o").arg("-i").arg(image).arg(format!("::{name}")).arg(&file).run()?;
-        let mut bytes = std::fs::read(&file)?;
+pub(crate) fn broken(name: &'static str) -> impl Fn(&Fat) -> Result<()> {
+    move |kernel: &Fat| {
+        let mut bytes = kernel.read(name)?;
         let keep = bytes.len().min(64 << 10);
         bytes.iter_mut().skip(keep).for_each(|byte| *byte = byte.wrapping_mul(7).wrapping_add(13));
-        std::fs::write(&file, bytes)?;
-        Cmd::new("mcopy").arg("-o").arg("-i").arg(image).arg(&file).arg(format!("::{name}")).run()?;
-        Ok(std::fs::remove_file(file)?)
+        kernel.write(name, &bytes)
     }
 }
 
 /// A release that may be in a slot.
 #[derive(Debug)]
 pub(crate) struct Known {
-    pub(crate) version: &'static str,
+    pub(crate) version: String,
     /// Kernel partition, as in the bundle.
     pub(crate) kernel: PathBuf,
     /// Root partition, as in the bundle.

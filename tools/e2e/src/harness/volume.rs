@@ -4,18 +4,19 @@ use anyhow::Result;
 use os_sys::cmd::Cmd;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// A file of a FAT that begins at `offset`.
-pub(crate) fn mtools(image: &Path, offset: u64, name: &str, to: &Path) -> Result<Vec<u8>> {
-    let at = format!("{}@@{offset}", image.display());
-    let _ = std::fs::remove_file(to);
-    Cmd::new("mcopy")
-        .env("MTOOLS_SKIP_CHECK", "1")
-        .args(["-n", "-o", "-i", &at, &format!("::{name}")])
-        .arg(to)
-        .run()?;
-    Ok(std::fs::read(to)?)
+/// A filesystem that begins somewhere in a file, as the tools of ext4 name it.
+pub(crate) fn at(image: &Path, offset: u64) -> PathBuf {
+    PathBuf::from(format!("{}?offset={offset}", image.display()))
+}
+
+/// Names in a directory of an ext4 filesystem that nobody has mounted.
+pub(crate) fn list(volume: &Path, dir: &str) -> Result<Vec<String>> {
+    let text = Cmd::new("debugfs").arg("-R").arg(format!("ls -p {dir}")).arg(volume).read()?;
+    // /inode/mode/owner/group/name/size/
+    let names = text.lines().filter_map(|line| line.split('/').nth(5));
+    Ok(names.filter(|name| !matches!(*name, "" | "." | "..")).map(str::to_owned).collect())
 }
 
 /// A file of an ext4 filesystem that nobody has mounted.
@@ -30,10 +31,12 @@ pub(crate) fn dump(volume: &Path, name: &str, to: &Path) -> Result<Vec<u8>> {
 pub(crate) fn same(disk: &File, start: u64, image: &Path) -> Result<bool> {
     let image = File::open(image)?;
     let size = image.metadata()?.len();
+    let (mut one, mut two) = (vec![0; 1 << 20], vec![0; 1 << 20]);
     let mut at = 0;
     while at < size {
         let length = usize::try_from((size - at).min(1 << 20))?;
-        let (mut one, mut two) = (vec![0; length], vec![0; length]);
+        one.truncate(length);
+        two.truncate(length);
         disk.read_exact_at(&mut one, start + at)?;
         image.read_exact_at(&mut two, at)?;
         if one != two {

@@ -10,7 +10,7 @@ use anyhow::{Result, ensure};
 use std::time::Duration;
 
 /// The boot after [`super::keys::every_key`], and one that fails.
-pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
+pub(super) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let tpm = Tpm::start(&lab.dir.join(TPM))?;
     let mut vm = lab.boot(tpm.arguments())?;
     vm.wait_ssh()?;
@@ -61,7 +61,7 @@ pub(crate) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(console.contains("Kernel panic"), "the device came up with mem=48M");
         Ok(())
     });
-    lab.disk.write("recovery-key", format!("{}\r\n", recovery.trim()).as_bytes())?;
+    lab.disk.fat.write("recovery-key", format!("{}\r\n", recovery.trim()).as_bytes())?;
     let mut vm = lab.boot(Vec::new())?;
     checks.check(
         "without its TPM, data is opened with the recovery key, which leaves nothing on the boot partition",

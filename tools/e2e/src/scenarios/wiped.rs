@@ -9,7 +9,7 @@ use serde_json::Value;
 use std::time::Duration;
 
 /// What a wipe of data leaves, in the boot that carries it out.
-pub(crate) fn data_is_wiped(lab: &Lab, vm: &Vm, checks: &mut Checks) {
+pub(super) fn data_is_wiped(lab: &Lab, vm: &Vm, checks: &mut Checks) {
     checks.check("identity and host key survived, and are this device's own", || {
         equal(&vm.ssh(IDENTITY)?, std::fs::read_to_string(lab.dir.join("identity"))?.trim())
     });
@@ -25,7 +25,7 @@ pub(crate) fn data_is_wiped(lab: &Lab, vm: &Vm, checks: &mut Checks) {
 }
 
 /// The boot after a wipe of everything that was cut off.
-pub(crate) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
+pub(super) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut vm = lab.boot(Vec::new())?;
     checks.check("after the plug was pulled in the middle, it is carried out again, to the end", || {
         vm.wait_ssh()?;

@@ -1,8 +1,11 @@
-//! A running machine and the ways into it: [`ssh`] are logins, [`qmp`] is what QEMU itself is asked.
+//! A running machine and the ways into it: [`ssh`] are logins, [`qmp`] is what QEMU itself is asked, [`knock`] finds out
+//! that somebody is in.
 
+pub(crate) mod knock;
 mod qmp;
 mod ssh;
 
+use crate::harness::deadline;
 use crate::harness::disk::Disk;
 use crate::harness::trace::Trace;
 use anyhow::{Context, Result, anyhow, bail, ensure};
@@ -31,6 +34,10 @@ pub(crate) struct Start<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) key: &'a Path,
     pub(crate) accel: Accel,
+    /// Memory, in MiB.
+    pub(crate) memory: u32,
+    /// Port of the guest for [`Vm::page`], if it has one.
+    pub(crate) page: Option<u16>,
     /// Further arguments for QEMU.
     pub(crate) extra: Vec<String>,
     /// Web servers of this machine: where the guest finds each, and its port here.
@@ -57,6 +64,11 @@ pub(crate) const WEB: &str = "10.0.2.100";
 /// And one that is not.
 pub(crate) const LIAR: &str = "10.0.2.101";
 
+/// Port of ssh on every device.
+const SSH: u16 = 22222;
+/// And one behind which nobody listens (RFC 863); see [`knock`].
+const CLOSED: u16 = 9;
+
 /// Options of ssh for a device that is made anew for every run.
 const ANY_HOST: [&str; 3] = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"];
 
@@ -69,10 +81,13 @@ pub(crate) struct Vm {
     dir: PathBuf,
     child: Child,
     console: Arc<Mutex<String>>,
+    /// What it said in the boots before this one.
+    consoles: String,
     qmp: PathBuf,
     key: PathBuf,
     ssh_port: u16,
-    web_port: u16,
+    closed_port: u16,
+    page_port: u16,
     /// One connection that the others go through: under emulation every handshake costs seconds.
     master: Option<Child>,
     control: PathBuf,
@@ -84,12 +99,12 @@ pub(crate) struct Vm {
 
 impl Vm {
     pub(crate) fn start(options: &Start<'_>) -> Result<Self> {
-        let (ssh_port, web_port) = (free_port()?, free_port()?);
-        let firmware_vars = options.dir.join("firmware-vars.fd");
+        let (ssh_port, closed_port, page_port) = (free_port()?, free_port()?, free_port()?);
+        let firmware_vars = Self::firmware_vars(options.dir);
         let mut extra = options.extra.clone();
         if let Some(frozen) = options.frozen {
             extra.extend(["-incoming".to_owned(), format!("exec:cat {}", frozen.display())]);
-        } else {
+        } else if !firmware_vars.exists() {
             std::fs::copy(osctl::qemu::firmware()?.1, &firmware_vars)?;
         }
         let qmp = options.dir.join("qmp");
@@ -99,14 +114,19 @@ impl Vm {
             disk: options.disk.path.clone(),
             format: "raw",
             firmware_vars,
-            memory: 1024,
+            memory: options.memory,
             cpus: options.accel.processors(),
-            forwards: vec![(ssh_port, 22222), (web_port, 80)],
+            forwards: [(ssh_port, SSH), (closed_port, CLOSED)]
+                .into_iter()
+                .chain(options.page.map(|port| (page_port, port)))
+                .collect(),
             // No test may need the internet, and the device must not either.
             isolated: true,
             services: (options.web.iter())
                 .map(|(address, port)| (format!("{address}:80"), format!("{} pipe {port}", own.display())))
                 .collect(),
+            // The plug is pulled by ending QEMU: what it gave to the host's page cache is on the disk then.
+            sync: false,
             trace: options.trace.then(|| new_trace(options.dir, &mut traces)).transpose()?,
             accel: options.accel,
             extra,
@@ -123,10 +143,12 @@ impl Vm {
             dir,
             child,
             console,
+            consoles: String::new(),
             qmp,
             key,
             ssh_port,
-            web_port,
+            closed_port,
+            page_port,
             master: None,
             control,
             restarts: 0,
@@ -136,6 +158,11 @@ impl Vm {
             vm.thaw()?;
         }
         Ok(vm)
+    }
+
+    /// The variables of the firmware, which a machine that is started in `dir` finds as the last one left them.
+    pub(crate) fn firmware_vars(dir: &Path) -> PathBuf {
+        dir.join("firmware-vars.fd")
     }
 
     fn thaw(&mut self) -> Result<()> {
@@ -172,6 +199,12 @@ impl Vm {
         bail!("the machine was not frozen in time")
     }
 
+    /// Lets a machine that was frozen go on by itself.
+    pub(crate) fn go_on(&mut self) -> Result<()> {
+        self.qmp("cont")?;
+        self.connect(BOOT_LIMIT)
+    }
+
     /// Lets it run for a while, through restarts.
     pub(crate) fn watch(&mut self, time: Duration) -> Result<()> {
         let start = Instant::now();
@@ -187,7 +220,7 @@ impl Vm {
         let (start, limit, before) = (Instant::now(), limit * PATIENCE, self.restarts);
         while self.restarts == before {
             ensure!(start.elapsed() < limit, "no restart in {} s", limit.as_secs());
-            self.watch(Duration::from_secs(1))?;
+            self.watch(Duration::from_millis(200))?;
         }
         Ok(())
     }
@@ -198,9 +231,11 @@ impl Vm {
         let limit = limit * PATIENCE;
         while start.elapsed() < limit {
             if self.child.try_wait()?.is_some() {
+                deadline::ended(self.child.id());
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(200));
+            deadline::check()?;
+            std::thread::sleep(Duration::from_millis(100));
         }
         bail!("the machine is still on after {} s; the end of its console: {}", limit.as_secs(), tail(&self.console()))
     }
@@ -216,7 +251,7 @@ impl Vm {
             }
             work.join().map_err(|_| anyhow!("it panicked"))?
         })?;
-        self.share_connection()?;
+        self.connect(BOOT_LIMIT)?;
         Ok(done)
     }
 
@@ -239,6 +274,11 @@ impl Vm {
         self.console.lock().map(|c| c.clone()).unwrap_or_default()
     }
 
+    /// The same, with all that it said before its restarts.
+    pub(crate) fn consoles(&self) -> String {
+        self.consoles.clone() + &self.console()
+    }
+
     /// Waits until the console says something.
     pub(crate) fn wait_console(&mut self, text: &str, limit: Duration) -> Result<()> {
         let (start, limit) = (Instant::now(), limit * PATIENCE);
@@ -247,7 +287,7 @@ impl Vm {
                 return Ok(());
             }
             self.alive()?;
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(50));
         }
         bail!("the console did not say '{text}' in {} s", limit.as_secs())
     }
@@ -263,11 +303,13 @@ impl Vm {
     }
 
     fn alive(&mut self) -> Result<()> {
+        deadline::check()?;
         if let Some(status) = self.child.try_wait()? {
+            deadline::ended(self.child.id());
             // UEFI in QEMU does not always come through a warm reset, so a restart is a machine of its own.
             if self.restart == Restart::Restarts {
                 if let Ok(mut text) = self.console.lock() {
-                    text.clear();
+                    self.consoles.push_str(&std::mem::take(&mut *text));
                 }
                 if self.machine.trace.is_some() {
                     self.machine.trace = Some(new_trace(&self.dir, &mut self.traces)?);
@@ -282,9 +324,9 @@ impl Vm {
         }
         Ok(())
     }
-    /// Gets a page from port 80 of the device.
-    pub(crate) fn http(&self) -> Result<String> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.web_port))?;
+    /// Gets a page from the port of [`Start::page`].
+    pub(crate) fn page(&self) -> Result<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.page_port))?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.write_all(b"GET / HTTP/1.0\r\nHost: device\r\n\r\n")?;
         let mut text = String::new();
@@ -305,6 +347,7 @@ impl Drop for Vm {
         self.forget_connection();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        deadline::ended(self.child.id());
     }
 }
 
@@ -328,6 +371,7 @@ fn spawn(machine: &Machine, dir: &Path, console: &Arc<Mutex<String>>) -> Result<
         .stderr(log)
         .spawn()
         .context("cannot start qemu-system-x86_64")?;
+    deadline::started(child.id());
     let stdout = child.stdout.take().context("no console")?;
     let record = std::fs::File::create(dir.join("console.log"))?;
     std::thread::spawn({

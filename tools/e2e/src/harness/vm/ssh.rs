@@ -1,10 +1,12 @@
 //! Logins: commands on the device, and waiting for what they say.
 
 use super::{ANY_HOST, BOOT_ID, BOOT_LIMIT, PATIENCE, Vm, tail};
+use crate::harness::deadline;
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
+use std::io::Read as _;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 impl Vm {
@@ -32,13 +34,10 @@ impl Vm {
         Ok((code.trim().parse()?, out.to_owned()))
     }
 
-    /// Runs a command until it exits with 0, for about a minute. The device repeats it by itself: under emulation a login
+    /// Runs a command until it exits with 0, for about [`ROUND`]. The device repeats it by itself: under emulation a login
     /// costs as much as the start of a service.
     fn repeat(&self, command: &str) -> Result<(i32, String)> {
-        self.ssh_code(&format!(
-            "for i in $(seq 20); do out=$({command}); code=$?; test $code = 0 && break; sleep 2; done; \
-             printf '%s\\n' \"$out\"; (exit $code)"
-        ))
+        self.ssh_code(&repeated(command))
     }
 
     /// Tries to log in with another key.
@@ -50,34 +49,77 @@ impl Vm {
         }
     }
 
-    /// Waits until a login works.
+    /// Waits until a login works, and keeps it for the commands that follow.
     pub(crate) fn wait_ssh(&mut self) -> Result<()> {
-        let (mut last, limit) = (String::new(), BOOT_LIMIT * PATIENCE);
-        while self.started.elapsed() < limit {
-            self.alive()?;
-            match self.ssh("true") {
-                Ok(_) => return self.share_connection(),
-                Err(err) => last = format!("{err:#}"),
+        self.connect(BOOT_LIMIT)
+    }
+
+    /// The same, where it may take longer.
+    pub(super) fn connect(&mut self, limit: Duration) -> Result<()> {
+        let (start, limit, mut last) = (Instant::now(), limit * PATIENCE, String::new());
+        self.forget_connection();
+        while start.elapsed() < limit {
+            let mut master = self.master_command()?.spawn().context("cannot start ssh")?;
+            loop {
+                if self.control.exists() {
+                    self.master = Some(master);
+                    return Ok(());
+                }
+                if let Some(status) = master.try_wait()? {
+                    last = format!("ssh ended ({status}): {}", said(&mut master));
+                    break;
+                }
+                let alive = self.alive();
+                if alive.is_err() || start.elapsed() > limit {
+                    let _ = master.kill();
+                    let _ = master.wait();
+                    alive?;
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(50));
             }
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_millis(500));
         }
         bail!("no login in {} s: {last}; the end of the console: {}", limit.as_secs(), tail(&self.console()))
+    }
+
+    /// The connection that the others go through. It begins as soon as there is somebody to answer.
+    fn master_command(&self) -> Result<Command> {
+        let own = std::env::current_exe()?;
+        let proxy = format!("{} pipe --closed {} {}", own.display(), self.closed_port, self.ssh_port);
+        let mut command = Command::new("ssh");
+        command.args(["-M", "-N", "-i"]).arg(&self.key);
+        // A kernel that is jumped away from closes nothing.
+        let alive = ["ServerAliveInterval=10", "ServerAliveCountMax=4"];
+        for option in ANY_HOST.into_iter().chain(["BatchMode=yes", "IdentitiesOnly=yes"]).chain(alive) {
+            command.args(["-o", option]);
+        }
+        command.arg("-o").arg(format!("ProxyCommand={proxy}"));
+        command.arg("-o").arg(format!("ControlPath={}", self.control.display())).arg("root@127.0.0.1");
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Ok(command)
+    }
+
+    /// True while the shared connection is there.
+    fn is_connected(&mut self) -> bool {
+        self.control.exists() && self.master.as_mut().is_some_and(|master| matches!(master.try_wait(), Ok(None)))
     }
 
     /// Waits until the machine has restarted by itself, once or several times, and a login works; `before` is the
     /// identifier of the boot that ends. Returns the identifier of the new one.
     pub(crate) fn wait_restart(&mut self, before: &str, limit: Duration) -> Result<String> {
-        let (start, limit) = (Instant::now(), limit * PATIENCE);
-        self.forget_connection();
-        while start.elapsed() < limit {
-            if let Ok(id) = self.ssh(BOOT_ID)
-                && id.trim() != before.trim()
-            {
-                self.share_connection()?;
-                return Ok(id);
+        let start = Instant::now();
+        while start.elapsed() < limit * PATIENCE {
+            if !self.is_connected() {
+                self.connect(limit)?;
             }
-            self.pause(3)?;
+            match self.ssh(BOOT_ID) {
+                Ok(id) if id.trim() != before.trim() => return Ok(id),
+                Ok(_) => self.pause(3)?,
+                Err(_) => self.forget_connection(),
+            }
         }
+        let limit = limit * PATIENCE;
         bail!("no new boot in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
     }
 
@@ -94,7 +136,7 @@ impl Vm {
                 Ok(_) => looks += 1,
                 Err(_) => break,
             }
-            self.pause(10)?;
+            self.pause(5)?;
         }
         if looks == 3 && self.restarts == restarts && self.ssh(BOOT_ID)?.trim() == before.trim() {
             bail!(
@@ -107,14 +149,19 @@ impl Vm {
 
     /// Waits until a command on the device exits with 0, in whatever boot that is.
     pub(crate) fn wait_through_restarts(&mut self, command: &str, limit: Duration) -> Result<()> {
-        let (start, limit) = (Instant::now(), limit * PATIENCE);
-        self.forget_connection();
-        while start.elapsed() < limit {
-            if matches!(self.repeat(command), Ok((0, _))) {
-                return self.share_connection();
+        let start = Instant::now();
+        while start.elapsed() < limit * PATIENCE {
+            if !self.is_connected() {
+                self.connect(limit)?;
             }
-            self.pause(3)?;
+            match self.repeat(command) {
+                Ok((0, _)) => return Ok(()),
+                Ok(_) => {}
+                Err(_) => self.forget_connection(),
+            }
+            self.alive()?;
         }
+        let limit = limit * PATIENCE;
         bail!("'{command}' did not succeed in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
     }
 
@@ -127,21 +174,6 @@ impl Vm {
         let _ = std::fs::remove_file(&self.control);
     }
 
-    pub(super) fn share_connection(&mut self) -> Result<()> {
-        let mut command = std::process::Command::new("ssh");
-        command.args(["-M", "-N", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
-        command.args(["-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(&self.key);
-        command.arg("-o").arg(format!("ControlPath={}", self.control.display()));
-        command.args(["-p", &self.ssh_port.to_string(), "root@127.0.0.1"]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        self.master = Some(child);
-        let start = Instant::now();
-        while !self.control.exists() && start.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
-    }
-
     /// Waits until a command on the device exits with 0; returns what it printed last.
     pub(crate) fn wait_for(&self, command: &str, limit: Duration) -> Result<String> {
         let (start, limit) = (Instant::now(), limit * PATIENCE);
@@ -152,10 +184,61 @@ impl Vm {
                 Ok((code, text)) => last = format!("exit code {code}: {text}"),
                 Err(err) => last = format!("{err:#}"),
             }
+            deadline::check()?;
             if start.elapsed() > limit {
                 bail!("'{command}' did not succeed in {} s: {last}", limit.as_secs());
             }
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(Duration::from_millis(200));
         }
+    }
+}
+
+/// How long a device repeats a command before it says how that went, in seconds.
+const ROUND: u32 = 40;
+
+/// A command that the device repeats until it exits with 0. It rests twice as long as the command took, so that most of an
+/// emulated processor is left for what is waited for; everything but the command is the shell itself.
+fn repeated(command: &str) -> String {
+    format!(
+        "now() {{ read -r up idle </proc/uptime; now=${{up%.*}}${{up#*.}}; }}; now; end=$((now + {ROUND}00)); \
+         while :; do now; began=$now; out=$({command}); code=$?; test $code = 0 && break; now; \
+         test $now -gt $end && break; rest=$(((now - began) * 2)); test $rest -lt 30 && rest=30; \
+         test $rest -gt 200 && rest=200; sleep $((rest / 100)).$((rest / 10 % 10)); done; \
+         printf '%s\\n' \"$out\"; (exit $code)"
+    )
+}
+
+/// What a program that has ended wrote to its stderr.
+fn said(child: &mut Child) -> String {
+    let mut text = String::new();
+    if let Some(mut stderr) = child.stderr.take() {
+        let _ = stderr.read_to_string(&mut text);
+    }
+    text.trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(script: &str) -> (Option<i32>, String) {
+        let out = Command::new("sh").args(["-c", script]).output().unwrap();
+        (out.status.code(), String::from_utf8(out.stdout).unwrap())
+    }
+
+    #[test]
+    fn a_command_is_repeated_until_it_succeeds() {
+        let file = std::env::temp_dir().join(format!("os-repeat-{}", std::process::id()));
+        let command = format!("echo x >> {0}; wc -l < {0} | tr -d ' '; test $(wc -l < {0}) = 3", file.display());
+        let start = Instant::now();
+        assert_eq!(run(&repeated(&command)), (Some(0), "3\n".to_owned()));
+        assert!(start.elapsed() > Duration::from_millis(500), "it did not rest");
+        std::fs::remove_file(file).unwrap();
+    }
+
+    #[test]
+    fn one_that_fails_is_given_up_with_its_code() {
+        let short = repeated("echo no; (exit 3)").replace(&format!("+ {ROUND}00"), "+ 10");
+        assert_eq!(run(&short), (Some(3), "no\n".to_owned()));
     }
 }

@@ -1,9 +1,10 @@
 //! Keys of the machine itself.
 
-use super::{Keys, SWAP_PERCENT};
+use super::Keys;
 use crate::harness::device::{equal, journal_on_data};
 use crate::harness::vm::Vm;
 use anyhow::{Context, ensure};
+use os_config::keys::KEYS;
 
 pub(super) fn machine(vm: &Vm, keys: &mut Keys<'_>) {
     keys.check(&["/hostname"], || equal(&vm.ssh("hostnamectl --static; hostname")?, "kiosk-3\nkiosk-3"));
@@ -45,7 +46,9 @@ pub(super) fn machine(vm: &Vm, keys: &mut Keys<'_>) {
     keys.check(&["/os/memory/zramSwap"], || {
         let swap: u64 = vm.ssh("swapon --show=SIZE --bytes --noheadings --raw | head -1")?.trim().parse()?;
         let ram: u64 = vm.ssh("awk '/MemTotal/ {print $2 * 1024}' /proc/meminfo")?.trim().parse()?;
-        let wanted = ram / 100 * SWAP_PERCENT;
+        let example = KEYS.iter().find(|key| key.pointer == "/os/memory/zramSwap").context("no such key")?.example;
+        let percent: u64 = example.parse().with_context(|| format!("the example is '{example}'"))?;
+        let wanted = ram / 100 * percent;
         ensure!(swap.abs_diff(wanted) < 1 << 20, "{swap} bytes, wanted {wanted}");
         Ok(())
     });

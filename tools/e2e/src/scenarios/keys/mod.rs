@@ -8,6 +8,7 @@ mod stick;
 
 use super::wiped::data_is_wiped;
 use crate::harness::checks::Checks;
+use crate::harness::device::every_unit_came_up;
 use crate::harness::disk::Disk;
 use crate::harness::lab::Lab;
 use crate::harness::tpm::Tpm;
@@ -20,7 +21,6 @@ use serde_json::{Value, json};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 /// The card that the example of `os.network.ethernet` is for.
 const FIXED_MAC: &str = "52:54:00:05:e2:e0";
@@ -89,12 +89,10 @@ impl Keys<'_> {
     }
 }
 
-const SWAP_PERCENT: u64 = 30;
-
-pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
+pub(super) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut config = examples()?;
     let (server, client) = openvpn(&lab.dir)?;
-    let own = lab.keys.ssh_public()?;
+    let own = lab.artifacts.keys.ssh_public()?;
     let documented = KEYS.iter().find(|k| k.pointer == "/os/sshKeys").context("no such key")?.example;
     let documented: Vec<String> = serde_json::from_str(documented)?;
     edit::merge(
@@ -107,31 +105,27 @@ pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let file = lab.dir.join("every-key.json");
     std::fs::write(&file, serde_json::to_vec_pretty(&config)?)?;
     checks.check("osctl image configure writes every documented example into the image", || {
-        lab.disk.remove("config.json")?;
+        lab.disk.fat.remove("config.json")?;
         image::configure(&lab.disk.path, &Change { config: Some(file.clone()), ..Change::default() }).map(drop)
     });
-    lab.disk.make_dir("dispatcher.d")?;
-    lab.disk.write("dispatcher.d/50-e2e", b"#!/bin/sh\r\necho \"$1 $2\" >> /run/dispatched\r\n")?;
-    lab.disk.make_dir("system-proxy")?;
-    lab.disk.write(
+    lab.disk.fat.make_dir("dispatcher.d")?;
+    lab.disk.fat.write("dispatcher.d/50-e2e", b"#!/bin/sh\r\necho \"$1 $2\" >> /run/dispatched\r\n")?;
+    lab.disk.fat.make_dir("system-proxy")?;
+    lab.disk.fat.write(
         "system-proxy/redsocks.conf",
         b"redsocks {\n type = http-connect;\n ip = 192.0.2.30;\n port = 8080;\n}\n",
     )?;
+    // For the container that none of all this may restart; the one that came with the image is wiped in this boot.
+    for (file, content) in lab.preloaded()? {
+        lab.disk.fat.write(&file, &content)?;
+    }
     let stick = Disk::stick(&lab.dir, "CONFIG", 32)?;
     let _ = std::fs::remove_dir_all(lab.dir.join(TPM));
     let tpm = Tpm::start(&lab.dir.join(TPM))?;
     let mut vm = lab.boot([devices(&stick), tpm.arguments()].concat())?;
     vm.wait_ssh()?;
     checks.say(&format!("login after {:.0} s", vm.started.elapsed().as_secs_f64()));
-    let settled = vm.wait_for(
-        "systemctl is-system-running --wait >/dev/null; systemctl is-system-running",
-        Duration::from_secs(240),
-    );
-    checks.check("every unit came up", || {
-        let failed = vm.ssh("systemctl --failed --no-legend --plain")?;
-        ensure!(failed.trim().is_empty(), "{}", failed.trim());
-        settled.map(drop)
-    });
+    checks.check("every unit came up", || every_unit_came_up(&vm));
     data_is_wiped(lab, &vm, checks);
     checks.check("os config status has every key, and nothing failed", || {
         let (code, text) = vm.ssh_code("os config status --json")?;
@@ -150,7 +144,7 @@ pub(crate) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
     network::network(&vm, &mut keys);
     services::services(&vm, &mut keys);
     services::updates(&vm, &mut keys);
-    commands::commands(&vm, &mut keys);
+    commands::commands(&vm, lab, &mut keys);
     stick::stick_import(&vm, lab, &stick, &mut keys)?;
     let done = keys.done.into_inner();
     checks.check("no key was left out", || {

@@ -22,10 +22,10 @@ pub(super) fn stick_import(vm: &Vm, lab: &Lab, stick: &Disk, keys: &mut Keys<'_>
         vm.unplug()?;
         vm.wait_for("! ls /dev/disk/by-label/CONFIG 2>/dev/null", Duration::from_secs(30)).map(drop)
     };
-    stick.write("config.json", b"{\"hostname\": \"from-stick\", \"country\": \"FR\"}")?;
-    stick.write("timesyncd.conf", b"[Time]\r\nNTP=192.0.2.77\r\n")?;
-    stick.make_dir("network")?;
-    stick.write("network/office.nmconnection", b"[connection]\nid=office\nuuid=2b0f7f5e-0d3c-4f0f-9d43-0123456789ab\ntype=ethernet\n[match]\ninterface-name=none0\n")?;
+    stick.fat.write("config.json", b"{\"hostname\": \"from-stick\", \"country\": \"FR\"}")?;
+    stick.fat.write("timesyncd.conf", b"[Time]\r\nNTP=192.0.2.77\r\n")?;
+    stick.fat.make_dir("network")?;
+    stick.fat.write("network/office.nmconnection", b"[connection]\nid=office\nuuid=2b0f7f5e-0d3c-4f0f-9d43-0123456789ab\ntype=ethernet\n[match]\ninterface-name=none0\n")?;
     keys.checks.check("a stick labelled CONFIG is taken over when it is plugged in, and says so", || {
         plug()?;
         equal(
@@ -34,23 +34,23 @@ pub(super) fn stick_import(vm: &Vm, lab: &Lab, stick: &Disk, keys: &mut Keys<'_>
         )?;
         vm.wait_for("nmcli -g NAME connection | grep -q ^office$", Duration::from_secs(30))?;
         unplug()?;
-        let report: Value = serde_json::from_slice(&stick.read("report-e2e-set.json")?)?;
+        let report: Value = serde_json::from_slice(&stick.fat.read("report-e2e-set.json")?)?;
         ensure!(report["taken"] == true && report["problems"] == json!([]), "{report}");
         Ok(())
     });
     keys.checks.check("a stick with one bad value changes nothing and says why", || {
-        stick.write("config.json", b"{\"hostname\": \"bad name\"}")?;
+        stick.fat.write("config.json", b"{\"hostname\": \"bad name\"}")?;
         plug()?;
         unplug()?;
         equal(&vm.ssh("hostname")?, "from-stick")?;
-        let text = String::from_utf8(stick.read("report-from-stick.txt")?)?;
+        let text = String::from_utf8(stick.fat.read("report-from-stick.txt")?)?;
         ensure!(text.contains("nothing was taken over") && text.contains("/hostname"), "{text}");
         Ok(())
     });
     // Nothing unsigned is taken, and what the key of the updates signed is.
     keys.check(&["/os/import/signedOnly"], || {
         vm.ssh("os config set os.import.signedOnly true")?;
-        stick.write("config.json", b"{\"hostname\": \"signed\"}")?;
+        stick.fat.write("config.json", b"{\"hostname\": \"signed\"}")?;
         plug()?;
         unplug()?;
         equal(&vm.ssh("hostname")?, "from-stick")?;
@@ -69,7 +69,7 @@ fn sign(lab: &Lab, stick: &Disk, files: &[&str]) -> Result<()> {
     for name in files {
         let path = dir.join(name);
         std::fs::create_dir_all(path.parent().context("no directory")?)?;
-        std::fs::write(path, stick.read(name)?)?;
+        std::fs::write(path, stick.fat.read(name)?)?;
     }
     let list = Cmd::new("sha256sum").args(files).dir(&dir).read()?;
     std::fs::write(dir.join("CONFIG.sha256"), list)?;
@@ -86,13 +86,13 @@ fn sign(lab: &Lab, stick: &Disk, files: &[&str]) -> Result<()> {
             "CONFIG.sha256.p7s",
             "-signer",
         ])
-        .arg(&lab.keys.bundle_cert)
+        .arg(&lab.artifacts.keys.bundle_cert)
         .arg("-inkey")
-        .arg(&lab.keys.bundle_key)
+        .arg(&lab.artifacts.keys.bundle_key)
         .dir(&dir)
         .run()?;
     for name in ["CONFIG.sha256", "CONFIG.sha256.p7s"] {
-        stick.write(name, &std::fs::read(dir.join(name))?)?;
+        stick.fat.write(name, &std::fs::read(dir.join(name))?)?;
     }
     Ok(())
 }
