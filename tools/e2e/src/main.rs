@@ -1,38 +1,20 @@
 //! Boots the built image in QEMU and checks what a user would: over the serial console, QMP, ssh, HTTP and the wire.
 //!
-//! - [`vm`] is the machine and the ways into it
-//! - [`disk`] edits the boot partition of a powered-off machine
-//! - [`mdns`] asks for a name on the machine's second network card
-//! - [`tpm`] is the machine's TPM
-//! - [`checks`] counts and prints
-//! - [`scenarios`] are the boots: the first and long one, the changed configuration, the broken ones, rescue
-//! - [`updates`] are releases, good and bad ones, from a web server; [`liar`] is a bad one
-//! - [`trace`] is what the machine wrote to its disk, [`crash`] what a power cut would have left of it
-//! - [`campaign`] pulls the plug again and again
-//! - [`bench`] measures a boot beside a plain Debian's, [`deltas`] the bytes of an update, [`installs`] its installation
+//! - [`harness`] is what tests are made of: machines, disks, releases, servers
+//! - [`scenarios`] are the boots: the first and long one, changed and broken configurations, releases, rescue
+//! - [`campaign`] pulls the plug again and again, and knows what a power cut would have left
+//! - [`bench`] measures
 
 mod bench;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod campaign;
-mod checks;
-#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
-mod configuration;
-mod crash;
-mod deltas;
-mod disk;
-mod installs;
-mod liar;
-mod mdns;
+mod harness;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod scenarios;
-mod tpm;
-mod trace;
-#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
-mod updates;
-#[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
-mod vm;
 
-use crate::checks::Checks;
+use crate::harness::artifacts::Source;
+use crate::harness::deadline;
+use crate::harness::vm::knock::knock;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use osctl::lab::tools_tree;
@@ -53,19 +35,28 @@ struct Args {
 enum Command {
     /// Run the scenarios
     Run {
-        /// Only this chain (config, update, hand, bad, jump, cut), the last four (long), or scenarios whose name contains
-        /// this
+        /// Only this chain (update, config, lies, bad, hand, cut, jump), the last four (long), or scenarios whose name
+        /// contains this
         #[arg(long, default_value = "")]
         only: String,
         /// So many moments of a recorded update are tried as power cuts
         #[arg(long, default_value_t = 40)]
         points: usize,
+        /// The run has to be over in so many seconds; what is not done by then fails [env: OS_TEST_DEADLINE, the time
+        /// itself, in seconds since 1970]
+        #[arg(long, value_name = "SECONDS")]
+        deadline: Option<u64>,
+        #[command(flatten)]
+        source: Source,
     },
     /// Join standard input and output with a port of this machine: how a guest without a network reaches a web server
     #[command(hide = true)]
     Pipe {
         /// Port on 127.0.0.1
         port: u16,
+        /// It leads into a guest, as this one does, behind which nobody listens: wait until somebody answers
+        #[arg(long, value_name = "PORT")]
+        closed: Option<u16>,
     },
     /// Pull the plug at random moments of updates, and write docs/power.md
     Campaign {
@@ -75,6 +66,8 @@ enum Command {
         /// Which moments; another seed tries others
         #[arg(long, default_value_t = 1)]
         seed: u64,
+        #[command(flatten)]
+        source: Source,
     },
     /// Print the section of docs/benchmarks.md about the bytes of an update
     Deltas,
@@ -96,9 +89,13 @@ fn main() -> ExitCode {
     }
 }
 
-fn pipe(port: u16) -> Result<()> {
+fn pipe(port: u16, closed: Option<u16>) -> Result<()> {
     use std::os::fd::AsFd;
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    let parent = rustix::process::getppid();
+    let mut stream = match closed {
+        Some(closed) => knock(port, closed, || rustix::process::getppid() == parent)?,
+        None => std::net::TcpStream::connect(("127.0.0.1", port))?,
+    };
     let mut from = stream.try_clone()?;
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut std::io::stdin(), &mut stream);
@@ -116,19 +113,24 @@ fn run(args: Args) -> Result<ExitCode> {
         tools_tree::enter(&Repo::find()?, args.host_tools)?;
     }
     match args.command {
-        Command::Run { only, points } => Ok(Checks::finish(scenarios::run(&Repo::find()?, &only, points)?)),
-        Command::Pipe { port } => pipe(port).map(|()| ExitCode::SUCCESS),
-        Command::Campaign { cuts, seed } => campaign::run(&Repo::find()?, cuts, seed).map(|()| ExitCode::SUCCESS),
+        Command::Run { only, points, deadline, source } => {
+            deadline::set(deadline)?;
+            scenarios::run(source.find(&Repo::find()?)?, &only, points)
+        }
+        Command::Pipe { port, closed } => pipe(port, closed).map(|()| ExitCode::SUCCESS),
+        Command::Campaign { cuts, seed, source } => {
+            campaign::run(&Repo::find()?, &source, cuts, seed).map(|()| ExitCode::SUCCESS)
+        }
         Command::Deltas => {
-            print!("{}", deltas::section(&Repo::find()?)?);
+            print!("{}", bench::deltas(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Filesystems => {
-            print!("{}", deltas::filesystems(&Repo::find()?)?);
+            print!("{}", bench::filesystems(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Installs => {
-            print!("{}", installs::section(&Repo::find()?)?);
+            print!("{}", bench::installs(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Bench => bench::run(&Repo::find()?).map(|()| ExitCode::SUCCESS),

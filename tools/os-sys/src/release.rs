@@ -2,10 +2,11 @@
 
 /// A field of the running system's os-release(5); `None` where it has none.
 pub fn field(name: &str) -> Option<String> {
-    parse(&std::fs::read_to_string("/etc/os-release").ok()?, name)
+    field_of(&std::fs::read_to_string("/etc/os-release").ok()?, name)
 }
 
-fn parse(text: &str, name: &str) -> Option<String> {
+/// A field of any os-release(5).
+pub fn field_of(text: &str, name: &str) -> Option<String> {
     let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='))?;
     Some(value.trim_matches('"').to_owned())
 }
@@ -17,8 +18,8 @@ mod tests {
     #[test]
     fn fields_are_read_with_and_without_quotes() {
         let text = "NAME=\"An OS\"\nVERSION_ID=0.1.0\nVERSION=7\n";
-        assert_eq!(parse(text, "NAME").as_deref(), Some("An OS"));
-        assert_eq!(parse(text, "VERSION_ID").as_deref(), Some("0.1.0"));
-        assert_eq!(parse(text, "VERSION_").as_deref(), None);
+        assert_eq!(field_of(text, "NAME").as_deref(), Some("An OS"));
+        assert_eq!(field_of(text, "VERSION_ID").as_deref(), Some("0.1.0"));
+        assert_eq!(field_of(text, "VERSION_").as_deref(), None);
     }
 }

@@ -420,6 +420,7 @@ fn boot(repo: &Repo, options: &Run) -> Result<ExitCode> {
         forwards: vec![(options.ssh_port, 22222), (options.web_port, 80)],
         isolated: false,
         services: Vec::new(),
+        sync: true,
         trace: None,
         accel,
         extra: options.qemu.clone(),

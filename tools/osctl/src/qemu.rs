@@ -54,6 +54,9 @@ pub struct Machine {
     /// Services that the guest finds although it is isolated: address and port there, and the program that QEMU starts
     /// for every connection and talks to over its standard input and output.
     pub services: Vec<(String, String)>,
+    /// What the guest flushes goes to the medium. Without, it stays in the host's page cache, which outlives QEMU and the
+    /// guest but not the host.
+    pub sync: bool,
     /// Where to keep a log of every write to the disk, in the form of dm-log-writes.
     pub trace: Option<PathBuf>,
     /// How to emulate.
@@ -66,12 +69,18 @@ impl Machine {
     fn drive(&self) -> String {
         let disk = self.disk.display();
         match &self.trace {
-            None => format!("if=none,id=disk,discard=unmap,format={},file={disk}", self.format),
+            None => {
+                let cache = if self.sync { "writeback" } else { "unsafe" };
+                format!("if=none,id=disk,discard=unmap,cache={cache},format={},file={disk}", self.format)
+            }
+            // The log has to hear of every flush; what is below it need not.
             Some(log) => format!(
                 "if=none,id=disk,discard=unmap,driver=blklogwrites,log-sector-size=512,log.driver=file,log.filename={},\
-                 file.driver={},file.file.driver=file,file.file.filename={disk}",
+                 log.cache.no-flush={no_flush},file.driver={},file.cache.no-flush={no_flush},file.file.driver=file,\
+                 file.file.filename={disk},file.file.cache.no-flush={no_flush}",
                 log.display(),
-                self.format
+                self.format,
+                no_flush = if self.sync { "off" } else { "on" },
             ),
         }
     }
@@ -168,7 +177,10 @@ pub fn accel(repo: &Repo, variant: &str) -> Result<Accel> {
 }
 
 /// Boots the kernel under KVM until os-init answers: /dev/kvm exists on many hosts where stock kernels do not run.
-fn kvm_boots(kernel: &Path, initramfs: &Path) -> Result<bool> {
+///
+/// # Errors
+/// When QEMU cannot be started.
+pub fn kvm_boots(kernel: &Path, initramfs: &Path) -> Result<bool> {
     let mut child = Command::new("qemu-system-x86_64")
         .args(["-machine", "q35", "-nodefaults", "-display", "none", "-vga", "none", "-no-reboot", "-m", "512"])
         .args(["-accel", "kvm", "-cpu", "host", "-serial", "stdio", "-kernel"])

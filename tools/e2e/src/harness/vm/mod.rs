@@ -1,13 +1,17 @@
-//! A running machine and the ways into it.
+//! A running machine and the ways into it: [`ssh`] are logins, [`qmp`] is what QEMU itself is asked, [`knock`] finds out
+//! that somebody is in.
 
-use crate::disk::Disk;
-use crate::trace::Trace;
+pub(crate) mod knock;
+mod qmp;
+mod ssh;
+
+use crate::harness::deadline;
+use crate::harness::disk::Disk;
+use crate::harness::trace::Trace;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use os_sys::cmd::Cmd;
 use osctl::qemu::{Accel, Machine};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
@@ -30,6 +34,10 @@ pub(crate) struct Start<'a> {
     pub(crate) dir: &'a Path,
     pub(crate) key: &'a Path,
     pub(crate) accel: Accel,
+    /// Memory, in MiB.
+    pub(crate) memory: u32,
+    /// Port of the guest for [`Vm::page`], if it has one.
+    pub(crate) page: Option<u16>,
     /// Further arguments for QEMU.
     pub(crate) extra: Vec<String>,
     /// Web servers of this machine: where the guest finds each, and its port here.
@@ -56,6 +64,11 @@ pub(crate) const WEB: &str = "10.0.2.100";
 /// And one that is not.
 pub(crate) const LIAR: &str = "10.0.2.101";
 
+/// Port of ssh on every device.
+const SSH: u16 = 22222;
+/// And one behind which nobody listens (RFC 863); see [`knock`].
+const CLOSED: u16 = 9;
+
 /// Options of ssh for a device that is made anew for every run.
 const ANY_HOST: [&str; 3] = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"];
 
@@ -68,10 +81,13 @@ pub(crate) struct Vm {
     dir: PathBuf,
     child: Child,
     console: Arc<Mutex<String>>,
+    /// What it said in the boots before this one.
+    consoles: String,
     qmp: PathBuf,
     key: PathBuf,
     ssh_port: u16,
-    web_port: u16,
+    closed_port: u16,
+    page_port: u16,
     /// One connection that the others go through: under emulation every handshake costs seconds.
     master: Option<Child>,
     control: PathBuf,
@@ -83,12 +99,12 @@ pub(crate) struct Vm {
 
 impl Vm {
     pub(crate) fn start(options: &Start<'_>) -> Result<Self> {
-        let (ssh_port, web_port) = (free_port()?, free_port()?);
-        let firmware_vars = options.dir.join("firmware-vars.fd");
+        let (ssh_port, closed_port, page_port) = (free_port()?, free_port()?, free_port()?);
+        let firmware_vars = Self::firmware_vars(options.dir);
         let mut extra = options.extra.clone();
         if let Some(frozen) = options.frozen {
             extra.extend(["-incoming".to_owned(), format!("exec:cat {}", frozen.display())]);
-        } else {
+        } else if !firmware_vars.exists() {
             std::fs::copy(osctl::qemu::firmware()?.1, &firmware_vars)?;
         }
         let qmp = options.dir.join("qmp");
@@ -98,14 +114,19 @@ impl Vm {
             disk: options.disk.path.clone(),
             format: "raw",
             firmware_vars,
-            memory: 1024,
+            memory: options.memory,
             cpus: options.accel.processors(),
-            forwards: vec![(ssh_port, 22222), (web_port, 80)],
+            forwards: [(ssh_port, SSH), (closed_port, CLOSED)]
+                .into_iter()
+                .chain(options.page.map(|port| (page_port, port)))
+                .collect(),
             // No test may need the internet, and the device must not either.
             isolated: true,
             services: (options.web.iter())
                 .map(|(address, port)| (format!("{address}:80"), format!("{} pipe {port}", own.display())))
                 .collect(),
+            // The plug is pulled by ending QEMU: what it gave to the host's page cache is on the disk then.
+            sync: false,
             trace: options.trace.then(|| new_trace(options.dir, &mut traces)).transpose()?,
             accel: options.accel,
             extra,
@@ -122,10 +143,12 @@ impl Vm {
             dir,
             child,
             console,
+            consoles: String::new(),
             qmp,
             key,
             ssh_port,
-            web_port,
+            closed_port,
+            page_port,
             master: None,
             control,
             restarts: 0,
@@ -135,6 +158,11 @@ impl Vm {
             vm.thaw()?;
         }
         Ok(vm)
+    }
+
+    /// The variables of the firmware, which a machine that is started in `dir` finds as the last one left them.
+    pub(crate) fn firmware_vars(dir: &Path) -> PathBuf {
+        dir.join("firmware-vars.fd")
     }
 
     fn thaw(&mut self) -> Result<()> {
@@ -171,6 +199,12 @@ impl Vm {
         bail!("the machine was not frozen in time")
     }
 
+    /// Lets a machine that was frozen go on by itself.
+    pub(crate) fn go_on(&mut self) -> Result<()> {
+        self.qmp("cont")?;
+        self.connect(BOOT_LIMIT)
+    }
+
     /// Lets it run for a while, through restarts.
     pub(crate) fn watch(&mut self, time: Duration) -> Result<()> {
         let start = Instant::now();
@@ -186,7 +220,7 @@ impl Vm {
         let (start, limit, before) = (Instant::now(), limit * PATIENCE, self.restarts);
         while self.restarts == before {
             ensure!(start.elapsed() < limit, "no restart in {} s", limit.as_secs());
-            self.watch(Duration::from_secs(1))?;
+            self.watch(Duration::from_millis(200))?;
         }
         Ok(())
     }
@@ -197,9 +231,11 @@ impl Vm {
         let limit = limit * PATIENCE;
         while start.elapsed() < limit {
             if self.child.try_wait()?.is_some() {
+                deadline::ended(self.child.id());
                 return Ok(());
             }
-            std::thread::sleep(Duration::from_millis(200));
+            deadline::check()?;
+            std::thread::sleep(Duration::from_millis(100));
         }
         bail!("the machine is still on after {} s; the end of its console: {}", limit.as_secs(), tail(&self.console()))
     }
@@ -215,7 +251,7 @@ impl Vm {
             }
             work.join().map_err(|_| anyhow!("it panicked"))?
         })?;
-        self.share_connection()?;
+        self.connect(BOOT_LIMIT)?;
         Ok(done)
     }
 
@@ -238,6 +274,11 @@ impl Vm {
         self.console.lock().map(|c| c.clone()).unwrap_or_default()
     }
 
+    /// The same, with all that it said before its restarts.
+    pub(crate) fn consoles(&self) -> String {
+        self.consoles.clone() + &self.console()
+    }
+
     /// Waits until the console says something.
     pub(crate) fn wait_console(&mut self, text: &str, limit: Duration) -> Result<()> {
         let (start, limit) = (Instant::now(), limit * PATIENCE);
@@ -246,7 +287,7 @@ impl Vm {
                 return Ok(());
             }
             self.alive()?;
-            std::thread::sleep(Duration::from_millis(200));
+            std::thread::sleep(Duration::from_millis(50));
         }
         bail!("the console did not say '{text}' in {} s", limit.as_secs())
     }
@@ -262,11 +303,13 @@ impl Vm {
     }
 
     fn alive(&mut self) -> Result<()> {
+        deadline::check()?;
         if let Some(status) = self.child.try_wait()? {
+            deadline::ended(self.child.id());
             // UEFI in QEMU does not always come through a warm reset, so a restart is a machine of its own.
             if self.restart == Restart::Restarts {
                 if let Ok(mut text) = self.console.lock() {
-                    text.clear();
+                    self.consoles.push_str(&std::mem::take(&mut *text));
                 }
                 if self.machine.trace.is_some() {
                     self.machine.trace = Some(new_trace(&self.dir, &mut self.traces)?);
@@ -281,210 +324,14 @@ impl Vm {
         }
         Ok(())
     }
-
-    fn ssh_command(&self, key: &Path) -> Cmd {
-        let options = ANY_HOST.into_iter().chain(["BatchMode=yes", "IdentitiesOnly=yes", "ConnectTimeout=20"]);
-        let mut cmd =
-            Cmd::new("timeout").args(["120", "ssh", "-p", &self.ssh_port.to_string(), "-i"]).arg(key).named("ssh");
-        for option in options {
-            cmd = cmd.args(["-o", option]);
-        }
-        // Without a master, or when it is gone, ssh connects by itself.
-        let control = if key == self.key { self.control.as_path() } else { Path::new("none") };
-        cmd.arg("-o").arg(format!("ControlPath={}", control.display())).arg("root@127.0.0.1")
-    }
-
-    /// Runs a shell command as root and returns what it prints.
-    pub(crate) fn ssh(&self, command: &str) -> Result<String> {
-        self.ssh_command(&self.key).arg(command).read().with_context(|| format!("on the device: {command}"))
-    }
-
-    /// Runs a command that may fail and returns what it prints with its exit code.
-    pub(crate) fn ssh_code(&self, command: &str) -> Result<(i32, String)> {
-        let text = self.ssh(&format!("{command}; echo \"code $?\""))?;
-        let (out, code) = text.trim_end().rsplit_once("code ").context("no exit code came back")?;
-        Ok((code.trim().parse()?, out.to_owned()))
-    }
-
-    /// Runs a command until it exits with 0, for about a minute. The device repeats it by itself: under emulation a login
-    /// costs as much as the start of a service.
-    fn repeat(&self, command: &str) -> Result<(i32, String)> {
-        self.ssh_code(&format!(
-            "for i in $(seq 20); do out=$({command}); code=$?; test $code = 0 && break; sleep 2; done; \
-             printf '%s\\n' \"$out\"; (exit $code)"
-        ))
-    }
-
-    /// Tries to log in with another key.
-    pub(crate) fn ssh_refused(&self, key: &Path) -> Result<()> {
-        match self.ssh_command(key).arg("true").read() {
-            Err(err) if err.to_string().contains("Permission denied") => Ok(()),
-            Err(err) => bail!("refused for another reason: {err}"),
-            Ok(_) => bail!("the login was accepted"),
-        }
-    }
-
-    /// Waits until a login works.
-    pub(crate) fn wait_ssh(&mut self) -> Result<()> {
-        let (mut last, limit) = (String::new(), BOOT_LIMIT * PATIENCE);
-        while self.started.elapsed() < limit {
-            self.alive()?;
-            match self.ssh("true") {
-                Ok(_) => return self.share_connection(),
-                Err(err) => last = format!("{err:#}"),
-            }
-            std::thread::sleep(Duration::from_secs(1));
-        }
-        bail!("no login in {} s: {last}; the end of the console: {}", limit.as_secs(), tail(&self.console()))
-    }
-
-    /// Waits until the machine has restarted by itself, once or several times, and a login works; `before` is the
-    /// identifier of the boot that ends. Returns the identifier of the new one.
-    pub(crate) fn wait_restart(&mut self, before: &str, limit: Duration) -> Result<String> {
-        let (start, limit) = (Instant::now(), limit * PATIENCE);
-        self.forget_connection();
-        while start.elapsed() < limit {
-            if let Ok(id) = self.ssh(BOOT_ID)
-                && id.trim() != before.trim()
-            {
-                self.share_connection()?;
-                return Ok(id);
-            }
-            self.pause(3)?;
-        }
-        bail!("no new boot in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
-    }
-
-    /// The same after `unit` was told to restart the machine; that it ended without is said at once.
-    pub(crate) fn wait_restart_by(&mut self, unit: &str, before: &str, limit: Duration) -> Result<String> {
-        let active = format!(
-            "systemctl is-active {unit} | grep -qE '^(de)?activ' || systemctl is-system-running | grep -q stopping"
-        );
-        let (start, restarts, mut looks) = (Instant::now(), self.restarts, 0);
-        while start.elapsed() < limit * PATIENCE && self.restarts == restarts && looks < 3 {
-            // A restart takes a moment to begin.
-            match self.ssh_code(&active) {
-                Ok((0, _)) => looks = 0,
-                Ok(_) => looks += 1,
-                Err(_) => break,
-            }
-            self.pause(10)?;
-        }
-        if looks == 3 && self.restarts == restarts && self.ssh(BOOT_ID)?.trim() == before.trim() {
-            bail!(
-                "{unit} ended, and nothing restarted: {}",
-                self.ssh(&format!("journalctl -b -u {unit} -o cat | tail -5"))?
-            );
-        }
-        self.wait_restart(before, limit)
-    }
-
-    /// Waits until a command on the device exits with 0, in whatever boot that is.
-    pub(crate) fn wait_through_restarts(&mut self, command: &str, limit: Duration) -> Result<()> {
-        let (start, limit) = (Instant::now(), limit * PATIENCE);
-        self.forget_connection();
-        while start.elapsed() < limit {
-            if matches!(self.repeat(command), Ok((0, _))) {
-                return self.share_connection();
-            }
-            self.pause(3)?;
-        }
-        bail!("'{command}' did not succeed in {} s; the end of the console: {}", limit.as_secs(), tail(&self.console()))
-    }
-
-    /// Logs out. The next command logs in again.
-    pub(crate) fn forget_connection(&mut self) {
-        if let Some(mut master) = self.master.take() {
-            let _ = master.kill();
-            let _ = master.wait();
-        }
-        let _ = std::fs::remove_file(&self.control);
-    }
-
-    fn share_connection(&mut self) -> Result<()> {
-        let mut command = std::process::Command::new("ssh");
-        command.args(["-M", "-N", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"]);
-        command.args(["-o", "LogLevel=ERROR", "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-i"]).arg(&self.key);
-        command.arg("-o").arg(format!("ControlPath={}", self.control.display()));
-        command.args(["-p", &self.ssh_port.to_string(), "root@127.0.0.1"]);
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        self.master = Some(child);
-        let start = Instant::now();
-        while !self.control.exists() && start.elapsed() < Duration::from_secs(20) {
-            std::thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
-    }
-
-    /// Waits until a command on the device exits with 0; returns what it printed last.
-    pub(crate) fn wait_for(&self, command: &str, limit: Duration) -> Result<String> {
-        let (start, limit) = (Instant::now(), limit * PATIENCE);
-        let mut last;
-        loop {
-            match self.repeat(command) {
-                Ok((0, text)) => return Ok(text),
-                Ok((code, text)) => last = format!("exit code {code}: {text}"),
-                Err(err) => last = format!("{err:#}"),
-            }
-            if start.elapsed() > limit {
-                bail!("'{command}' did not succeed in {} s: {last}", limit.as_secs());
-            }
-            std::thread::sleep(Duration::from_secs(1));
-        }
-    }
-
-    /// Gets a page from port 80 of the device.
-    pub(crate) fn http(&self) -> Result<String> {
-        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.web_port))?;
+    /// Gets a page from the port of [`Start::page`].
+    pub(crate) fn page(&self) -> Result<String> {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.page_port))?;
         stream.set_read_timeout(Some(Duration::from_secs(20)))?;
         stream.write_all(b"GET / HTTP/1.0\r\nHost: device\r\n\r\n")?;
         let mut text = String::new();
         stream.read_to_string(&mut text)?;
         Ok(text)
-    }
-
-    /// Asks QEMU over QMP and returns the answer.
-    pub(crate) fn qmp(&self, command: &str) -> Result<serde_json::Value> {
-        self.qmp_with(command, serde_json::json!({}))
-    }
-
-    /// The same with arguments; an error that QEMU answers is one.
-    pub(crate) fn qmp_with(&self, command: &str, arguments: serde_json::Value) -> Result<serde_json::Value> {
-        let mut stream = UnixStream::connect(&self.qmp)?;
-        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
-        let mut lines = BufReader::new(stream.try_clone()?);
-        let mut answer = || -> Result<serde_json::Value> {
-            loop {
-                let mut line = String::new();
-                lines.read_line(&mut line)?;
-                let value: serde_json::Value = serde_json::from_str(&line)?;
-                if value.get("event").is_none() {
-                    return Ok(value);
-                }
-            }
-        };
-        answer()?;
-        writeln!(stream, "{{\"execute\":\"qmp_capabilities\"}}")?;
-        answer()?;
-        writeln!(stream, "{}", serde_json::json!({ "execute": command, "arguments": arguments }))?;
-        let answer = answer()?;
-        if let Some(error) = answer.get("error") {
-            bail!("{command}: {error}");
-        }
-        Ok(answer)
-    }
-
-    /// Plugs the stick in.
-    pub(crate) fn plug(&self) -> Result<()> {
-        let stick = serde_json::json!({
-            "driver": "usb-storage", "id": "plugged", "drive": "stick", "bus": "xhci.0", "removable": true
-        });
-        self.qmp_with("device_add", stick).map(drop)
-    }
-
-    /// Pulls it out.
-    pub(crate) fn unplug(&self) -> Result<()> {
-        self.qmp_with("device_del", serde_json::json!({ "id": "plugged" })).map(drop)
     }
 
     /// Presses the power button and waits until the machine is off.
@@ -500,6 +347,7 @@ impl Drop for Vm {
         self.forget_connection();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        deadline::ended(self.child.id());
     }
 }
 
@@ -523,6 +371,7 @@ fn spawn(machine: &Machine, dir: &Path, console: &Arc<Mutex<String>>) -> Result<
         .stderr(log)
         .spawn()
         .context("cannot start qemu-system-x86_64")?;
+    deadline::started(child.id());
     let stdout = child.stdout.take().context("no console")?;
     let record = std::fs::File::create(dir.join("console.log"))?;
     std::thread::spawn({

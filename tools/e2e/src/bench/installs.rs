@@ -1,16 +1,18 @@
 //! What an installation costs on a device: `os-update` and RAUC in a virtual machine that runs the older of the two images
 //! that `deltas` built, from a web server of this machine.
 
-use crate::scenarios::{Lab, VARIANT};
-use crate::updates::{Maker, Site, settled, update_status};
-use crate::vm::{Restart, Vm};
+use crate::harness::artifacts::{Artifacts, VARIANT};
+use crate::harness::device::{settled, update_status};
+use crate::harness::lab::Lab;
+use crate::harness::release::Maker;
+use crate::harness::site::Site;
+use crate::harness::vm::{Restart, Vm};
 use anyhow::{Context, Result, bail, ensure};
 use osctl::lab::bundle::{self, ADAPTIVE, Images};
-use osctl::lab::keys;
-use osctl::qemu;
 use osctl::repo::{self, Repo};
 use serde_json::json;
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long an installation may take under software emulation.
@@ -49,18 +51,19 @@ kill $!
 echo "$start $end $(most os-update) $(most rauc) $(($(fetched) - from)) $(($(written) - before))" >/run/measured
 "#;
 
-/// The section for `docs/benchmarks.md`, of the images that [`crate::deltas::section`] built last.
+/// The section for `docs/benchmarks.md`, of the images that [`super::deltas::section`] built last.
 pub(crate) fn section(repo: &Repo) -> Result<String> {
     let built = |which: &str| Repo { build: repo.build.join("bench").join(which), ..repo.clone() };
     let (old, new) = (built("old"), built("new"));
-    let accel = qemu::accel(repo, VARIANT)?;
-    let lab = Lab::new(&old, old.build.join("device"), keys::ensure(&old)?, accel, 0)?;
-    let maker = Maker::new(&lab)?;
+    let artifacts = Arc::new(Artifacts::lab(&old, VARIANT)?);
+    let accel = artifacts.accel;
+    let lab = Lab::new(&artifacts, old.build.join("device"), 0)?;
+    let maker = Maker::new(&artifacts, lab.dir.join("releases"))?;
     let site = Site::start(&lab.dir.join("site"))?;
     let mut channel = maker.channel(&site.path("bench"))?;
     let config =
         json!({ "hostname": "bench", "os": { "update": { "channel": Site::url("bench"), "mode": "download" } } });
-    lab.disk.write("config.json", &lab.config(config)?)?;
+    lab.disk.fat.write("config.json", &lab.config(config)?)?;
     println!("Booting the older image, and installing on it …");
     let mut vm = lab.boot_with_web(site.port, Restart::Ends)?;
     vm.wait_ssh()?;
@@ -84,7 +87,7 @@ pub(crate) fn section(repo: &Repo) -> Result<String> {
         ("0.5.0", "security update, streamed whole", &new, None),
     ] {
         let bundle = lab.dir.join(format!("{version}.raucb"));
-        bundle::make_with(&lab.keys, &compatible, version, &Images::built(of, VARIANT)?, &bundle, adaptive)?;
+        bundle::make_with(&artifacts.keys, &compatible, version, &Images::built(of, VARIANT)?, &bundle, adaptive)?;
         maker.publish(&mut channel, &bundle)?;
         let row = install(&vm, version)?;
         println!("  {words}: {row}");

@@ -2,7 +2,7 @@
 //!
 //! QEMU's user network carries no multicast, so the machine has a second card whose frames come as UDP datagrams.
 
-use crate::vm::PATIENCE;
+use crate::harness::vm::PATIENCE;
 use anyhow::{Result, bail};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::time::{Duration, Instant};

@@ -4,13 +4,17 @@
 //! A disk may write what is not flushed in any order and stop anywhere; a sector is written whole or not at all. That is
 //! what the drivers and the filesystems of Linux are written for, so nothing worse is tried here.
 
-use crate::trace::{Kind, SECTOR, Trace};
+use crate::harness::artifacts::Artifacts;
+use crate::harness::deadline;
+use crate::harness::fat::Fat;
+use crate::harness::random::Random;
+use crate::harness::release::Known;
+use crate::harness::trace::{Kind, SECTOR, Trace};
+use crate::harness::volume::{dump, extract, same};
 use anyhow::{Context, Result, bail, ensure};
 use os_disk::gpt::Table;
-use os_disk::layout::Layout;
 use os_init::storage::Check;
 use os_slots::counters::{self, Counters};
-use os_sys::cmd::Cmd;
 use os_update::state::{Phase, Store};
 use os_update::step::{Event, step};
 use std::collections::BTreeMap;
@@ -19,39 +23,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// Numbers that are the same in every run with the same seed (splitmix64).
-#[derive(Debug)]
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Below `end`.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
-    }
-}
-
-/// A release that may be in a slot.
-#[derive(Debug)]
-pub(crate) struct Known {
-    pub(crate) version: &'static str,
-    /// Kernel partition, as in the bundle.
-    pub(crate) kernel: PathBuf,
-    /// Root partition, as in the bundle.
-    pub(crate) root: PathBuf,
-}
-
 /// What is known of the disk before the first write.
 #[derive(Debug)]
 pub(crate) struct Crash<'a> {
-    pub(crate) layout: &'a Layout,
+    pub(crate) artifacts: &'a Artifacts,
+    /// What may be in a slot.
     pub(crate) known: &'a [Known],
     /// For copies of partitions.
     pub(crate) work: &'a Path,
@@ -97,6 +73,7 @@ impl Crash<'_> {
         let mut outcome = Outcome::default();
         let mut durable = 0;
         for cut in cuts {
+            deadline::check()?;
             // What was flushed before the cut stays whatever happens.
             let flushed = trace.entries.iter().take(cut).rposition(|e| e.kind == Kind::Flush).map_or(0, |at| at + 1);
             for entry in trace.entries.iter().take(flushed).skip(durable) {
@@ -156,9 +133,9 @@ impl Crash<'_> {
     }
 
     fn choose(&self, trace: &Trace, points: usize, random: &mut Random) -> Result<Vec<usize>> {
-        let boot = self.layout.find("os-boot").context("the layout has no os-boot")?;
+        let boot = self.artifacts.part("os-boot")?;
         let near: Vec<usize> = (trace.entries.iter().enumerate())
-            .filter(|(_, e)| e.touches(boot.start, boot.part.size))
+            .filter(|(_, e)| e.touches(boot.start, boot.size))
             .map(|(at, _)| at + 1)
             .collect();
         let mut cuts: Vec<usize> = Vec::new();
@@ -177,10 +154,10 @@ impl Crash<'_> {
         let mut file = File::open(disk)?;
         let table = Table::read(&mut file).context("no partition table is whole")?;
         let parts = table.partitions().context("the partition table cannot be read")?;
-        for placed in &self.layout.parts {
-            let found = parts.iter().find(|p| p.name == placed.name());
-            let found = found.with_context(|| format!("there is no partition {} any more", placed.name()))?;
-            ensure!(found.start == placed.start, "{} is somewhere else", placed.name());
+        for wanted in &self.artifacts.parts {
+            let found = parts.iter().find(|p| p.name == wanted.name);
+            let found = found.with_context(|| format!("there is no partition {} any more", wanted.name))?;
+            ensure!(found.start == wanted.start, "{} is somewhere else", wanted.name);
         }
         let dir = self.work.join("counters");
         std::fs::create_dir_all(&dir)?;
@@ -231,24 +208,24 @@ impl Crash<'_> {
     }
 
     fn boot_file(&self, disk: &Path, name: &str) -> Result<Vec<u8>> {
-        let boot = self.layout.find("os-boot").context("the layout has no os-boot")?;
-        mtools(disk, boot.start, name, &self.work.join("boot-file"))
+        Fat::new(disk, self.artifacts.part("os-boot")?.start).read(name)
     }
 
     /// The release that is in a slot, all of it.
-    fn whole(&self, disk: &Path, file: &File, slot: &str) -> Result<&'static str> {
-        let find = |name: &str| self.layout.find(name).map(|p| p.start).with_context(|| format!("no {name}"));
-        let (kernel, root) = (find(&format!("os-kernel{slot}"))?, find(&format!("os-root{slot}"))?);
+    fn whole(&self, disk: &Path, file: &File, slot: &str) -> Result<&str> {
+        let start = |name: &str| Ok::<_, anyhow::Error>(self.artifacts.part(name)?.start);
+        let (kernel, root) = (start(&format!("os-kernel{slot}"))?, start(&format!("os-root{slot}"))?);
+        let kernel = Fat::new(disk, kernel);
         'releases: for known in self.known {
             for name in ["slot.cfg", "vmlinuz", "initramfs"] {
-                let wanted = mtools(&known.kernel, 0, name, &self.work.join("wanted"))?;
-                let found = mtools(disk, kernel, name, &self.work.join("found"));
+                let wanted = Fat::new(&known.kernel, 0).read(name)?;
+                let found = kernel.read(name);
                 if found.is_err() || found.is_ok_and(|found| found != wanted) {
                     continue 'releases;
                 }
             }
             ensure!(same(file, root, &known.root)?, "slot {slot} has the kernel of {} and not its root", known.version);
-            return Ok(known.version);
+            return Ok(&known.version);
         }
         bail!("slot {slot} is what the device starts, and it holds no whole kernel")
     }
@@ -286,68 +263,6 @@ impl Fate {
             _ => Self::Torn,
         }
     }
-}
-
-fn mtools(image: &Path, offset: u64, name: &str, to: &Path) -> Result<Vec<u8>> {
-    let at = format!("{}@@{offset}", image.display());
-    let _ = std::fs::remove_file(to);
-    Cmd::new("mcopy")
-        .env("MTOOLS_SKIP_CHECK", "1")
-        .args(["-n", "-o", "-i", &at, &format!("::{name}")])
-        .arg(to)
-        .run()?;
-    Ok(std::fs::read(to)?)
-}
-
-/// A file of an ext4 filesystem that nobody has mounted.
-pub(crate) fn dump(volume: &Path, name: &str, to: &Path) -> Result<Vec<u8>> {
-    // Left over from before, it would pass for a file that is not there.
-    let _ = std::fs::remove_file(to);
-    Cmd::new("debugfs").arg("-R").arg(format!("dump {name} {}", to.display())).arg(volume).run()?;
-    Ok(std::fs::read(to)?)
-}
-
-/// True when the disk holds `image` from `start` on.
-fn same(disk: &File, start: u64, image: &Path) -> Result<bool> {
-    let image = File::open(image)?;
-    let size = image.metadata()?.len();
-    let mut at = 0;
-    while at < size {
-        let length = usize::try_from((size - at).min(1 << 20))?;
-        let (mut one, mut two) = (vec![0; length], vec![0; length]);
-        disk.read_exact_at(&mut one, start + at)?;
-        image.read_exact_at(&mut two, at)?;
-        if one != two {
-            return Ok(false);
-        }
-        at += length as u64;
-    }
-    Ok(true)
-}
-
-/// Copies a part of a sparse file into a sparse file.
-fn extract(file: &File, start: u64, size: u64, to: &Path) -> Result<()> {
-    use rustix::fs::{SeekFrom, seek};
-    let _ = std::fs::remove_file(to);
-    let copy = File::create(to)?;
-    copy.set_len(size)?;
-    let end = start + size;
-    let mut at = start;
-    while let Ok(data) = seek(file, SeekFrom::Data(at)) {
-        if data >= end {
-            break;
-        }
-        let hole = seek(file, SeekFrom::Hole(data))?.min(end);
-        at = data;
-        while at < hole {
-            let length = usize::try_from((hole - at).min(1 << 20))?;
-            let mut part = vec![0; length];
-            file.read_exact_at(&mut part, at)?;
-            copy.write_all_at(&part, at - start)?;
-            at += length as u64;
-        }
-    }
-    Ok(())
 }
 
 fn punch(file: &File, start: u64, size: u64) -> Result<()> {

@@ -2,25 +2,29 @@
 //! at what is left. Power that goes once often goes again: some of the starts afterwards are cut, too. Every cut is added
 //! to `docs/power.jsonl`, from which `docs/power.md` is written.
 
-use crate::crash::{Crash, Known, RESCUE, Random};
-use crate::scenarios::{AVAHI_NAME, Lab, VARIANT, leave_rescue};
-use crate::updates::{Maker, Site, arguments, is_kept, keep, no_engine, settled, update_status};
-use crate::vm::{Restart, Vm};
+pub(crate) mod crash;
+mod report;
+
+use self::crash::{Crash, RESCUE};
+use crate::harness::artifacts::{Artifacts, Source};
+use crate::harness::device::{AVAHI_NAME, is_kept, keep, leave_rescue, run_containers, settled, update_status};
+use crate::harness::disk::copy;
+use crate::harness::fat::Fat;
+use crate::harness::lab::Lab;
+use crate::harness::random::Random;
+use crate::harness::release::{Known, Maker, arguments, no_engine};
+use crate::harness::site::Site;
+use crate::harness::vm::{Restart, Vm};
 use anyhow::{Context, Result, anyhow, ensure};
-use os_disk::layout::Layout;
 use os_sys::cmd::Cmd;
-use osctl::lab::disk::layout;
-use osctl::lab::keys;
-use osctl::qemu;
 use osctl::repo::Repo;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// What the device is at when the plug is pulled.
@@ -92,9 +96,17 @@ struct Cut {
     then: String,
     /// Why that is wrong.
     wrong: Option<String>,
-    /// What was done about it since, written by hand.
+    /// The commit that mends it, written by hand; see [`is_mended`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    mended: Option<String>,
+    fixed_by: Option<String>,
+}
+
+/// True when somebody says what mended the cut at this place in the record, and another one that came as late in the same
+/// work has gone well since: a word alone mends nothing.
+fn is_mended(all: &[Cut], place: usize) -> bool {
+    let Some(cut) = all.get(place) else { return false };
+    let as_late = |later: &&Cut| later.at == cut.at && later.nth >= cut.nth;
+    cut.fixed_by.is_some() && all.iter().skip(place + 1).filter(as_late).any(|later| later.wrong.is_none())
 }
 
 fn first() -> u64 {
@@ -117,41 +129,41 @@ struct Bases {
     settled_ram: PathBuf,
     settled_vars: PathBuf,
     kept: Vec<(&'static str, String)>,
+    /// Versions of the two releases.
+    good: String,
+    bad: String,
     known: Vec<Known>,
-    layout: Layout,
 }
 
 /// Cuts `cuts` times; with 0 only the report is written anew.
-pub(crate) fn run(repo: &Repo, cuts: u64, seed: u64) -> Result<()> {
+pub(crate) fn run(repo: &Repo, source: &Source, cuts: u64, seed: u64) -> Result<()> {
     let results = repo.root.join("docs/power.jsonl");
     if cuts > 0 {
-        cut(repo, &results, cuts, seed)?;
+        cut(repo, &Arc::new(source.find(repo)?), &results, cuts, seed)?;
     }
     let all: Vec<Cut> =
         os_sys::files::read_text(&results)?.lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
-    report(repo, &all)?;
-    let wrong = all.iter().filter(|c| c.wrong.is_some() && c.mended.is_none()).count();
+    report::write(repo, &all)?;
+    let wrong = all.iter().enumerate().filter(|(place, cut)| cut.wrong.is_some() && !is_mended(&all, *place)).count();
     ensure!(wrong == 0, "{wrong} of {} cuts left a device that is not as it should be; docs/power.md", all.len());
     Ok(())
 }
 
-fn cut(repo: &Repo, results: &Path, cuts: u64, seed: u64) -> Result<()> {
+fn cut(repo: &Repo, artifacts: &Arc<Artifacts>, results: &Path, cuts: u64, seed: u64) -> Result<()> {
     let dir = repo.build.join("campaign");
     std::fs::create_dir_all(&dir)?;
-    let keys = keys::ensure(repo)?;
-    let accel = qemu::accel(repo, VARIANT)?;
     // Of what is built now; preparing takes a while, and others go on.
     let commit = Cmd::new("git").args(["describe", "--always", "--dirty"]).dir(&repo.root).read()?.trim().to_owned();
-    let lab = Lab::new(repo, dir.join("base"), keys.clone(), accel, 0)?;
-    let maker = Maker::new(&lab)?;
+    let lab = Lab::new(artifacts, dir.join("base"), 0)?;
+    let maker = Maker::new(artifacts, lab.dir.join("releases"))?;
     let site = Site::start(&lab.dir.join("site"))?;
     println!("Preparing: a settled device, and two that are about to try a release …");
-    let other = Lab::new(repo, dir.join("other"), keys.clone(), accel, 0)?;
+    let other = Lab::new(artifacts, dir.join("other"), 0)?;
     let bases = prepare(&lab, &other, &maker, &site)?;
     let record = Mutex::new(std::fs::File::options().create(true).append(true).open(results)?);
     let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = |worker: u64| -> Result<()> {
-        let lab = Lab::new(repo, dir.join(format!("worker-{worker}")), keys.clone(), accel, 0)?;
+        let lab = Lab::new(artifacts, dir.join(format!("worker-{worker}")), 0)?;
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let mut random = Random(seed.wrapping_mul(1_000_003).wrapping_add(number));
@@ -176,7 +188,7 @@ fn cut(repo: &Repo, results: &Path, cuts: u64, seed: u64) -> Result<()> {
                     left: String::new(),
                     then,
                     wrong: None,
-                    mended: None,
+                    fixed_by: None,
                 });
             }
             let pulled = pull(&lab, &bases, site.port, &mut row);
@@ -206,17 +218,18 @@ fn cut(repo: &Repo, results: &Path, cuts: u64, seed: u64) -> Result<()> {
 }
 
 /// `other` is another machine, so that both of our processors have something to do.
-fn prepare(lab: &Lab, other: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bases> {
+fn prepare(lab: &Lab, other: &Lab, maker: &Maker, site: &Site) -> Result<Bases> {
     let at = |name: &str| lab.dir.join(format!("{name}.raw"));
     let config =
         json!({ "hostname": "campaign", "os": { "update": { "channel": Site::url("good"), "mode": "manual" } } });
-    lab.disk.write("config.json", &lab.config(config)?)?;
+    lab.disk.fat.write("config.json", &lab.config(config)?)?;
     let (fresh, settled_disk) = (at("fresh"), at("settled"));
     copy(&lab.disk.path, &fresh)?;
     let no_engine = no_engine();
+    let (good, bad) = (lab.artifacts.later(1, 0)?, lab.artifacts.later(2, 0)?);
     for (channel, version, change) in [
-        ("good", "0.2.0", &arguments("e2e.release=2".to_owned()) as &dyn Fn(&Path) -> Result<()>),
-        ("bad", "0.3.0", &no_engine),
+        ("good", &good, &arguments("e2e.release=2".to_owned()) as &dyn Fn(&Fat) -> Result<()>),
+        ("bad", &bad, &no_engine),
     ] {
         // The same name in both, so that one configuration believes both.
         let mut directory = maker.channel(&site.path(channel))?;
@@ -259,14 +272,13 @@ fn prepare(lab: &Lab, other: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bas
     lasts.extend([(At::Install, installs), (At::Trial, boot * 2), (At::Rollback, boot * 3)]);
     copy(&settled_disk, &lab.disk.path)?;
     let wipe = at("wipe");
-    lab.disk.write("wipe", b"all")?;
+    lab.disk.fat.write("wipe", b"all")?;
     copy(&lab.disk.path, &wipe)?;
     // In the initramfs, well before a login.
     lasts.insert(At::Wipe, boot / 2);
     for (at, duration) in &lasts {
         println!("  {} lasts {:.0} s", at.words(), duration.as_secs_f64());
     }
-    let layout = layout(&lab.repo, &lab.repo.vars()?)?;
     Ok(Bases {
         fresh,
         settled: settled_disk,
@@ -277,14 +289,10 @@ fn prepare(lab: &Lab, other: &Lab, maker: &Maker<'_>, site: &Site) -> Result<Bas
         settled_ram,
         settled_vars,
         kept,
-        known: maker.known(&["0.2.0", "0.3.0"]),
-        layout,
+        known: maker.known(&[&good, &bad]),
+        good,
+        bad,
     })
-}
-
-fn copy(from: &Path, to: &Path) -> Result<()> {
-    let _ = std::fs::remove_file(to);
-    Ok(Cmd::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to).run()?)
 }
 
 fn begin(vm: &Vm, channel: &str) -> Result<()> {
@@ -306,7 +314,7 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, row: &mut [Cut]) -> Result<()> {
     let keeps = !matches!(at, At::FirstBoot | At::Wipe);
     let work = lab.dir.join("look");
     std::fs::create_dir_all(&work)?;
-    let crash = Crash { layout: &bases.layout, known: &bases.known, work: &work, settled: 0, kept: &bases.kept };
+    let crash = Crash { artifacts: &lab.artifacts, known: &bases.known, work: &work, settled: 0, kept: &bases.kept };
     for cut in row.iter_mut() {
         let mut vm = if at == At::Install && cut.nth == 1 {
             copy(&bases.settled_vars, &lab.dir.join("firmware-vars.fd"))?;
@@ -325,13 +333,17 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, row: &mut [Cut]) -> Result<()> {
     let mut vm = lab.boot_with_web(port, Restart::Restarts)?;
     if last.left.starts_with(RESCUE) {
         vm.wait_ssh()?;
-        leave_rescue(&mut vm)?;
+        leave_rescue(&mut vm, &lab.artifacts.console)?;
     }
     vm.wait_through_restarts("systemctl is-active os-commit >/dev/null", Duration::from_secs(300))?;
     let status = update_status(&vm)?;
     let boot: Value = serde_json::from_str(&vm.ssh_code("os status --json")?.1)?;
-    last.then =
-        format!("{} in slot {}, {}", release(&vm)?, boot["boot"]["slot"].as_str().unwrap_or("?"), status["phase"]);
+    last.then = format!(
+        "{} in slot {}, {}",
+        release(&vm, lab, bases)?,
+        boot["boot"]["slot"].as_str().unwrap_or("?"),
+        status["phase"]
+    );
     ensure!(boot["health"]["failedUnits"] == json!([]), "units failed: {}", boot["health"]["failedUnits"]);
     ensure!(
         vm.ssh("findmnt -n -o SOURCE,OPTIONS /")?.starts_with("/dev/mapper/os-root ro"),
@@ -339,8 +351,7 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, row: &mut [Cut]) -> Result<()> {
     );
     if keeps {
         is_kept(&vm, &bases.kept)?;
-        let runs = "test \"$(docker ps --format '{{.Names}}')\" = hello";
-        vm.wait_for(runs, Duration::from_secs(120)).context("the container does not run")?;
+        run_containers(&vm, &lab.artifacts.containers())?;
     }
     // No matter of power, and rare: whoever reads along learns why.
     let name = vm.ssh(AVAHI_NAME)?;
@@ -350,8 +361,8 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, row: &mut [Cut]) -> Result<()> {
     let refused = status["refused"].as_array().map_or(0, Vec::len);
     match at {
         At::FirstBoot | At::Install | At::Wipe => ensure!(refused == 0, "{status}"),
-        At::Trial => ensure!(refused == 0 && status["running"]["version"] == "0.2.0", "{status}"),
-        At::Rollback => ensure!(refused == 1 && status["refused"][0]["version"] == "0.3.0", "{status}"),
+        At::Trial => ensure!(refused == 0 && status["running"]["version"] == bases.good, "{status}"),
+        At::Rollback => ensure!(refused == 1 && status["refused"][0]["version"] == bases.bad, "{status}"),
     }
     if at == At::Wipe {
         let left = vm.ssh("ls /mnt/data/mark /mnt/boot/wipe 2>/dev/null; true")?;
@@ -360,52 +371,30 @@ fn pull(lab: &Lab, bases: &Bases, port: u16, row: &mut [Cut]) -> Result<()> {
     Ok(())
 }
 
-fn release(vm: &Vm) -> Result<&'static str> {
+/// What runs, by its kernel arguments.
+fn release<'a>(vm: &Vm, lab: &'a Lab, bases: &'a Bases) -> Result<&'a str> {
     let second = vm.ssh_code("grep -q e2e.release=2 /proc/cmdline")?.0 == 0;
-    Ok(if second { "0.2.0" } else { "0.1.0" })
+    Ok(if second { &bases.good } else { &lab.artifacts.version })
 }
 
-fn report(repo: &Repo, cuts: &[Cut]) -> Result<()> {
-    let mut text = String::from(
-        "# Power cuts\n\nMade by `make campaign N=…` from `power.jsonl`, to which every campaign adds; do not edit.\n\n\
-         A machine is killed at a random moment, and its disk is looked at: the slot that the bootloader would start is whole, \
-         state and data can be mended and hold what the owner put there, no release is refused that is good. Then it is \
-         started, and killed again up to fifteen times more, or left to go on until its health is confirmed: its root is \
-         verified, no unit fails, what the owner put there is there and the container runs (after a wipe: is gone), nothing \
-         good is refused, a bad release is. Three starts in a row that are cut before they are confirmed lead to the rescue \
-         system, which tries the slots again when nobody comes; the campaign does not wait the 15 minutes for that.\n\n",
-    );
-    let wrong: Vec<&Cut> = cuts.iter().filter(|c| c.wrong.is_some()).collect();
-    let mended = wrong.iter().filter(|c| c.mended.is_some()).count();
-    writeln!(text, "{} cuts, {} of them with something wrong, {mended} of that mended.\n", cuts.len(), wrong.len())?;
-    let flicker = FLICKER.as_secs_f64();
-    writeln!(
-        text,
-        "| cut in | cuts | and again in the starts after | of those in the first {flicker} s | wrong |\n\
-         |---|---|---|---|---|"
-    )?;
-    for at in [At::FirstBoot, At::Install, At::Trial, At::Rollback, At::Wipe] {
-        let count = |which: &dyn Fn(&Cut) -> bool| cuts.iter().filter(|c| c.at == at && which(c)).count();
-        let (once, again) = (count(&|c| c.nth == 1), count(&|c| c.nth > 1));
-        let early = count(&|c| c.nth > 1 && c.after < flicker);
-        writeln!(text, "| {} | {once} | {again} | {early} | {} |", at.words(), count(&|c| c.wrong.is_some()))?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(at: At, nth: u64, wrong: Option<&str>, fixed_by: Option<&str>) -> Cut {
+        let [wrong, fixed_by] = [wrong, fixed_by].map(|text| text.map(str::to_owned));
+        Cut { commit: String::new(), at, nth, after: 1.0, left: String::new(), then: String::new(), wrong, fixed_by }
     }
-    let mut phases: BTreeMap<(&str, &str), usize> = BTreeMap::new();
-    for cut in cuts.iter().filter(|cut| cut.wrong.is_none()) {
-        *phases.entry((&cut.left, &cut.then)).or_default() += 1;
-    }
-    writeln!(text, "\n| what the cut left on the disk | what ran in the end | times |\n|---|---|---|")?;
-    for ((left, then), times) in phases {
-        writeln!(text, "| {left} | {then} | {times} |")?;
-    }
-    for cut in wrong {
-        let why = cut.wrong.as_deref().unwrap_or_default();
-        write!(text, "\nWrong: {}, {:.1} s after it began: {why}.", cut.at.words(), cut.after)?;
-        if let Some(mended) = &cut.mended {
-            write!(text, " Mended: {mended}.")?;
+
+    #[test]
+    fn a_failure_is_mended_by_a_commit_and_a_cut_that_shows_it() {
+        let failed = || cut(At::Wipe, 4, Some("rescue"), Some("abc"));
+        assert!(is_mended(&[failed(), cut(At::Wipe, 5, None, None)], 0));
+        for later in [cut(At::Wipe, 3, None, None), cut(At::Install, 5, None, None), cut(At::Wipe, 4, Some("x"), None)]
+        {
+            assert!(!is_mended(&[failed(), later], 0), "no cut shows it");
         }
-        text.push('\n');
+        assert!(!is_mended(&[cut(At::Wipe, 5, None, None), failed()], 1), "the cut came before");
+        assert!(!is_mended(&[cut(At::Wipe, 4, Some("x"), None), cut(At::Wipe, 4, None, None)], 0), "nobody mended it");
     }
-    os_sys::files::write_if_changed(&repo.root.join("docs/power.md"), text.as_bytes(), 0o644)?;
-    Ok(())
 }

@@ -3,7 +3,12 @@
 //! Boot time and memory are taken beside a plain Debian with docker.io: the same kernel, the same virtual machine, the
 //! same probe, which comes in through the firmware (systemd credentials) and not through either image.
 
-use crate::{deltas, installs};
+mod deltas;
+mod installs;
+
+pub(crate) use deltas::{filesystems, section as deltas};
+pub(crate) use installs::section as installs;
+
 use anyhow::{Context, Result, bail};
 use os_disk::kickstart;
 use os_disk::layout::Layout;
@@ -141,6 +146,7 @@ fn boot(name: &str, disk: &Path, dir: &Path, accel: Accel) -> Result<Boot> {
         cpus: accel.processors(),
         forwards: Vec::new(),
         isolated: true,
+        sync: true,
         trace: None,
         accel,
         extra,

@@ -1,0 +1,49 @@
+//! A bundle by hand, and the way back.
+
+use crate::harness::checks::Checks;
+use crate::harness::device::{equal, settled, slot, update_status};
+use crate::harness::lab::Lab;
+use crate::harness::release::arguments;
+use crate::harness::rig::Rig;
+use crate::harness::vm::{BOOT_ID, BOOT_LIMIT};
+use anyhow::{Result, ensure};
+
+/// A bundle through ssh, and the way back by hand: no channel takes part.
+pub(super) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let rig = Rig::new(lab)?;
+    let release = lab.artifacts.later(1, 0)?;
+    let bundle = rig.maker.bundle(&release, &arguments("e2e.release=2".to_owned()))?;
+    let mut vm = rig.settled()?;
+    vm.ssh("os config unset /os/update/channel")?;
+    let first = slot(&vm)?;
+    let login = vm.login();
+    checks.check("osctl device update brings a bundle through ssh, and waits until the device has decided", || {
+        let said = vm.through_restarts(|| osctl::device::update("127.0.0.1", &bundle, &login))?;
+        ensure!(said.contains(&release) && said.contains("stays"), "{said}");
+        settled(&vm)?;
+        equal(&slot(&vm)?, lab.artifacts.other(&first)?)?;
+        equal(&vm.ssh("grep -o e2e.release=2 /proc/cmdline")?, "e2e.release=2")?;
+        rig.containers_run(&vm)
+    });
+    checks.check("what is no bundle for this device is refused, and why is said", || {
+        let other = rig.maker.hollow("another-board", &lab.artifacts.later(4, 0)?)?;
+        let said = vm.through_restarts(|| osctl::device::update("127.0.0.1", &other, &login));
+        let said = said.map_or_else(|err| format!("{err:#}"), |text| format!("installed: {text}"));
+        ensure!(said.contains("nothing was installed") && said.contains("Compatible mismatch"), "{said}");
+        Ok(())
+    });
+    checks.check("an operator goes back to the release before, and the other one is not taken again", || {
+        let boot = vm.ssh(BOOT_ID)?;
+        vm.ssh("systemd-run --quiet --collect os update rollback --yes")?;
+        vm.wait_restart(&boot, BOOT_LIMIT)?;
+        settled(&vm)?;
+        equal(&slot(&vm)?, &first)?;
+        equal(&vm.ssh("grep -o 'e2e.release=.' /proc/cmdline || true")?, "")?;
+        rig.containers_run(&vm)?;
+        let status = update_status(&vm)?;
+        ensure!(status["phase"] == "idle" && status["refused"][0]["version"] == release, "{status}");
+        Ok(())
+    });
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}

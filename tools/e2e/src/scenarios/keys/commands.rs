@@ -1,0 +1,67 @@
+//! `os config` on the device.
+
+use super::Keys;
+use crate::harness::artifacts::NO_DEMO;
+use crate::harness::device::equal;
+use crate::harness::lab::Lab;
+use crate::harness::vm::Vm;
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+pub(super) fn commands(vm: &Vm, lab: &Lab, keys: &mut Keys<'_>) {
+    const NAME: &str = "os config restarts no container";
+    let started = "docker inspect -f '{{.State.StartedAt}} {{.State.Status}}' witness";
+    let witness = lab.artifacts.demo.as_ref().map(|demo| -> Result<String> {
+        let archive = demo.files.first().context("the container has no archive")?;
+        vm.ssh(&format!(
+            "docker load -q < /mnt/boot/{archive} >/dev/null && rm {} && docker run -d --name witness {} >/dev/null",
+            demo.files.iter().map(|file| format!("/mnt/boot/{file}")).collect::<Vec<_>>().join(" "),
+            demo.image
+        ))?;
+        vm.ssh(started)
+    });
+    keys.checks.check("os config set, get, unset, diff, history and rollback", || {
+        equal(&vm.ssh("os config set hostname e2e-set && hostname && os config get hostname")?, "hostname: applied\ne2e-set\ne2e-set")?;
+        let (code, text) = vm.ssh_code("os config set hostname 'not a name'")?;
+        ensure!(code == 1 && text.contains("allowed"), "exit code {code}: {text}");
+        let (code, _) = vm.ssh_code("os config set os.watchdog 9999")?;
+        ensure!(code == 1, "a watchdog of 9999 seconds was taken");
+        // Two at a time, and neither loses what the other one wrote.
+        vm.ssh("os config set country AT >/dev/null & os config set os.watchdog 45 >/dev/null; wait")?;
+        equal(&vm.ssh("os config get country; os config get os.watchdog")?, "AT\n45")?;
+        equal(&vm.ssh("os config unset os.watchdog >/dev/null; systemctl show -p RuntimeWatchdogUSec --value")?, "30s")?;
+        let history: Value = serde_json::from_str(&vm.ssh("os config history --json")?)?;
+        let last = history.as_array().and_then(|h| h.last()).context("no history")?;
+        ensure!(last["changed"] == json!(["os.watchdog"]), "{history}");
+        vm.ssh("os config rollback >/dev/null")?;
+        equal(&vm.ssh("systemctl show -p RuntimeWatchdogUSec --value; hostname")?, "45s\ne2e-set")?;
+        vm.ssh("echo '{' > /mnt/boot/config.json; sleep 1")?;
+        let (code, _) = vm.ssh_code("os config validate >/dev/null")?;
+        ensure!(code == 1, "a broken file is valid");
+        vm.ssh("os config rollback $(os config history --json | grep -o '\"version\": [0-9]*' | tail -1 | grep -o '[0-9]*')")?;
+        equal(&vm.ssh("os config get hostname; os config diff")?, "e2e-set")
+    });
+    match witness {
+        None => keys.checks.skip(NAME, NO_DEMO),
+        Some(before) => keys.checks.check(NAME, || {
+            let before = before?;
+            ensure!(before.contains("running"), "{before}");
+            equal(&vm.ssh(started)?, before.trim())
+        }),
+    }
+    keys.check(&["/os/sealSecrets"], || {
+        let secrets = ["correct horse battery", "a long password", "PRIVATE KEY", "yAnz5TF"];
+        let file = vm.ssh("cat /mnt/boot/config.json")?;
+        ensure!(secrets.iter().all(|s| file.contains(s)), "not every secret is in the file: {file}");
+        vm.ssh("os config set os.sealSecrets true")?;
+        let file = vm.ssh("cat /mnt/boot/config.json")?;
+        ensure!(!secrets.iter().any(|s| file.contains(s)) && file.contains("$sealed"), "{file}");
+        let shown = vm.ssh("os config get")?;
+        ensure!(!secrets.iter().any(|s| shown.contains(s)), "{shown}");
+        equal(&vm.ssh("os config get os.network.wifi.networks.0.password --secrets; stat -c %a /mnt/state/os/config/secrets.json")?, "correct horse battery\n600")?;
+        vm.ssh("os config status")?;
+        let log = vm.ssh("journalctl -b -u os-config -u os-mqtt --no-pager -o cat")?;
+        ensure!(!secrets.iter().any(|s| log.contains(s)), "a secret is in the journal");
+        Ok(())
+    });
+}

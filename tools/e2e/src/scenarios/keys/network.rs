@@ -1,0 +1,95 @@
+//! Keys of the network.
+
+use super::{FIXED_MAC, Keys};
+use crate::harness::device::equal;
+use crate::harness::vm::Vm;
+use anyhow::{Result, ensure};
+use std::time::Duration;
+
+pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
+    const MANAGER: &str =
+        "org.freedesktop.NetworkManager /org/freedesktop/NetworkManager org.freedesktop.NetworkManager";
+    // Two simulated radios; the second becomes the access point.
+    let radios = || -> Result<()> {
+        vm.ssh("modprobe mac80211_hwsim radios=2")?;
+        vm.wait_for("nmcli -t device status | grep -q ^wlan1:wifi:disconnected", Duration::from_secs(60))?;
+        vm.ssh(
+            "nmcli connection add type wifi ifname wlan1 con-name ap ssid Workshop mode ap wifi-sec.key-mgmt wpa-psk \
+             wifi-sec.psk 'correct horse battery' ipv4.method shared ipv6.method disabled autoconnect no && nmcli connection up ap",
+        )
+        .map(drop)
+    };
+    let radios = radios();
+    keys.check(&["/os/network/wifi/networks"], || {
+        radios?;
+        vm.wait_for(
+            "nmcli -t -f DEVICE,STATE,CONNECTION device | grep -q '^wlan0:connected:config.json Workshop'",
+            Duration::from_secs(120),
+        )?;
+        let text = vm.ssh("ip -4 -br addr show wlan0")?;
+        ensure!(text.contains("10.42.0."), "{text}");
+        Ok(())
+    });
+    keys.check(&["/country"], || vm.wait_for("iw reg get | grep -q '^country DE'", Duration::from_secs(30)).map(drop));
+    let _ = vm.ssh("nmcli connection delete ap; rmmod mac80211_hwsim");
+    keys.check(&["/os/network/ethernet"], || {
+        let card = format!("$(ip -br link | awk '/{FIXED_MAC}/ {{print $1}}')");
+        vm.wait_for(
+            &format!("ip -br addr show {card} | grep 10.98.0.5/24 | grep -q fd00:98::5/64"),
+            Duration::from_secs(30),
+        )?;
+        let text = vm.ssh(&format!("nmcli -e no -g GENERAL.CONNECTION,IP4.GATEWAY,IP4.DNS device show {card}"))?;
+        equal(&text, &format!("config.json {FIXED_MAC}\n10.98.0.1\n10.98.0.1"))
+    });
+    keys.check(&["/os/network/wireguard"], || {
+        let text = vm.ssh(
+            "ip -4 -br addr show wg0; ip -d link show wg0 | grep -o wireguard; nmcli -g GENERAL.STATE device show wg0",
+        )?;
+        ensure!(
+            text.contains("10.97.0.2/24") && text.contains("wireguard") && text.contains("100 (connected)"),
+            "{text}"
+        );
+        Ok(())
+    });
+    keys.check(&["/dnsServers"], || {
+        vm.ssh("systemctl kill -s USR1 os-dns")?;
+        let asked = "journalctl -u os-dns -b --no-pager -o cat | grep -q 'server 192.0.2.53#53: queries'";
+        vm.wait_for(asked, Duration::from_secs(10)).map(drop)
+    });
+    keys.check(&["/os/network/connectivity/uri"], || {
+        let ask = |p: &str| vm.ssh(&format!("busctl get-property {MANAGER} {p}"));
+        equal(&ask("ConnectivityCheckUri")?, "s \"http://connectivity.example/check\"")?;
+        equal(&ask("ConnectivityCheckEnabled")?, "b true")
+    });
+    keys.check(
+        &[
+            "/os/network/connectivity/interval",
+            "/os/network/connectivity/response",
+            "/os/network/wifi/randomMacAddressScan",
+        ],
+        || {
+            let text = vm.ssh("NetworkManager --print-config")?;
+            for line in ["interval=600", "response=online", "wifi.scan-rand-mac-address=yes"] {
+                ensure!(text.lines().any(|l| l == line), "no {line}");
+            }
+            Ok(())
+        },
+    );
+    keys.checks.check("dispatcher.d/ is run by NetworkManager", || {
+        vm.wait_for("grep -q ' up$' /run/dispatched", Duration::from_secs(30)).map(drop)
+    });
+    keys.check(&["/os/network/proxy"], || {
+        let text = vm.ssh("docker info -f '{{.HTTPProxy}} {{.HTTPSProxy}} {{.NoProxy}}'")?;
+        ensure!(
+            text.contains("@proxy.example:3128") && text.contains("localhost,127.0.0.0/8,::1,.lan,10.0.0.0/8"),
+            "{text}"
+        );
+        let mode = vm.ssh("stat -c %a /run/os/proxy; systemctl show docker -p Environment | grep -c secret || true")?;
+        equal(&mode, "600\n0")
+    });
+    keys.checks.check("system-proxy/redsocks.conf serves when config.json names no proxy", || {
+        vm.ssh("os config unset os.network.proxy")?;
+        vm.wait_for("docker info -f '{{.HTTPProxy}}' | grep -q '^http://192.0.2.30:8080$'", Duration::from_secs(60))
+            .map(drop)
+    });
+}

@@ -1,0 +1,46 @@
+//! What wipes leave.
+
+use crate::harness::checks::Checks;
+use crate::harness::device::{IDENTITY, equal};
+use crate::harness::lab::Lab;
+use crate::harness::vm::Vm;
+use anyhow::{Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+
+/// What a wipe of data leaves, in the boot that carries it out.
+pub(super) fn data_is_wiped(lab: &Lab, vm: &Vm, checks: &mut Checks) {
+    checks.check("identity and host key survived, and are this device's own", || {
+        equal(&vm.ssh(IDENTITY)?, std::fs::read_to_string(lab.dir.join("identity"))?.trim())
+    });
+    checks.check("data was wiped, once, and grown again", || {
+        let status = vm.wait_for("os status --json", Duration::from_secs(120))?;
+        let status: Value = serde_json::from_str(&status)?;
+        ensure!(status["boot"]["data"] == "formatted" && status["boot"]["firstBoot"] == false, "{}", status["boot"]);
+        equal(&vm.ssh("docker ps -aq; ls /mnt/boot/wipe* 2>/dev/null || true")?, "")?;
+        let size: u64 = vm.ssh("findmnt -bn -o SIZE /mnt/data")?.trim().parse()?;
+        ensure!(size > 3 << 30, "{size} bytes");
+        Ok(())
+    });
+}
+
+/// The boot after a wipe of everything that was cut off.
+pub(super) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let mut vm = lab.boot(Vec::new())?;
+    checks.check("after the plug was pulled in the middle, it is carried out again, to the end", || {
+        vm.wait_ssh()?;
+        let status = vm.wait_for("os status --json || true", Duration::from_secs(60))?;
+        let status: Value = serde_json::from_str(&status)?;
+        let boot = &status["boot"];
+        ensure!(boot["state"] == "formatted" && boot["data"] == "formatted" && boot["firstBoot"] == true, "{boot}");
+        equal(&vm.ssh("ls /mnt/boot/wipe 2>/dev/null; ls /mnt/data/mark 2>/dev/null; true")?, "")
+    });
+    checks.check("the device has a new identity", || {
+        let before = std::fs::read_to_string(lab.dir.join("identity"))?;
+        let id = vm.ssh("cat /etc/machine-id")?;
+        ensure!(!before.contains(id.trim()), "the machine id is the old one");
+        Ok(())
+    });
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}
