@@ -46,7 +46,7 @@ do_install() {
     binary=$(find ${B} -path "*/release/os-tools" -type f | head -n 1)
     oe_runmake -C ${S} install DESTDIR=${D} BINDIR_FROM=$(dirname $binary) \
         prefix=${prefix} bindir=${bindir} unitdir=${systemd_system_unitdir} \
-        generatordir=${nonarch_libdir}/systemd/system-generators libdir_os=${nonarch_libdir}/os udevdir=${nonarch_base_libdir}/udev \
+        libdir_os=${nonarch_libdir}/os udevdir=${nonarch_base_libdir}/udev \
         completiondir=${datadir}/bash-completion/completions
     ln -s ${nonarch_libdir}/os/os-tools ${D}/init
 }

@@ -10,7 +10,7 @@ use crate::disk::{self, BootDisk, Part};
 use crate::encryption::{self, Data, Protection};
 use crate::modules::Scope;
 use crate::report::{Report, Volume};
-use crate::{identity, modules, persist, storage, wipe, zram};
+use crate::{identity, logins, modules, persist, storage, wipe, zram};
 use anyhow::{Context, Result, bail};
 use os_config::engine::Places;
 use os_config::types::Config;
@@ -99,8 +99,11 @@ fn early() -> Result<Cmdline> {
 fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     let mut report = Report { slot: cmdline.slot.to_string(), ..Report::default() };
     modules::load_named();
+    console::info("looking for the disk");
     let disk = find_disk(cmdline, &mut report)?;
+    console::info(&format!("booting from {}", disk.name));
     mount_root(cmdline, &disk, &mut report)?;
+    console::info("the root is mounted");
     if let Err(err) = mount_etc() {
         note(&mut report, format!("{err:#}; /etc is read-only and part of config.json cannot be applied"));
     }
@@ -112,6 +115,7 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     if first_boot {
         make_unique(&disk, &mut report);
     }
+    console::info("state is mounted");
     let config = configuration();
     let wanted = Protection::wanted(config.os.encryption.data.as_deref());
     let data_done = mount_data(&disk, wipe_data, first_boot, wanted, &mut report);
@@ -123,14 +127,21 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     {
         note(&mut report, format!("the wipe is done but its request cannot be removed, it will run again: {err}"));
     }
+    console::info("data is mounted");
     identify(first_boot, &mut report);
     lay_down(&config, &mut report);
-    prepare_persistent(&mut report);
+    let persistent = prepare_persistent(&mut report);
     report.zram_swap = config.os.memory.zram_swap;
     if let Err(err) = mount_zram(report.zram_swap) {
         note(&mut report, format!("{err:#}; /var and /tmp are plain tmpfs"));
     }
-    finish(&disk, &report)?;
+    for entry in persistent {
+        if let Err(err) = bind(&entry) {
+            note(&mut report, format!("{} is not persistent in this boot: {err:#}", entry.path.display()));
+        }
+    }
+    console::info("the root is ready");
+    finish(&disk, &mut report)?;
     switch_root()
 }
 
@@ -533,8 +544,10 @@ fn lay_down(config: &Config, report: &mut Report) {
     }
 }
 
-/// Makes the directories behind the persist lists, with what the image has in their place as first content.
-fn prepare_persistent(report: &mut Report) {
+/// Makes the directories behind the persist lists, with what the image has in their place as first content; returns those
+/// that are there.
+fn prepare_persistent(report: &mut Report) -> Vec<persist::Entry> {
+    let mut there = Vec::new();
     let sysroot = Path::new(SYSROOT);
     let (entries, complaints) = persist::load(sysroot);
     for complaint in complaints {
@@ -547,6 +560,7 @@ fn prepare_persistent(report: &mut Report) {
         let inside = |path: &Path| sysroot.join(path.strip_prefix("/").unwrap_or(path));
         let source = inside(&entry.source());
         if source.exists() {
+            there.push(entry);
             continue;
         }
         let made = || -> Result<()> {
@@ -562,10 +576,23 @@ fn prepare_persistent(report: &mut Report) {
             // Renamed when complete: a power cut leaves no half-filled directory that counts as there.
             Ok(std::fs::rename(&new, &source)?)
         };
-        if let Err(err) = made() {
-            note(report, format!("{} is not persistent in this boot: {err:#}", entry.path.display()));
+        match made() {
+            Ok(()) => there.push(entry),
+            Err(err) => note(report, format!("{} is not persistent in this boot: {err:#}", entry.path.display())),
         }
     }
+    there
+}
+
+/// Puts a directory of the persist lists into its place. A mount unit for each would have systemd start a program for each,
+/// all of them before the first service.
+fn bind(entry: &persist::Entry) -> Result<()> {
+    let inside = |path: &Path| Path::new(SYSROOT).join(path.strip_prefix("/").unwrap_or(path));
+    let target = inside(&entry.path);
+    if !target.is_dir() {
+        std::fs::create_dir_all(&target).context("the image has no such directory")?;
+    }
+    mount_bind(inside(&entry.source()), &target).context("cannot bind it")
 }
 
 /// Copies directories, files and links with owner and mode. Device nodes and sockets are left out.
@@ -622,8 +649,14 @@ fn mount_zram(swap: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-fn finish(disk: &BootDisk, report: &Report) -> Result<()> {
-    let json = serde_json::to_vec_pretty(report)?;
+fn finish(disk: &BootDisk, report: &mut Report) -> Result<()> {
+    let linked = files::read_text(Path::new("/proc/cmdline"))
+        .map_err(anyhow::Error::from)
+        .and_then(|cmdline| Ok(logins::link(&cmdline, Path::new(logins::WANTS))?));
+    if let Err(err) = linked {
+        note(report, format!("no login on serial consoles: {err:#}"));
+    }
+    let json = serde_json::to_vec_pretty(&*report)?;
     files::write_if_changed(Path::new(crate::report::PATH), &json, 0o644)?;
     files::write_if_changed(Path::new("/run/udev/rules.d/61-os-disk.rules"), disk::udev_rules(disk).as_bytes(), 0o644)?;
     Ok(())

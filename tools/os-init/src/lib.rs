@@ -3,7 +3,7 @@
 //! - [`boot`] is the flow: find the disk, verify the root, check and mount state and data, switch root
 //! - [`cmdline`], [`disk`], [`modules`], [`storage`], [`encryption`], [`wipe`], [`identity`], [`zram`], [`persist`] are its steps
 //! - [`report`] is what it found, kept in `/run/os/init.json` for `os status`
-//! - [`generator`] is the systemd generator that bind-mounts state into the read-only root
+//! - [`logins`] links a login for each serial console
 //! - [`console`] tells a person at the console what happens
 
 pub mod boot;
@@ -11,8 +11,8 @@ pub mod cmdline;
 pub mod console;
 pub mod disk;
 pub mod encryption;
-pub mod generator;
 pub mod identity;
+pub mod logins;
 pub mod modules;
 pub mod persist;
 pub mod report;

@@ -7,17 +7,8 @@ use std::path::Path;
 use std::process::ExitCode;
 
 /// Names that this binary answers to; `make install` makes a link for each.
-const APPLETS: &[&str] = &[
-    "os",
-    "os-config",
-    "os-hostname",
-    "os-slots",
-    "os-splash",
-    "os-update",
-    "os-apps",
-    "os-init",
-    "os-state-generator",
-];
+const APPLETS: &[&str] =
+    &["os", "os-config", "os-hostname", "os-slots", "os-splash", "os-update", "os-apps", "os-init"];
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
@@ -25,7 +16,6 @@ fn main() -> ExitCode {
     match name.as_str() {
         // As PID 1 of the initramfs the kernel calls it /init.
         "os-init" | "init" => os_init::boot::main(),
-        "os-state-generator" => generator(),
         "os" => run(os_cli::main(os_cli::Args::parse())),
         "os-config" => run(os_config::cli::main(os_config::cli::Args::parse())),
         "os-hostname" => {
@@ -60,20 +50,4 @@ fn run(applet: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
         os_sys::log::error(&format!("{err:#}"));
         ExitCode::from(1)
     })
-}
-
-/// systemd.generator(7): called with three directories, the first is for ordinary units.
-fn generator() -> ExitCode {
-    let Some(out) = std::env::args_os().nth(1) else {
-        eprintln!("os-state-generator is called by systemd with the directory to write to.");
-        return ExitCode::from(2);
-    };
-    let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
-    match os_init::generator::run(Path::new("/"), &cmdline, Path::new(&out)) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(err) => {
-            os_sys::log::error(&format!("cannot write the state mounts: {err}"));
-            ExitCode::from(1)
-        }
-    }
 }
