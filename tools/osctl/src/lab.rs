@@ -2,7 +2,7 @@
 //!
 //! - [`base`] is the Debian part, cached by its package list
 //! - [`compose`] makes the root tree of it (under fakeroot, in a process of its own)
-//! - [`initramfs`] collects os-init and what it calls
+//! - [`initramfs`] collects os-init and what it calls, [`modules`] knows the kernel's modules
 //! - [`slot`] makes the two partition images of a slot, with verity
 //! - [`boot`], [`data`], [`disk`] make the rest
 //! - [`keys`] are the keys of a developer's machine
@@ -16,6 +16,7 @@ pub mod data;
 pub mod disk;
 pub mod initramfs;
 pub mod keys;
+pub mod modules;
 pub mod slot;
 pub mod tools_tree;
 
@@ -93,6 +94,7 @@ fn check_host(repo: &Repo) -> Result<()> {
         ("cpio", "cpio"),
         ("lz4", "lz4"),
         ("depmod", "kmod"),
+        ("xz", "xz-utils"),
         ("systemctl", "systemd"),
         ("openssl", "openssl"),
         ("ssh-keygen", "openssh-client"),

@@ -1,7 +1,7 @@
 //! Makes the root tree and what is cut from it. Runs as a process of its own, under fakeroot for a plain user, because
 //! the files must belong to root and nothing else of the build has to.
 
-use crate::lab::{base, initramfs};
+use crate::lab::{base, initramfs, modules};
 use crate::repo::{self, MACHINE, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
@@ -52,6 +52,7 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     Cmd::new("tar").arg("-xpf").arg(&args.base).arg("-C").arg(tree).arg("--exclude=./dev/*").run()?;
     keep_for_later(tree, &args.out)?;
     name_keymaps(&tree.join("usr/share/keymaps"))?;
+    modules::unpack(repo, tree)?;
     let list = repo::list(&repo.root.join("tools/osctl/lab/remove.txt"))?;
     let keep: Vec<PathBuf> = list.iter().filter_map(|l| Some(tree.join(l.strip_prefix("keep ")?))).collect();
     for pattern in list.iter().filter(|l| !l.starts_with("keep ")) {
@@ -195,7 +196,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// How the root filesystem is packed, beside its compression; os.conf says the same in `EXTRA_IMAGECMD`.
-pub const EROFS: [&str; 2] = ["-C65536", "-Eztailpacking"];
+pub const EROFS: [&str; 2] = ["-C16384", "-Eztailpacking"];
 
 fn cut(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let shell = (args.variant != "production").then(|| args.out.join("busybox"));

@@ -1,9 +1,10 @@
 //! Collects the initramfs: os-init, the programs it calls, their libraries, and the modules that find a disk.
 
+use crate::lab::modules::Modules;
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -22,8 +23,7 @@ pub fn build(repo: &Repo, tree: &Path, shell: Option<&Path>, epoch: u64, out: &P
     stage.skeleton()?;
     stage.binary("usr/lib/os/os-tools")?;
     symlink("usr/lib/os/os-tools", stage.dir.join("init"))?;
-    let kernel = only_entry(&tree.join("usr/lib/modules"))?;
-    let depends = read_depends(&tree.join("usr/lib/modules").join(&kernel))?;
+    let modules = Modules::of(tree)?;
     for line in repo::list(&repo.root.join("tools/osctl/lab/initramfs.txt"))? {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words.as_slice() {
@@ -34,13 +34,12 @@ pub fn build(repo: &Repo, tree: &Path, shell: Option<&Path>, epoch: u64, out: &P
                 stage.parent(path)?;
                 symlink(target, stage.dir.join(path))?;
             }
-            // A module that this kernel has built in is not in the list of modules; that is fine.
-            ["module", name] => stage.module_by_name(&depends, name),
-            ["modules", dir] => stage.modules_below(&depends, dir),
+            ["module", name] => stage.modules.extend(modules.named(name)),
+            ["modules", dir] => stage.modules.extend(modules.below(dir)),
             _ => bail!("initramfs.txt: not understood: {line}"),
         }
     }
-    stage.copy_modules(&kernel)?;
+    stage.copy_modules(&modules.kernel)?;
     if let Some(busybox) = shell {
         fs::copy(busybox, stage.dir.join("usr/bin/busybox"))?;
         for applet in ["sh", "ls", "cat", "mount", "umount", "dmesg", "vi", "reboot", "poweroff"] {
@@ -132,25 +131,6 @@ impl Stage<'_> {
         found.with_context(|| format!("the base has no library {name}"))
     }
 
-    fn module_by_name(&mut self, depends: &BTreeMap<String, Vec<String>>, name: &str) {
-        let wanted = module_name(name);
-        if let Some(path) = depends.keys().find(|path| module_name(path) == wanted) {
-            self.add_module(depends, &path.clone());
-        }
-    }
-
-    fn modules_below(&mut self, depends: &BTreeMap<String, Vec<String>>, dir: &str) {
-        let below: Vec<String> = depends.keys().filter(|p| p.starts_with(&format!("{dir}/"))).cloned().collect();
-        for path in below {
-            self.add_module(depends, &path);
-        }
-    }
-
-    fn add_module(&mut self, depends: &BTreeMap<String, Vec<String>>, path: &str) {
-        self.modules.insert(path.to_owned());
-        self.modules.extend(depends.get(path).into_iter().flatten().cloned());
-    }
-
     fn copy_modules(&self, kernel: &str) -> Result<()> {
         let base = format!("usr/lib/modules/{kernel}");
         for module in &self.modules {
@@ -161,31 +141,6 @@ impl Stage<'_> {
         }
         Cmd::new("depmod").arg("-b").arg(self.dir).arg(kernel).run()?;
         Ok(())
-    }
-}
-
-/// `kernel/fs/ext4/ext4.ko.xz` → `ext4`; hyphens count as underscores.
-fn module_name(path: &str) -> String {
-    let file = path.rsplit('/').next().unwrap_or(path);
-    file.split(".ko").next().unwrap_or(file).replace('-', "_")
-}
-
-/// Reads `modules.dep`: module path to the paths it needs, all of them.
-fn read_depends(dir: &Path) -> Result<BTreeMap<String, Vec<String>>> {
-    let text = os_sys::files::read_text(&dir.join("modules.dep"))?;
-    let line = |line: &str| {
-        let (module, needs) = line.split_once(':')?;
-        Some((module.to_owned(), needs.split_ascii_whitespace().map(str::to_owned).collect()))
-    };
-    Ok(text.lines().filter_map(line).collect())
-}
-
-fn only_entry(dir: &Path) -> Result<String> {
-    let names: Vec<String> =
-        fs::read_dir(dir)?.filter_map(|e| e.ok().map(|e| e.file_name().to_string_lossy().into_owned())).collect();
-    match names.as_slice() {
-        [one] => Ok(one.clone()),
-        other => bail!("{} has {} kernels; one was expected", dir.display(), other.len()),
     }
 }
 
@@ -209,15 +164,4 @@ fn pack(dir: &Path, epoch: u64, out: &Path) -> Result<()> {
     fs::remove_file(&cpio)?;
     fs::remove_file(&list)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn module_names_are_the_kernels() {
-        assert_eq!(module_name("kernel/fs/nls/nls_iso8859-1.ko.xz"), "nls_iso8859_1");
-        assert_eq!(module_name("ext4"), "ext4");
-    }
 }
