@@ -95,7 +95,8 @@ mod tests {
 
     #[test]
     fn what_ended_by_itself_or_was_stopped_is_left_alone() {
-        let stopped = r#"{"HostConfig": {"RestartPolicy": {"Name": "always"}}, "State": {"Status": "exited", "Error": ""}}"#;
+        let stopped =
+            r#"{"HostConfig": {"RestartPolicy": {"Name": "always"}}, "State": {"Status": "exited", "Error": ""}}"#;
         let without_policy = MISSING.replace("unless-stopped", "no");
         let running = MISSING.replace("\"Running\": false", "\"Running\": true");
         for text in [stopped, &without_policy, &running, "{}"] {
