@@ -14,7 +14,6 @@ mod scenarios;
 
 use crate::harness::artifacts::Source;
 use crate::harness::deadline;
-use crate::harness::vm::knock::knock;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use osctl::lab::tools_tree;
@@ -89,24 +88,6 @@ fn main() -> ExitCode {
     }
 }
 
-fn pipe(port: u16, closed: Option<u16>) -> Result<()> {
-    use std::os::fd::AsFd;
-    let parent = rustix::process::getppid();
-    let mut stream = match closed {
-        Some(closed) => knock(port, closed, || rustix::process::getppid() == parent)?,
-        None => std::net::TcpStream::connect(("127.0.0.1", port))?,
-    };
-    let mut from = stream.try_clone()?;
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut stream);
-        let _ = stream.shutdown(std::net::Shutdown::Write);
-    });
-    // Not through the standard library's buffer, which holds back what has no newline.
-    let mut out = std::fs::File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
-    std::io::copy(&mut from, &mut out)?;
-    Ok(())
-}
-
 fn run(args: Args) -> Result<ExitCode> {
     // A pipe is started by QEMU, for every connection, and starts nothing.
     if !matches!(args.command, Command::Pipe { .. }) {
@@ -117,7 +98,7 @@ fn run(args: Args) -> Result<ExitCode> {
             deadline::set(deadline)?;
             scenarios::run(source.find(&Repo::find()?)?, &only, points)
         }
-        Command::Pipe { port, closed } => pipe(port, closed).map(|()| ExitCode::SUCCESS),
+        Command::Pipe { port, closed } => harness::pipe::run(port, closed).map(|()| ExitCode::SUCCESS),
         Command::Campaign { cuts, seed, source } => {
             campaign::run(&Repo::find()?, &source, cuts, seed).map(|()| ExitCode::SUCCESS)
         }

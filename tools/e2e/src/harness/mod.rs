@@ -4,7 +4,7 @@
 //! - [`device`] is what is asked of a device again and again
 //! - [`artifacts`] is what is tested, [`settled`] a copy of it that runs, [`rig`] one with its servers around it
 //! - [`disk`] is what a powered-off machine has, [`fat`] edits its boot partition, [`volume`] reads what lies on any
-//! - [`release`] makes releases, [`site`] is a web server for them, [`liar`] one that misbehaves
+//! - [`release`] makes releases, [`site`] is a web server for them, [`liar`] one that misbehaves, [`pipe`] the way there
 //! - [`mdns`] asks for a name on the machine's second network card, [`tpm`] is the machine's TPM
 //! - [`trace`] is what the machine wrote to its disk
 //! - [`checks`] counts and prints, [`deadline`] ends what takes too long, [`random`] gives numbers
@@ -19,6 +19,7 @@ pub(crate) mod fat;
 pub(crate) mod lab;
 pub(crate) mod liar;
 pub(crate) mod mdns;
+pub(crate) mod pipe;
 pub(crate) mod random;
 pub(crate) mod release;
 pub(crate) mod rig;

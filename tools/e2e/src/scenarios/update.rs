@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const SEED: u64 = 1;
 
 /// How fast the installation that is cut off may fetch, in KiB/s: slow enough to be found in its middle.
-const RATE: u32 = 4096;
+const RATE: u32 = 2048;
 
 /// The device, its slots and its releases.
 struct Course<'a> {
