@@ -262,17 +262,19 @@ fn foreign<'a>(list: &'a str, tree: &Path) -> Option<&'a str> {
 
 /// Says what to do about a tree that could not be fetched.
 fn with_advice(err: CmdError) -> anyhow::Error {
-    let advice = if matches!(err, CmdError::Start { .. }) {
-        "install it with: sudo apt-get install mmdebstrap".to_owned()
-    } else if !Path::new(KEYRING).exists() {
-        format!("there is no {KEYRING}; install it with: sudo apt-get install debian-archive-keyring")
+    let advice = advice(&err, Path::new(KEYRING).exists());
+    anyhow::Error::new(err)
+        .context(format!("no tools tree from Debian {SUITE}: {advice}. Or use the programs of this host: --host-tools"))
+}
+
+fn advice(err: &CmdError, keyring: bool) -> String {
+    if matches!(err, CmdError::Start { .. }) {
+        "mmdebstrap is missing; install it with: sudo apt-get install mmdebstrap".to_owned()
+    } else if !keyring {
+        format!("Debian's keys ({KEYRING}) are missing; install them with: sudo apt-get install debian-archive-keyring")
     } else {
-        "check the network, or name a mirror in OS_DEBIAN_MIRROR".to_owned()
-    };
-    anyhow::Error::new(err).context(format!(
-        "mmdebstrap could not fetch the tools tree from Debian {SUITE}: {advice}. --host-tools does without the tree and \
-         uses the programs of this host"
-    ))
+        "mmdebstrap could not fetch it; check the network, or name a mirror in OS_DEBIAN_MIRROR".to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -342,6 +344,15 @@ mod tests {
         let of_the_host = format!("{own}\tlibc.so.6 => /usr/lib/libc.so.6 (0x3)\n");
         assert_eq!(foreign(&of_the_host, tree), Some("libc.so.6 => /usr/lib/libc.so.6 (0x3)"));
         assert_eq!(foreign("libx.so => not found", tree), Some("libx.so => not found"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let failed = || Cmd::new("false").run().unwrap_err();
+        assert!(advice(&failed(), true).contains("OS_DEBIAN_MIRROR"));
+        assert!(advice(&failed(), false).contains("debian-archive-keyring"));
+        assert!(advice(&Cmd::new("/no/such/program").run().unwrap_err(), true).contains("install mmdebstrap"));
+        assert!(with_advice(failed()).to_string().contains("--host-tools"));
     }
 
     #[test]
