@@ -75,7 +75,7 @@ enum Command {
     /// Print the section about updates on a device, from those images
     Installs,
     /// Measure boot time and memory beside a plain Debian, and write docs/benchmarks.md
-    Bench,
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -114,6 +114,6 @@ fn run(args: Args) -> Result<ExitCode> {
             print!("{}", bench::installs(&Repo::find()?)?);
             Ok(ExitCode::SUCCESS)
         }
-        Command::Bench => bench::run(&Repo::find()?).map(|()| ExitCode::SUCCESS),
+        Command::Bench(options) => bench::run(&Repo::find()?, &options).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -65,9 +65,9 @@ pub(crate) const WEB: &str = "10.0.2.100";
 pub(crate) const LIAR: &str = "10.0.2.101";
 
 /// Port of ssh on every device.
-const SSH: u16 = 22222;
+pub(crate) const SSH: u16 = 22222;
 /// And one behind which nobody listens (RFC 863); see [`knock`].
-const CLOSED: u16 = 9;
+pub(crate) const CLOSED: u16 = 9;
 
 /// Options of ssh for a device that is made anew for every run.
 const ANY_HOST: [&str; 3] = ["StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null", "LogLevel=ERROR"];
