@@ -10,7 +10,7 @@ use crate::disk::{self, BootDisk, Part};
 use crate::encryption::{self, Data, Protection};
 use crate::modules::Scope;
 use crate::report::{Report, Volume};
-use crate::{identity, logins, modules, persist, storage, wipe, zram};
+use crate::{identity, logins, modules, nodes, persist, storage, wipe, zram};
 use anyhow::{Context, Result, bail};
 use os_config::engine::Places;
 use os_config::types::Config;
@@ -33,6 +33,8 @@ const SYSROOT: &str = "/sysroot";
 const BOOT: &str = "/sysroot/mnt/boot";
 const STATE: &str = "/sysroot/mnt/state";
 const DATA: &str = "/sysroot/mnt/data";
+/// The root slot behind dm-verity.
+const VERITY: &str = "/dev/mapper/os-root";
 
 /// How long a likely disk that does not show, or is not ours, keeps the drivers of others from being loaded.
 const LIKELY_WAIT: Duration = Duration::from_millis(500);
@@ -104,6 +106,8 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     console::info(&format!("booting from {}", disk.name));
     mount_root(cmdline, &disk, &mut report)?;
     console::info("the root is mounted");
+    read_less_ahead(&mut report);
+    make_nodes(&mut report);
     if let Err(err) = mount_etc() {
         note(&mut report, format!("{err:#}; /etc is read-only and part of config.json cannot be applied"));
     }
@@ -207,7 +211,7 @@ fn mount_root(cmdline: &Cmdline, disk: &BootDisk, report: &mut Report) -> Result
                 .run()
                 .with_context(|| format!("{name} is not what was signed"))?;
             report.verity = true;
-            PathBuf::from("/dev/mapper/os-root")
+            PathBuf::from(VERITY)
         }
         None => {
             note(report, "the root is not protected by dm-verity".to_owned());
@@ -223,6 +227,35 @@ fn mount_root(cmdline: &Cmdline, disk: &BootDisk, report: &mut Report) -> Result
         }
     }
     bail!("cannot mount {name} as erofs or squashfs: {}", last.map(|e| e.to_string()).unwrap_or_default())
+}
+
+/// How far the kernel reads ahead in the root, in KiB; its default is 128. Every block read is hashed, and of the engine's large
+/// programs a start needs pages here and there.
+const READ_AHEAD_KIB: u32 = 32;
+
+fn read_less_ahead(report: &mut Report) {
+    if !report.verity {
+        return;
+    }
+    let set = || -> Result<()> {
+        let device = std::fs::metadata(VERITY)?.rdev();
+        let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+        Ok(std::fs::write(format!("/sys/dev/block/{major}:{minor}/queue/read_ahead_kb"), READ_AHEAD_KIB.to_string())?)
+    };
+    if let Err(err) = set() {
+        note(report, format!("cannot set how far the root is read ahead: {err:#}"));
+    }
+}
+
+/// Device nodes whose drivers load when somebody opens them.
+fn make_nodes(report: &mut Report) {
+    let Ok(release) = files::read_text(Path::new("/proc/sys/kernel/osrelease")) else { return };
+    let list = Path::new(SYSROOT).join("usr/lib/modules").join(release.trim()).join("modules.devname");
+    // A kernel without modules has no list.
+    let Ok(text) = files::read_text(&list) else { return };
+    for problem in nodes::make(Path::new("/dev"), &nodes::parse(&text)) {
+        note(report, problem);
+    }
 }
 
 /// Puts a layer of RAM over `/etc`: programs write there what belongs to this boot, and the image's own comes back with

@@ -3,7 +3,7 @@
 //! - [`boot`] is the flow: find the disk, verify the root, check and mount state and data, switch root
 //! - [`cmdline`], [`disk`], [`modules`], [`storage`], [`encryption`], [`wipe`], [`identity`], [`zram`], [`persist`] are its steps
 //! - [`report`] is what it found, kept in `/run/os/init.json` for `os status`
-//! - [`logins`] links a login for each serial console
+//! - [`logins`] links a login for each serial console, [`nodes`] makes device nodes of drivers that are not loaded yet
 //! - [`console`] tells a person at the console what happens
 
 pub mod boot;
@@ -14,6 +14,7 @@ pub mod encryption;
 pub mod identity;
 pub mod logins;
 pub mod modules;
+pub mod nodes;
 pub mod persist;
 pub mod report;
 pub mod storage;
