@@ -25,6 +25,7 @@ use crate::step::{Inputs, Steps};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
 use std::path::{Path, PathBuf};
+use std::thread::ScopedJoinHandle;
 use std::time::Instant;
 
 /// What to build.
@@ -58,17 +59,25 @@ pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
     check_host(repo)?;
     let start = Instant::now();
     let lab = repo.lab();
-    let mut steps = Steps::new(&lab.join(&options.variant));
+    let steps = Steps::new(&lab.join(&options.variant));
     println!("Building the {} image for {MACHINE} in {}", options.variant, repo.build.display());
     let vars = repo.vars()?;
     let keys = keys::ensure(repo)?;
-    let tools = build_tools(repo, &mut steps)?;
-    let base = base::build(repo, &mut steps)?;
-    let slot = slot::build(repo, &vars, options, &keys, &tools, &base, &mut steps)?;
-    let boot = boot::build(repo, &vars, options, &keys, &mut steps)?;
-    let data = data::build(repo, &vars, options, &base, &mut steps)?;
-    let image = disk::build(repo, &vars, options, &disk::Parts { slot, boot, data }, &mut steps)?;
-    if steps.times.iter().any(|(name, _)| name == base::STEP) {
+    // What does not need one another is made side by side: cargo compiles while Debian is fetched and unpacked.
+    let (tools, base, boot, data) = std::thread::scope(|scope| {
+        let tools = scope.spawn(|| build_tools(repo, &steps));
+        let boot = scope.spawn(|| boot::build(repo, &vars, options, &keys, &steps));
+        let debian = base::build(repo, &steps).and_then(|base| {
+            let data = data::build(repo, &vars, options, &base, &steps)?;
+            Ok((base, data))
+        });
+        let (tools, boot) = (joined(tools), joined(boot));
+        let (base, data) = debian?;
+        anyhow::Ok((tools?, base, boot?, data))
+    })?;
+    let slot = slot::build(repo, &vars, options, &keys, &tools, &base, &steps)?;
+    let image = disk::build(repo, &vars, options, &disk::Parts { slot, boot, data }, &steps)?;
+    if steps.did(base::STEP) {
         std::fs::write(lab.join(COLD_BUILD), start.elapsed().as_secs().to_string())?;
     }
     let meta = std::fs::metadata(&image)?;
@@ -133,20 +142,21 @@ pub fn as_root(program: impl AsRef<std::ffi::OsStr>) -> Cmd {
     if rustix::process::geteuid().is_root() { Cmd::new(program) } else { Cmd::new("fakeroot").arg("--").arg(program) }
 }
 
+/// What a thread came to.
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().unwrap_or_else(|_| bail!("a step panicked; what it said stands above"))
+}
+
 /// Builds the device binary; cargo decides what is out of date.
-fn build_tools(repo: &Repo, steps: &mut Steps) -> Result<PathBuf> {
-    print!("  {:<28} ", "tools (cargo)");
-    let _ = std::io::Write::flush(&mut std::io::stdout());
-    let start = Instant::now();
+fn build_tools(repo: &Repo, steps: &Steps) -> Result<PathBuf> {
     let dir = repo.root.join("tools");
-    Cmd::new("cargo")
-        .dir(&dir)
-        .args(["build", "--quiet", "--locked", "--profile", "lab", "--package", "os-tools"])
-        .run()
-        .context("cannot build the tools")?;
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{seconds:.1} s");
-    steps.times.push(("tools (cargo)".to_owned(), seconds));
+    steps.always("tools (cargo)", || {
+        Cmd::new("cargo")
+            .dir(&dir)
+            .args(["build", "--quiet", "--locked", "--profile", "lab", "--package", "os-tools"])
+            .run()
+            .context("cannot build the tools")
+    })?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| dir.join("target"), PathBuf::from);
     Ok(target.join("lab"))
 }

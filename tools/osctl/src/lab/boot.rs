@@ -15,7 +15,7 @@ use std::path::Path;
 ///
 /// # Errors
 /// When GRUB or the filesystem cannot be made.
-pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &mut Steps) -> Result<Output> {
+pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &Steps) -> Result<Output> {
     let config = match &options.config {
         Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => default_config(&keys.ssh_public()?)?,

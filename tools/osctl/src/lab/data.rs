@@ -19,7 +19,7 @@ const DEMO: &str = "hello:1";
 ///
 /// # Errors
 /// When an archive is missing or the images do not fit.
-pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: &mut Steps) -> Result<Output> {
+pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: &Steps) -> Result<Output> {
     let size = repo::need(vars, "OS_DATA_SIZE")?;
     let page = repo.root.join("tools/osctl/lab/hello.html");
     let mut inputs =

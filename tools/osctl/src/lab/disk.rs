@@ -53,7 +53,7 @@ pub fn bytes(text: &str) -> Result<u64> {
 ///
 /// # Errors
 /// When a partition image is missing or too large.
-pub fn build(repo: &Repo, vars: &Vars, options: &Options, parts: &Parts, steps: &mut Steps) -> Result<PathBuf> {
+pub fn build(repo: &Repo, vars: &Vars, options: &Options, parts: &Parts, steps: &Steps) -> Result<PathBuf> {
     let layout = layout(repo, vars)?;
     let inputs = Inputs::new()
         .text(&format!("{layout:?}"))

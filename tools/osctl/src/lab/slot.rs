@@ -24,7 +24,7 @@ pub fn build(
     keys: &Keys,
     tools: &Path,
     base: &Output,
-    steps: &mut Steps,
+    steps: &Steps,
 ) -> Result<Output> {
     let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text.parse().context("SOURCE_DATE_EPOCH is no number")?,
