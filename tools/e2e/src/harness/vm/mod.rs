@@ -1,7 +1,7 @@
 //! A running machine and the ways into it: [`ssh`] are logins, [`qmp`] is what QEMU itself is asked, [`knock`] finds out
 //! that somebody is in.
 
-pub(super) mod knock;
+pub(crate) mod knock;
 mod qmp;
 mod ssh;
 
