@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 const MEMORY: u32 = 1024;
 /// A boot that comes to nothing is given up after so many processor seconds, or after so long on the wall: a host that
 /// others use, too, makes a boot longer and hardly dearer.
-const PROCESSOR_LIMIT: f64 = 600.0;
+const PROCESSOR_LIMIT: f64 = 900.0;
 const WALL_LIMIT: Duration = Duration::from_secs(3600);
 /// How long a machine may take to turn itself off.
 const OFF_LIMIT: Duration = Duration::from_secs(600);

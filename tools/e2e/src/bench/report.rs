@@ -8,8 +8,8 @@ use osctl::lab::base::SUITE;
 use std::collections::BTreeSet;
 
 const MIB: f64 = 1_048_576.0;
-/// The host has this many processors more than a machine needs, or fewer: with others on them, seconds are not to be
-/// trusted.
+/// When others use more than so many processors, seconds are not to be trusted: those that remain are shared, and so are
+/// their caches.
 const BUSY: f64 = 0.5;
 /// How many programs the table of memory names for each system.
 const PROGRAMS: usize = 12;
