@@ -122,3 +122,11 @@ pub(crate) fn every_unit_came_up(vm: &Vm) -> Result<()> {
     ensure!(failed.trim().is_empty(), "{}", failed.trim());
     ended.map(drop)
 }
+
+/// Waits until timesyncd has these servers of the configuration: os-config queues its restart and does not wait for it.
+pub(crate) fn time_servers(vm: &Vm, wanted: &str) -> Result<()> {
+    let ask = "timedatectl show-timesync --property=SystemNTPServers --value";
+    vm.wait_for(&format!("test \"$({ask})\" = '{wanted}'"), Duration::from_secs(30))
+        .map(drop)
+        .with_context(|| format!("wanted '{wanted}', found '{}'", vm.ssh(ask).unwrap_or_default().trim()))
+}

@@ -3,7 +3,9 @@
 use super::live::live_changes;
 use crate::harness::artifacts::{Demo, NO_DEMO};
 use crate::harness::checks::Checks;
-use crate::harness::device::{AVAHI_NAME, COUNTERS, counters, equal, every_unit_came_up, remember_identity};
+use crate::harness::device::{
+    AVAHI_NAME, COUNTERS, counters, equal, every_unit_came_up, remember_identity, time_servers,
+};
 use crate::harness::lab::Lab;
 use crate::harness::mdns::{self, Wire};
 use crate::harness::vm::{PATIENCE, Vm};
@@ -189,9 +191,7 @@ fn system(vm: &Vm, checks: &mut Checks) {
         Ok(())
     });
     checks.check("AppArmor is on", || equal(&vm.ssh("cat /sys/module/apparmor/parameters/enabled")?, "Y"));
-    checks.check("the time server is config.json's", || {
-        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "192.0.2.1")
-    });
+    checks.check("the time server is config.json's", || time_servers(&vm, "192.0.2.1"));
     checks.check("names resolve for the host through os-dns", || {
         equal(&vm.ssh("systemctl is-active os-dns; getent hosts e2e-one.local | grep -c e2e-one")?, "active\n1")
     });

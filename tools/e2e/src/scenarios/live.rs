@@ -2,7 +2,7 @@
 
 use crate::harness::artifacts::NO_DEMO;
 use crate::harness::checks::Checks;
-use crate::harness::device::{equal, journal_on_data, run_containers};
+use crate::harness::device::{equal, journal_on_data, run_containers, time_servers};
 use crate::harness::lab::Lab;
 use crate::harness::vm::Vm;
 use anyhow::{Result, ensure};
@@ -23,7 +23,7 @@ pub(super) fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
         vm.wait_for("test $(hostname) = e2e-two", Duration::from_secs(30))?;
         vm.wait_for("ls /var/log/journal/$(cat /etc/machine-id)/system.journal", Duration::from_secs(30))?;
         vm.wait_for("os config status >/dev/null", Duration::from_secs(10))?;
-        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "")
+        time_servers(vm, "")
     };
     match &lab.artifacts.demo {
         Some(demo) => checks.check("a change is applied at once and restarts no container", || {

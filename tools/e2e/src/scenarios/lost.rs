@@ -2,7 +2,7 @@
 
 use crate::harness::artifacts::Demo;
 use crate::harness::checks::Checks;
-use crate::harness::device::{equal, remember_identity, run_containers, settled};
+use crate::harness::device::{equal, remember_identity, run_containers, settled, time_servers};
 use crate::harness::lab::Lab;
 use crate::harness::vm::Vm;
 use anyhow::{Context, Result, ensure};
@@ -105,7 +105,7 @@ pub(super) fn lost(lab: &Lab, checks: &mut Checks) -> Result<()> {
     });
     checks.check("CONFIG/ on the boot partition is taken over, reported, and not taken again", || {
         vm.wait_for("test -d /mnt/boot/CONFIG.done && ! test -e /mnt/boot/CONFIG", Duration::from_secs(60))?;
-        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "192.0.2.88")?;
+        time_servers(&vm, "192.0.2.88")?;
         let report = vm.ssh("cat /mnt/boot/CONFIG.done/report-*.txt")?;
         ensure!(report.contains("taken over") && report.contains("time servers"), "{report}");
         Ok(())

@@ -1,7 +1,7 @@
 //! Keys of the machine itself.
 
 use super::Keys;
-use crate::harness::device::{equal, journal_on_data};
+use crate::harness::device::{equal, journal_on_data, time_servers};
 use crate::harness::vm::Vm;
 use anyhow::{Context, ensure};
 use os_config::keys::KEYS;
@@ -10,9 +10,7 @@ pub(super) fn machine(vm: &Vm, keys: &mut Keys<'_>) {
     keys.check(&["/hostname"], || equal(&vm.ssh("hostnamectl --static; hostname")?, "kiosk-3\nkiosk-3"));
     keys.check(&["/persistentLogging"], || journal_on_data(vm, true));
     keys.check(&["/developmentMode"], || equal(&vm.ssh("systemctl is-active os-docker-tcp.socket")?, "active"));
-    keys.check(&["/ntpServers"], || {
-        equal(&vm.ssh("timedatectl show-timesync --property=SystemNTPServers --value")?, "0.pool.ntp.org 192.0.2.1")
-    });
+    keys.check(&["/ntpServers"], || time_servers(vm, "0.pool.ntp.org 192.0.2.1"));
     keys.check(&["/os/sshKeys"], || {
         let file = vm.ssh("mkdir -p /run/sshd; /usr/sbin/sshd -T | sed -n 's/^authorizedkeysfile //p'")?;
         equal(&vm.ssh(&format!("grep -c ssh-ed25519 {}", file.trim()))?, "2")
