@@ -191,7 +191,7 @@ fn system(vm: &Vm, checks: &mut Checks) {
         Ok(())
     });
     checks.check("AppArmor is on", || equal(&vm.ssh("cat /sys/module/apparmor/parameters/enabled")?, "Y"));
-    checks.check("the time server is config.json's", || time_servers(&vm, "192.0.2.1"));
+    checks.check("the time server is config.json's", || time_servers(vm, "192.0.2.1"));
     checks.check("names resolve for the host through os-dns", || {
         equal(&vm.ssh("systemctl is-active os-dns; getent hosts e2e-one.local | grep -c e2e-one")?, "active\n1")
     });
