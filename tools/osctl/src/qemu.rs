@@ -95,8 +95,8 @@ impl Machine {
         let mut cmd = Command::new("qemu-system-x86_64");
         let accel: &[&str] = match self.accel {
             Accel::Kvm => &["-accel", "kvm", "-cpu", "host"],
-            // Without the first two "off" QEMU 7.2 makes 6.12 kernels oops at random; 10.0 did not in six boots without
-            // them, which is no proof, and they cost nothing measurable. Without the others the kernel
+            // Without the first two "off" QEMU 7.2 makes 6.12 kernels oops at random; 10.0 did not in six boots with
+            // cx16, three of them with la57 too, which is no proof, and they cost nothing measurable. Without the others the kernel
             // clears and copies memory by single bytes, which is fast on hardware alone: one sample in sixteen of a boot.
             Accel::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max,cx16=off,la57=off,erms=off,fsrm=off"],
         };
