@@ -33,7 +33,8 @@ const OURS_UNIT: &str = "[Unit]\nDefaultDependencies=no\nRequires=os-commit.serv
 const DEBIAN_UNIT: &str = "[Unit]\nAfter=dbus.service\n[Service]\nType=exec\n\
     ExecStart=/bin/sh -c 'echo BENCH-HEALTHY $(systemctl is-system-running --wait) >/dev/ttyS0'\n";
 
-/// Blocks on the second serial port and costs nothing until asked. `MemAvailable` is read before anything else is.
+/// Blocks on the second serial port and costs nothing until asked. `MemAvailable` is read before anything else is. The
+/// console is opened for each answer: a login that starts on it cuts everybody else off.
 const ANSWER_UNIT: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=exec\n\
     ExecStart=/bin/sh -c 'while read -r ask; do case $ask in \
     idle) read -r line </proc/stat; echo BENCH-IDLE $line;; \
@@ -43,7 +44,7 @@ const ANSWER_UNIT: &str = "[Unit]\nDefaultDependencies=no\n[Service]\nType=exec\
     while read -r key kib unit; do case $key in Pss:) echo BENCH-PSS $kib $(cat $p/comm);; esac; done <$p/smaps_rollup; \
     done 2>/dev/null; \
     echo BENCH-USED $used; echo BENCH-OWN $own; echo BENCH-END;; \
-    esac; done </dev/ttyS1 >/dev/ttyS0'\n";
+    esac >/dev/ttyS0; done </dev/ttyS1'\n";
 
 /// The arguments for QEMU that put the probe into a system. `settings` is in the form of sysctl.d.
 pub(super) fn arguments(system: System, settings: &str, dir: &Path) -> Result<Vec<String>> {
