@@ -68,20 +68,23 @@ pub fn daemon(image_etc: &Path, docker: &Docker) -> Result<Value> {
     Ok(merged(base, docker))
 }
 
+/// `daemon.json` as the engine finds it; none when it cannot be read or is no JSON.
+pub fn daemon_in_force(etc: &Path) -> Option<Value> {
+    serde_json::from_slice(&std::fs::read(etc.join(DAEMON)).ok()?).ok()
+}
+
 /// Writes `daemon.json` when it says something else; compared as JSON, because the image's may be laid out otherwise.
 ///
 /// # Errors
 /// When it cannot be written.
 pub fn write_daemon(etc: &Path, wanted: &Value) -> Result<Written> {
-    let path = etc.join(DAEMON);
-    let before: Option<Value> = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    if before.as_ref() == Some(wanted) {
+    if daemon_in_force(etc).as_ref() == Some(wanted) {
         return Ok(Written::Unchanged);
     }
-    Ok(files::write_if_changed(&path, &serde_json::to_vec_pretty(wanted)?, 0o644)?)
+    Ok(files::write_if_changed(&etc.join(DAEMON), &serde_json::to_vec_pretty(wanted)?, 0o644)?)
 }
 
-fn merged(base: Value, docker: &Docker) -> Value {
+pub(crate) fn merged(base: Value, docker: &Docker) -> Value {
     let mut out = match base {
         Value::Object(object) => object,
         _ => Map::new(),

@@ -144,8 +144,9 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
             note(&mut report, format!("{} is not persistent in this boot: {err:#}", entry.path.display()));
         }
     }
+    link_logins(&mut report);
     console::info("the root is ready");
-    finish(&disk, &mut report)?;
+    finish(&disk, &report)?;
     switch_root()
 }
 
@@ -682,14 +683,17 @@ fn mount_zram(swap: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-fn finish(disk: &BootDisk, report: &mut Report) -> Result<()> {
+fn link_logins(report: &mut Report) {
     let linked = files::read_text(Path::new("/proc/cmdline"))
         .map_err(anyhow::Error::from)
         .and_then(|cmdline| Ok(logins::link(&cmdline, Path::new(logins::WANTS))?));
     if let Err(err) = linked {
         note(report, format!("no login on serial consoles: {err:#}"));
     }
-    let json = serde_json::to_vec_pretty(&*report)?;
+}
+
+fn finish(disk: &BootDisk, report: &Report) -> Result<()> {
+    let json = serde_json::to_vec_pretty(report)?;
     files::write_if_changed(Path::new(crate::report::PATH), &json, 0o644)?;
     files::write_if_changed(Path::new("/run/udev/rules.d/61-os-disk.rules"), disk::udev_rules(disk).as_bytes(), 0o644)?;
     Ok(())

@@ -84,8 +84,8 @@ fn boots_section(results: &Results) -> String {
         "\n## From power-on, beside a plain Debian {SUITE} with docker.io\n\n\
          The same virtual machine, firmware, GRUB{} and probe; no menu waits. Debian is as its installer leaves it, and runs \
          the same demo container. The floor is our kernel and root slot with containerd and dockerd and nothing else, not \
-         even systemd; its root is not verified where nothing else is said. \"firmware\" is firmware, GRUB and the kernel's \
-         unpacking, until its first output; it is part of every other number. The second boot is the same disk again after \
+         even systemd; its root is not verified where nothing else is said. \"firmware\" is firmware and GRUB, until \
+         the kernel or its EFI stub says something first; it is part of every other number. The second boot is the same disk again after \
          a clean power off.\n\n\
          Processor seconds are QEMU's, user and system, and hold on a busy host better than seconds on the wall. Median of \
          {turns} turn(s), with the least and the most; in each turn every system boots once, one after the other. What \

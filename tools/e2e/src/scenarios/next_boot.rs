@@ -2,7 +2,7 @@
 
 use super::keys::TPM;
 use crate::harness::checks::Checks;
-use crate::harness::device::{equal, settled};
+use crate::harness::device::{equal, settled, slot};
 use crate::harness::lab::Lab;
 use crate::harness::tpm::Tpm;
 use crate::harness::vm::PATIENCE;
@@ -46,7 +46,8 @@ pub(super) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     checks.check("the health of the boot was confirmed", || {
-        vm.wait_for("grep -aqx A_TRY=0 /mnt/boot/EFI/BOOT/grubenv", Duration::from_secs(180)).map(drop)
+        let confirmed = format!("grep -aqx {}_TRY=0 /mnt/boot/EFI/BOOT/grubenv", slot(&vm)?);
+        vm.wait_for(&confirmed, Duration::from_secs(180)).map(drop)
     });
     vm.ssh("os config set os.encryption.data key")?;
     vm.ssh(&format!("os config set os.kernel.arguments {BREAKS}"))?;

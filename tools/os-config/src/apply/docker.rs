@@ -2,7 +2,7 @@
 
 use super::effect::{Applied, then};
 use super::{Device, Rows};
-use crate::engine::{self, DAEMON};
+use crate::engine;
 use anyhow::Result;
 use os_dbus::Verb;
 use serde_json::Value;
@@ -20,8 +20,7 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
 async fn daemon(device: &Device<'_>) -> Applied {
     let (etc, image_etc) = (Path::new("/etc"), Path::new(crate::IMAGE_ETC));
     let wanted = engine::daemon(image_etc, &device.config.os.docker)?;
-    let before: Value =
-        std::fs::read(etc.join(DAEMON)).ok().and_then(|b| serde_json::from_slice(&b).ok()).unwrap_or_default();
+    let before = engine::daemon_in_force(etc).unwrap_or_default();
     let verb = if only_reloadable(&before, &wanted) { Verb::Reload } else { Verb::TryRestart };
     let written = engine::write_daemon(etc, &wanted)?;
     then("docker", written, async { Ok(device.bus.queue(verb, "docker.service").await?) }).await
@@ -46,13 +45,22 @@ pub(super) async fn restart(device: &Device<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::merged;
+    use crate::types::{Docker, Log, Pool};
     use serde_json::json;
 
     #[test]
     fn only_what_the_engine_takes_over_while_it_runs_is_reloaded() {
-        let base = json!({"data-root": "/mnt/data/docker", "registry-mirrors": ["https://a"]});
-        let mirrors = json!({"data-root": "/mnt/data/docker", "registry-mirrors": ["https://b"]});
-        assert!(only_reloadable(&base, &mirrors));
-        assert!(!only_reloadable(&base, &json!({"data-root": "/elsewhere"})));
+        let base =
+            json!({"data-root": "/mnt/data/docker", "log-driver": "journald", "registry-mirrors": ["https://a"]});
+        let docker = Docker {
+            registry_mirrors: vec!["https://a".to_owned(), "https://b".to_owned()],
+            address_pools: vec![Pool { base: "10.0.0.0/8".to_owned(), size: 24 }],
+            log: Some(Log { max_size: 5, max_files: 2 }),
+            ..Docker::default()
+        };
+        assert!(!only_reloadable(&base, &merged(base.clone(), &docker)));
+        let mirrors = Docker { registry_mirrors: vec!["https://b".to_owned()], ..Docker::default() };
+        assert!(only_reloadable(&base, &merged(base.clone(), &mirrors)));
     }
 }

@@ -34,9 +34,10 @@ pub fn build(repo: &Repo, tree: &Path, shell: Option<&Path>, epoch: u64, out: &P
                 stage.parent(path)?;
                 symlink(target, stage.dir.join(path))?;
             }
-            ["module", name] => stage.modules.extend(modules.named(name)),
-            ["modules", dir] => stage.modules.extend(modules.below(dir)),
-            _ => bail!("initramfs.txt: not understood: {line}"),
+            _ => match modules.meant(&line) {
+                Some(meant) => stage.modules.extend(meant),
+                None => bail!("initramfs.txt: not understood: {line}"),
+            },
         }
     }
     stage.copy_modules(&modules.kernel)?;

@@ -30,14 +30,23 @@ impl Modules {
         Ok(Self { kernel, depends: text.lines().filter_map(line).collect() })
     }
 
+    /// What a line of a list means, with what that needs: `module NAME`, or `modules DIRECTORY`. None for another line.
+    pub fn meant(&self, line: &str) -> Option<BTreeSet<String>> {
+        match line.split_ascii_whitespace().collect::<Vec<_>>().as_slice() {
+            ["module", name] => Some(self.named(name)),
+            ["modules", dir] => Some(self.below(dir)),
+            _ => None,
+        }
+    }
+
     /// A module with what it needs. One that this kernel has built in is not in the list of modules; that is fine.
-    pub fn named(&self, name: &str) -> BTreeSet<String> {
+    fn named(&self, name: &str) -> BTreeSet<String> {
         let wanted = module_name(name);
         self.with_needs(self.depends.keys().filter(|path| module_name(path) == wanted))
     }
 
     /// All modules below a directory such as `kernel/net/bridge`, with what they need.
-    pub fn below(&self, dir: &str) -> BTreeSet<String> {
+    fn below(&self, dir: &str) -> BTreeSet<String> {
         let dir = format!("{dir}/");
         self.with_needs(self.depends.keys().filter(|path| path.starts_with(&dir)))
     }
@@ -59,11 +68,7 @@ pub fn unpack(repo: &Repo, tree: &Path) -> Result<()> {
     let modules = Modules::of(tree)?;
     let mut chosen = BTreeSet::new();
     for line in repo::list(&repo.root.join("tools/osctl/lab/modules.txt"))? {
-        match line.split_ascii_whitespace().collect::<Vec<_>>().as_slice() {
-            ["module", name] => chosen.extend(modules.named(name)),
-            ["modules", dir] => chosen.extend(modules.below(dir)),
-            _ => bail!("modules.txt: not understood: {line}"),
-        }
+        chosen.extend(modules.meant(&line).with_context(|| format!("modules.txt: not understood: {line}"))?);
     }
     let dir = tree.join("usr/lib/modules").join(&modules.kernel);
     let packed: Vec<PathBuf> = chosen.iter().filter(|path| path.ends_with(".xz")).map(|path| dir.join(path)).collect();
@@ -109,6 +114,9 @@ mod tests {
         assert_eq!(modules.named("ext4"), both);
         assert_eq!(modules.below("kernel/fs/ext4"), both);
         assert_eq!(modules.named("nls_iso8859_1").len(), 1);
+        assert_eq!(modules.meant("module ext4"), Some(both.clone()));
+        assert_eq!(modules.meant("modules kernel/fs/ext4"), Some(both));
+        assert_eq!(modules.meant("modul ext4"), None);
         assert!(modules.named("built_in").is_empty());
         fs::create_dir(dir.path().join("usr/lib/modules/6.13")).unwrap();
         assert!(Modules::of(dir.path()).is_err());
