@@ -80,8 +80,12 @@ pub(crate) fn slot(vm: &Vm) -> Result<String> {
     Ok(status["boot"]["slot"].as_str().unwrap_or_default().to_owned())
 }
 
+/// Waits until the health of the boot was confirmed. systemd says so by itself when the start is over: asking again and
+/// again would take the processor from what is waited for.
 pub(crate) fn settled(vm: &Vm) -> Result<()> {
-    vm.wait_for("systemctl is-active os-commit >/dev/null", Duration::from_secs(150)).map(drop)
+    let started = "timeout 100 systemctl is-system-running --wait >/dev/null";
+    vm.wait_for(&format!("{{ {started}; systemctl is-active os-commit >/dev/null; }}"), Duration::from_secs(150))
+        .map(drop)
 }
 
 /// Where journald keeps its files, from the files it has open.

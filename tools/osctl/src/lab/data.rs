@@ -14,6 +14,9 @@ use std::path::Path;
 
 /// Name and tag of the demo image.
 const DEMO: &str = "hello:1";
+/// What it runs. The first process of a container gets no signal that it did not ask for, and httpd asks for none: a stop
+/// would wait until the engine kills it.
+const DEMO_COMMAND: &str = "trap exit TERM; /bin/busybox httpd -f -p 8080 -h /www & wait";
 
 /// Builds the data partition image and returns its path.
 ///
@@ -22,8 +25,8 @@ const DEMO: &str = "hello:1";
 pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: &Steps) -> Result<Output> {
     let size = repo::need(vars, "OS_DATA_SIZE")?;
     let page = repo.root.join("tools/osctl/lab/hello.html");
-    let mut inputs =
-        with_list(Inputs::new().text(&size), repo, "hello.html")?.text(&base.identity).text(&tools_tree::identity()?);
+    let inputs = with_list(Inputs::new().text(&size).text(DEMO_COMMAND), repo, "hello.html")?;
+    let mut inputs = inputs.text(&base.identity).text(&tools_tree::identity()?);
     for archive in &options.preload {
         inputs = inputs.path(archive)?;
     }
@@ -67,7 +70,7 @@ fn demo(base: &Path, page: &Path, preload: &Path) -> Result<()> {
     let layer_digest = hex(&Sha256::digest(&layer));
     let config = serde_json::to_vec(&serde_json::json!({
         "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z",
-        "config": { "Cmd": ["/bin/busybox", "httpd", "-f", "-p", "8080", "-h", "/www"], "ExposedPorts": { "8080/tcp": {} }, "User": "65534:65534" },
+        "config": { "Cmd": ["/bin/busybox", "sh", "-c", DEMO_COMMAND], "ExposedPorts": { "8080/tcp": {} }, "User": "65534:65534" },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
     }))?;
     let config_digest = hex(&Sha256::digest(&config));
