@@ -1,9 +1,8 @@
 //! From a parsed kickstart file to byte offsets on a disk, checked, and to a partition table.
 
-use crate::gpt::{GptError, Guid};
+use crate::MIN_ALIGN;
+use crate::gpt::{Barrier, GptError, Guid, NewPartition, Table};
 use crate::kickstart::{Kickstart, Part, TableType};
-use crate::{MIN_ALIGN, SECTOR};
-use gptman::{GPT, GPTPartitionEntry};
 use std::io::{Read, Seek, Write};
 
 /// GPT type of a plain Linux partition.
@@ -112,24 +111,20 @@ impl Layout {
     ///
     /// # Errors
     /// When the disk cannot be written or a type GUID is wrong.
-    pub fn write_table<D: Read + Write + Seek>(&self, disk: &mut D) -> Result<(), GptError> {
-        let mut gpt = GPT::new_from(disk, SECTOR, Guid::random()?.0)?;
+    pub fn write_table<D: Read + Write + Seek + Barrier>(&self, disk: &mut D) -> Result<(), GptError> {
+        let mut table = Table::new(disk)?;
         for placed in &self.parts {
             let kind = placed.part.part_type.as_deref().unwrap_or(LINUX_TYPE);
-            let kind = Guid::parse(kind).map_err(|_| GptError::Insane("a type GUID is malformed"))?;
-            let first = placed.start / SECTOR;
-            gpt[placed.number] = GPTPartitionEntry {
-                partition_type_guid: kind.0,
-                unique_partition_guid: Guid::random()?.0,
-                starting_lba: first,
-                ending_lba: first + placed.part.size / SECTOR - 1,
-                attribute_bits: if placed.part.active { 1 << 2 } else { 0 },
-                partition_name: placed.name().into(),
-            };
+            table.add(&NewPartition {
+                number: placed.number,
+                name: placed.name(),
+                kind: Guid::parse(kind).map_err(|_| GptError::Insane("a type GUID is malformed"))?,
+                start: placed.start,
+                size: placed.part.size,
+                bootable: placed.part.active,
+            })?;
         }
-        gpt.write_into(disk)?;
-        GPT::write_protective_mbr_into(disk, SECTOR)?;
-        Ok(())
+        table.write(disk)
     }
 }
 

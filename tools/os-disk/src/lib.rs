@@ -3,9 +3,10 @@
 //! - [`kickstart`] parses the subset of wic's kickstart format that `meta-os/files/wic/*.wks.in` uses
 //! - [`vars`] reads the BitBake assignments that give the template its sizes
 //! - [`layout`] turns the two into byte offsets, checks them, and writes a GPT
-//! - [`gpt`] reads, grows and re-identifies the GPT of a running device's disk
+//! - [`gpt`] reads, makes, grows and re-identifies a GPT; [`guid`] are its identifiers
 
 pub mod gpt;
+pub mod guid;
 pub mod kickstart;
 pub mod layout;
 pub mod vars;

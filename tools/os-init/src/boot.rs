@@ -10,7 +10,7 @@ use crate::disk::{self, BootDisk, Part};
 use crate::encryption::{self, Data, Protection};
 use crate::modules::Scope;
 use crate::report::{Report, Volume};
-use crate::{identity, logins, modules, nodes, persist, storage, wipe, zram};
+use crate::{identity, logins, modules, nodes, persist, storage, trial, wipe, zram};
 use anyhow::{Context, Result, bail};
 use os_config::engine::Places;
 use os_config::types::Config;
@@ -527,7 +527,7 @@ fn grow_partition(disk: &BootDisk, number: u32, size: Option<u64>) -> Result<u64
     if more == 0 {
         return Ok(0);
     }
-    table.grow(&mut file, number, size)?;
+    table.grow(number, size)?;
     table.write(&mut file)?;
     file.sync_all()?;
     Cmd::new("partx").args(["--update", "--nr", &number.to_string()]).arg(&disk.device).run()?;
@@ -695,6 +695,9 @@ fn link_logins(report: &mut Report) {
 fn finish(disk: &BootDisk, report: &Report) -> Result<()> {
     let json = serde_json::to_vec_pretty(report)?;
     files::write_if_changed(Path::new(crate::report::PATH), &json, 0o644)?;
+    if trial::is_in(Path::new(STATE), &report.slot) {
+        files::write_if_changed(Path::new(trial::PATH), b"", 0o644)?;
+    }
     files::write_if_changed(Path::new("/run/udev/rules.d/61-os-disk.rules"), disk::udev_rules(disk).as_bytes(), 0o644)?;
     Ok(())
 }

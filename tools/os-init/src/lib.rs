@@ -18,5 +18,6 @@ pub mod nodes;
 pub mod persist;
 pub mod report;
 pub mod storage;
+pub mod trial;
 pub mod wipe;
 pub mod zram;
