@@ -389,6 +389,16 @@ impl Bus {
         Err(BusError::Job { unit: unit.to_owned(), result: "systemd went away".to_owned() })
     }
 
+    /// Begins to leave the system for a target such as `reboot.target`, as `systemctl reboot` does: no job that comes later
+    /// takes it back.
+    ///
+    /// # Errors
+    /// When systemd refuses.
+    pub async fn leave(&self, target: &str) -> Result<(), BusError> {
+        let job = self.systemd().await?.start_unit(target, "replace-irreversibly").await;
+        job.map(drop).tried("systemd refused to leave the system")
+    }
+
     async fn job(&self, verb: Verb, unit: &str) -> Result<zbus::wire::OwnedObjectPath, BusError> {
         let systemd = self.systemd().await?;
         match verb {

@@ -1,18 +1,19 @@
-//! Carries an update on: asks, decides with [`step`], writes the state, acts.
+//! Carries an update on: asks the channel and the policy, has RAUC write, and tells [`crate::course`] what happened.
 
+use crate::course::Course;
 use crate::health;
 use crate::index;
+use crate::machine::{Device, Machine, Mark};
 use crate::policy::{Mode, Policy, Trial};
 use crate::relay::{Bundle, Relay};
-use crate::state::{Phase, State, Store, Target};
-use crate::step::{Action, Event, Step, other, step};
+use crate::state::{Phase, State, Store, Target, Verdict};
+use crate::step::{Event, other};
 use crate::trust::{self, now};
 use anyhow::{Context, Result, bail, ensure};
 use os_channel::channel::Asking;
 use os_channel::{Channel, Choice, Release};
 use os_dbus::{Bus, BusError, Slot, Tried, Verb};
 use os_fetch::Source;
-use os_init::report::{self, Report};
 use os_sys::{files, log};
 use rustix::fs::{FlockOperation, flock};
 use semver::Version;
@@ -26,6 +27,14 @@ use std::time::{Duration, Instant};
 const LOCK: &str = "/run/os/update.lock";
 /// How long to wait for it where waiting is not wanted.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
+/// Whoever installs stops while this is there.
+const STOP: &str = "/run/os/update.stop";
+/// How long that may take, and how often it is looked at.
+const STOP_PATIENCE: Duration = Duration::from_secs(120);
+const STOP_INTERVAL: Duration = Duration::from_secs(1);
+/// How often it is tried again to keep a release, and after how long: RAUC is started for it, on a board that is busy.
+const KEEP_RETRIES: u32 = 3;
+const KEEP_PAUSE: Duration = Duration::from_secs(20);
 /// Progress of an installation, for `os update status`.
 pub const PROGRESS: &str = "/run/os/update-progress.json";
 /// The journal of the last boot that failed its health check.
@@ -63,27 +72,6 @@ pub enum Asked {
     Person,
 }
 
-/// What a person may say of a slot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Mark {
-    /// It works; its counter of tries begins anew
-    Good,
-    /// It is not to be started
-    Bad,
-    /// It is what the bootloader starts from now on
-    Active,
-}
-
-impl Mark {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Good => "good",
-            Self::Bad => "bad",
-            Self::Active => "active",
-        }
-    }
-}
-
 /// What a check found.
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -114,13 +102,33 @@ impl Look {
     }
 }
 
+/// An installation that an operator did not want.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Stopped(&'static str);
+
+/// Takes the lock. `patience`: at most so long; what only looks at the slots holds it for a moment.
+async fn take_lock(patience: Option<Duration>) -> Result<File> {
+    std::fs::create_dir_all("/run/os")?;
+    let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; this takes root"))?;
+    let Some(patience) = patience else {
+        flock(&lock, FlockOperation::LockExclusive)?;
+        return Ok(lock);
+    };
+    let start = Instant::now();
+    while let Err(err) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        if start.elapsed() > patience {
+            return Err(err).context("an update is under way already; os update status shows it");
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    Ok(lock)
+}
+
 /// The agent, with the lock held.
 #[derive(Debug)]
 pub struct Agent {
-    bus: Bus,
-    store: Store,
-    /// Where the update stands.
-    pub state: State,
+    course: Course<Machine>,
     policy: Policy,
     _lock: File,
 }
@@ -129,29 +137,59 @@ impl Agent {
     /// Takes the lock and reads everything.
     ///
     /// # Errors
-    /// When another one is at work and `wait` does not say to wait for it, or there is no system bus.
+    /// When another one is at work and `wait` does not say to wait for it.
     pub async fn new(wait: bool) -> Result<Self> {
+        Self::with(take_lock(if wait { None } else { Some(LOCK_PATIENCE) }).await?).await
+    }
+
+    /// The same for an operator who does not want what is being installed.
+    ///
+    /// # Errors
+    /// When whoever is at work does not stop.
+    pub async fn take_over() -> Result<Self> {
         std::fs::create_dir_all("/run/os")?;
-        let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; this takes root"))?;
-        if wait {
-            flock(&lock, FlockOperation::LockExclusive)?;
-        } else {
-            let start = Instant::now();
-            while let Err(err) = flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                // What only looks at the slots holds it for a moment.
-                if start.elapsed() > LOCK_PATIENCE {
-                    return Err(err).context("an update is under way already; os update status shows it");
-                }
-                tokio::time::sleep(Duration::from_millis(200)).await;
-            }
-        }
-        let store = Store::device();
-        let mut state = store.load();
+        std::fs::write(STOP, "").with_context(|| format!("cannot create {STOP}; this takes root"))?;
+        let lock = take_lock(Some(STOP_PATIENCE)).await;
+        let _ = std::fs::remove_file(STOP);
+        Self::with(lock?).await
+    }
+
+    async fn with(lock: File) -> Result<Self> {
+        let machine = Machine::new(Store::device());
+        let mut state = machine.store.load();
         if state.lost {
             state.lost = false;
             state.note(now(), "the state of updates was damaged and begins anew");
         }
-        Ok(Self { bus: Bus::system().await?, store, state, policy: Policy::load(), _lock: lock })
+        // Where earlier releases had it.
+        if std::mem::take(&mut state.paused) {
+            machine.store.pause(true)?;
+        }
+        let mut agent = Self { course: Course { device: machine, state }, policy: Policy::load(), _lock: lock };
+        if matches!(agent.course.state.phase, Phase::Installing { .. }) {
+            // Whoever held the lock before was killed. What RAUC still writes has lost its source.
+            agent.course.device.stop_rauc().await;
+            agent.course.note(Event::Interrupted)?;
+        }
+        Ok(agent)
+    }
+
+    /// Where the update stands.
+    pub fn state(&self) -> &State {
+        &self.course.state
+    }
+
+    /// Remembers something that happened.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub fn remember(&mut self, text: &str) -> Result<()> {
+        self.course.state.note(now(), text);
+        self.course.device.save(&self.course.state)
+    }
+
+    async fn bus(&self) -> Result<&Bus> {
+        Ok(self.course.device.bus().await?)
     }
 
     /// Looks into the channel; nothing is installed.
@@ -169,10 +207,15 @@ impl Agent {
     /// # Errors
     /// When something that was to be done cannot be.
     pub async fn run(&mut self, asked: Asked, from: Option<&Source>, told: &dyn Fn(&str)) -> Result<String> {
-        if asked == Asked::Timer && self.state.paused {
+        if asked == Asked::Timer && self.course.device.store.paused() {
             return Ok("updates are paused; os update resume goes on".to_owned());
         }
-        if matches!(self.state.phase, Phase::Trial { .. }) {
+        if let Phase::Trial { target, .. } = self.course.state.phase.clone() {
+            if self.course.waits_for_restart()? {
+                told(&format!("{} is installed; restarting into it", target.version));
+                self.start_installed().await?;
+                return Ok(format!("restarting into {}", target.version));
+            }
             return Ok("a release is on trial; its health check decides".to_owned());
         }
         let look = match self.look(from).await {
@@ -187,14 +230,14 @@ impl Agent {
                 if let Some(why) = self.objection(asked, source, Some(release)).await? {
                     return Ok(format!("{text}; {why}"));
                 }
-                self.install(source, release).await?;
+                self.install(asked, source, release).await?;
             }
             Choice::Offer(_) => {}
             // What was installed yesterday may have been stopped or revoked since.
             Choice::Held { release, .. } if self.is_installed(release) => return Ok(text),
-            Choice::Held { .. } | Choice::UpToDate => self.advance(step(&self.state.phase, Event::Withdrawn))?,
+            Choice::Held { .. } | Choice::UpToDate => self.course.note(Event::Withdrawn)?,
         }
-        let Phase::Installed { target, .. } = self.state.phase.clone() else { return Ok(text) };
+        let Phase::Installed { target, .. } = self.course.state.phase.clone() else { return Ok(text) };
         if asked == Asked::Timer && self.policy.mode != Mode::Automatic {
             return Ok(format!("{} is installed and waits for: os update apply", target.version));
         }
@@ -208,7 +251,7 @@ impl Agent {
 
     /// A person may start what is installed although the channel, which may have revoked it, cannot be asked.
     async fn start_unasked(&mut self, why: anyhow::Error) -> Result<String> {
-        let Phase::Installed { target, .. } = self.state.phase.clone() else { return Err(why) };
+        let Phase::Installed { target, .. } = self.course.state.phase.clone() else { return Err(why) };
         log::warn(&format!("{why:#}; starting what is installed"));
         self.start_installed().await?;
         Ok(format!("restarting into {}", target.version))
@@ -218,7 +261,7 @@ impl Agent {
         let (source, name) = self.channel(from)?;
         let (running, compatible) = (self.running_version().await?, self.compatible().await?);
         let list = self.read_channel(&source, &name)?;
-        Ok(Look { source, list, running, compatible, id: device_id(), refused: self.state.refused_digests() })
+        Ok(Look { source, list, running, compatible, id: device_id(), refused: self.course.state.refused_digests() })
     }
 
     /// What speaks against going on; a person's wish is above it.
@@ -230,23 +273,22 @@ impl Agent {
             if self.policy.mode == Mode::Manual {
                 return Ok(Some("os update apply installs it".to_owned()));
             }
-            let waiting = self.state.waiting.as_ref().filter(|w| w.digest == release.bundle.sha256);
+            let waiting = self.course.state.waiting.as_ref().filter(|w| w.digest == release.bundle.sha256);
             if waiting.is_some_and(|w| now() < w.until) {
-                return Ok(Some(format!("it is tried again later; the last time: {}", self.state.last)));
+                return Ok(Some(format!("it is tried again later; the last time: {}", self.course.state.last)));
             }
         }
-        Ok(self.policy.objection(&self.bus, release.is_some() && matches!(source, Source::Web(_))).await?)
+        Ok(self.policy.objection(self.bus().await?, release.is_some() && matches!(source, Source::Web(_))).await?)
     }
 
     fn is_installed(&self, release: &Release) -> bool {
-        matches!(&self.state.phase, Phase::Installed { target, .. } if target.digest == release.bundle.sha256)
+        matches!(&self.course.state.phase, Phase::Installed { target, .. } if target.digest == release.bundle.sha256)
     }
 
-    async fn install(&mut self, source: &Source, release: &Release) -> Result<()> {
+    async fn install(&mut self, asked: Asked, source: &Source, release: &Release) -> Result<()> {
         let target = Target { version: release.version.to_string(), digest: release.bundle.sha256.clone() };
         let transaction = uuid()?;
-        let next = step(&self.state.phase, Event::Found(target.clone(), transaction.clone()));
-        self.advance(next)?;
+        self.course.note(Event::Found(target.clone(), transaction.clone()))?;
         log::info(&format!("installing {}", target.version));
         let relay = Relay::start(Bundle {
             source: source.clone(),
@@ -254,34 +296,41 @@ impl Agent {
             size: release.bundle.size,
             limit: self.policy.limit,
         })?;
-        let done = self.write_slot(&relay, release, &transaction).await;
+        let done = self.write_slot(&relay, release, &transaction, asked).await;
         let fetched = relay.fetched();
         let event = match &done {
             Ok(()) => Event::Written,
             Err(err) => {
-                self.state.wait_for(now(), &target.digest);
+                // It is no fault of the release, nor of the channel, when somebody stops it.
+                if err.downcast_ref::<Stopped>().is_none() {
+                    self.course.state.wait_for(now(), &target.digest);
+                }
                 let trouble = relay.trouble().map(|t| format!(" ({t})")).unwrap_or_default();
                 Event::NotWritten(format!("{err:#}{trouble}"))
             }
         };
         if done.is_ok() {
-            self.state.waiting = None;
+            self.course.state.waiting = None;
         }
-        self.state.note(now(), format!("{} MiB came from the channel", fetched >> 20));
-        self.advance(step(&self.state.phase, event))?;
+        self.course.state.note(now(), format!("{} MiB came from the channel", fetched >> 20));
+        self.course.note(event)?;
         done.with_context(|| format!("{} was not installed", target.version))
     }
 
-    async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str) -> Result<()> {
+    async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str, asked: Asked) -> Result<()> {
         self.prepare_streaming().await;
         let address = relay.address();
-        let found = self.bus.inspect(&address).await?.manifest_hash.context(OLD_RAUC)?;
+        let facts = self.bus().await?.inspect(&address).await?;
         // With it the signed list says which bundle this is; RAUC's own signature alone would let an old one through.
         let wanted = &release.bundle.manifest_hash;
+        let found = facts.manifest_hash.context(OLD_RAUC)?;
         ensure!(&found == wanted, "the channel served another bundle than the one its list names");
+        // Whoever can sign lists only cannot pass an old bundle off as a new release.
         let version = release.version.to_string();
+        let inside = facts.version.context("the bundle names no version")?;
+        ensure!(inside == version, "the list calls the bundle {version}, the bundle itself {inside}");
         let seen = || (relay.fetched(), release.bundle.size, relay.trouble());
-        self.have_rauc_write(&address, &version, transaction, &seen).await
+        self.have_rauc_write(&address, &version, transaction, asked, &seen).await
     }
 
     /// `seen` tells bytes that came, bytes in all, and what holds it up.
@@ -290,6 +339,7 @@ impl Agent {
         address: &str,
         version: &str,
         transaction: &str,
+        asked: Asked,
         seen: &dyn Fn() -> (u64, u64, Option<String>),
     ) -> Result<()> {
         let last = Cell::new(None);
@@ -311,18 +361,41 @@ impl Agent {
             Ok(false) => {}
             Err(err) => log::warn(&format!("{err}; more is fetched than must be")),
         }
+        let bus = self.bus().await?;
         let mut left = MOUNT_RETRIES;
-        let done = loop {
-            match self.bus.install(address, transaction, &progress).await {
-                Err(BusError::Refused(why)) if why.contains("mounting bundle") && left > 0 => {
-                    left -= 1;
-                    log::warn(&format!("{why}; once more"));
+        let install = async {
+            loop {
+                match bus.install(address, transaction, &progress).await {
+                    Err(BusError::Refused(why)) if why.contains("mounting bundle") && left > 0 => {
+                        left -= 1;
+                        log::warn(&format!("{why}; once more"));
+                    }
+                    other => return other,
                 }
-                other => break other,
+            }
+        };
+        let done = tokio::select! {
+            done = install => done.map_err(Into::into),
+            stopped = self.stopped(asked) => {
+                self.course.device.stop_rauc().await;
+                Err(stopped.into())
             }
         };
         let _ = std::fs::remove_file(PROGRESS);
-        Ok(done?)
+        done
+    }
+
+    /// Comes when an operator does not want what is being installed.
+    async fn stopped(&self, asked: Asked) -> Stopped {
+        loop {
+            tokio::time::sleep(STOP_INTERVAL).await;
+            if Path::new(STOP).exists() {
+                return Stopped("an operator stopped it");
+            }
+            if asked == Asked::Timer && self.course.device.store.paused() {
+                return Stopped("an operator paused updates");
+            }
+        }
     }
 
     /// Installs a bundle that an operator names, whatever channels say of it: RAUC believes it for its signature, and the
@@ -333,25 +406,25 @@ impl Agent {
     pub async fn install_by_hand(&mut self, bundle: &str) -> Result<String> {
         self.not_on_trial()?;
         self.prepare_streaming().await;
-        let facts = self.bus.inspect(bundle).await?;
+        let facts = self.bus().await?.inspect(bundle).await?;
         let version = facts.version.context("the bundle names no version")?;
         let target = Target { version: version.clone(), digest: facts.manifest_hash.context(OLD_RAUC)? };
         let transaction = uuid()?;
-        self.advance(step(&self.state.phase, Event::Found(target, transaction.clone())))?;
+        self.course.note(Event::Found(target, transaction.clone()))?;
         log::info(&format!("installing {version}, as an operator asks"));
-        let done = self.have_rauc_write(bundle, &version, &transaction, &|| (0, 0, None)).await;
+        let done = self.have_rauc_write(bundle, &version, &transaction, Asked::Person, &|| (0, 0, None)).await;
         let event = match &done {
             Ok(()) => Event::Written,
             Err(err) => Event::NotWritten(format!("{err:#}")),
         };
-        self.advance(step(&self.state.phase, event))?;
+        self.course.note(event)?;
         done.with_context(|| format!("{version} was not installed"))?;
         self.start_installed().await?;
         Ok(format!("restarting into {version}"))
     }
 
     fn not_on_trial(&self) -> Result<()> {
-        let trial = matches!(self.state.phase, Phase::Trial { .. });
+        let trial = matches!(self.course.state.phase, Phase::Trial { .. });
         ensure!(!trial, "a release is on trial; its health check decides, or os update rollback");
         Ok(())
     }
@@ -359,42 +432,34 @@ impl Agent {
     /// RAUC reads a bundle through a network block device that goes away when its last reader closes it. udev looks at
     /// every new device, so the module comes early, and a race that udev won is run again.
     async fn prepare_streaming(&self) {
-        if let Err(err) = self.bus.unit_job(Verb::Start, "modprobe@nbd.service").await {
-            log::warn(&format!("{err}"));
+        let loaded =
+            async { Ok::<_, anyhow::Error>(self.bus().await?.unit_job(Verb::Start, "modprobe@nbd.service").await?) };
+        if let Err(err) = loaded.await {
+            log::warn(&format!("{err:#}"));
         }
         let _ = os_sys::cmd::Cmd::new("udevadm").args(["settle", "--timeout=20"]).run();
     }
 
     /// Starts what is installed in the other slot, for a trial.
     async fn start_installed(&mut self) -> Result<()> {
-        self.state.before = Some(health::now(&self.bus).await?);
-        let slot = other(&booted()?);
+        self.course.state.before = Some(health::now(self.bus().await?).await?);
+        let slot = other(&self.course.device.booted()?);
         let jump = self.load_kernel(&slot).await;
-        let next = step(&self.state.phase, Event::Start { slot, jump });
-        self.carry_out(next).await?;
-        let next = step(&self.state.phase, Event::Armed);
-        self.carry_out(next).await
+        self.course.start(slot, jump).await
     }
 
     /// True when the kernel of a slot is in memory, to be jumped into.
     async fn load_kernel(&self, slot: &str) -> bool {
-        if self.policy.trial != Trial::Kexec || matches!(self.state.phase, Phase::Installed { jumped: true, .. }) {
+        let again = matches!(self.course.state.phase, Phase::Installed { jumped: true, .. } | Phase::Trial { .. });
+        if self.policy.trial != Trial::Kexec || again {
             return false;
         }
-        let loaded = self.bus.unit_job(Verb::Restart, &format!("os-kexec@{slot}.service")).await;
+        let unit = format!("os-kexec@{slot}.service");
+        let loaded = async { Ok::<_, anyhow::Error>(self.bus().await?.unit_job(Verb::Restart, &unit).await?) }.await;
         if let Err(err) = &loaded {
-            log::warn(&format!("{err}; the bootloader starts the slot instead"));
+            log::warn(&format!("{err:#}; the bootloader starts the slot instead"));
         }
         loaded.is_ok()
-    }
-
-    /// Tells the state machine what this boot is; called in every boot before its health is known.
-    ///
-    /// # Errors
-    /// When the state cannot be written or RAUC does not answer.
-    pub async fn booted(&mut self) -> Result<()> {
-        let next = step(&self.state.phase, Event::Booted(booted()?));
-        self.carry_out(next).await
     }
 
     /// This boot does what it should.
@@ -402,20 +467,21 @@ impl Agent {
     /// # Errors
     /// When the state cannot be written or RAUC does not answer.
     pub async fn healthy(&mut self) -> Result<()> {
-        self.booted().await?;
-        if let Phase::Trial { target, .. } = &self.state.phase {
-            self.state.running = Some(target.clone());
-        }
-        self.state.before = None;
-        let next = step(&self.state.phase, Event::Healthy(booted()?));
-        self.carry_out(next).await?;
-        match &self.state.phase {
-            // After a jump the bootloader was told just now, and the slot is still to be marked.
-            Phase::Trial { .. } => {
-                let next = step(&self.state.phase, Event::Healthy(booted()?));
-                self.carry_out(next).await
+        let mut left = KEEP_RETRIES;
+        loop {
+            let Err(err) = self.course.healthy().await else { break };
+            if !matches!(self.course.state.phase, Phase::Trial { .. }) {
+                return Err(err);
             }
-            // What was to be started, and did not survive the jump, is started by the bootloader.
+            if left == 0 {
+                return self.unhealthy(Verdict::failed(format!("the slot cannot be kept: {err:#}"))).await;
+            }
+            left -= 1;
+            log::warn(&format!("{err:#}; once more"));
+            tokio::time::sleep(KEEP_PAUSE).await;
+        }
+        // What was to be started, and did not survive the jump, is started by the bootloader.
+        match &self.course.state.phase {
             Phase::Installed { jumped: true, .. } => self.start_installed().await,
             _ => Ok(()),
         }
@@ -423,25 +489,23 @@ impl Agent {
 
     /// Leaves nothing behind that stays resident; called at the end of every command.
     pub async fn rest(&self) {
-        if let Err(err) = self.bus.let_rauc_rest().await {
-            log::warn(&format!("RAUC stays: {err}"));
+        let rests = async { Ok::<_, anyhow::Error>(self.bus().await?.let_rauc_rest().await?) };
+        if let Err(err) = rests.await {
+            log::warn(&format!("RAUC stays: {err:#}"));
         }
     }
 
     /// This boot does not do what it should. In a trial the other slot is started again.
     ///
     /// # Errors
-    /// When the state cannot be written or RAUC does not answer.
-    pub async fn unhealthy(&mut self, reason: &str) -> Result<()> {
-        if matches!(self.state.phase, Phase::Trial { .. }) {
+    /// When the state cannot be written, or the device cannot be restarted.
+    pub async fn unhealthy(&mut self, verdict: Verdict) -> Result<()> {
+        if matches!(self.course.state.phase, Phase::Trial { .. }) {
             self.keep_journal();
+        } else {
+            log::error(&format!("this boot is not healthy: {}", verdict.reason));
         }
-        self.booted().await?;
-        let next = step(&self.state.phase, Event::Unhealthy(booted()?, reason.to_owned()));
-        if next.actions.is_empty() {
-            log::error(&format!("this boot is not healthy: {reason}"));
-        }
-        self.carry_out(next).await
+        self.course.unhealthy(verdict).await
     }
 
     /// The journal of this boot is gone with it, unless it is kept now.
@@ -449,7 +513,7 @@ impl Agent {
         let text =
             os_sys::cmd::Cmd::new("journalctl").args(["-b", "--no-pager", "-o", "short", "-n", JOURNAL_LINES]).read();
         let kept = text.map_err(anyhow::Error::from).and_then(|text| {
-            Ok(files::write_if_changed(&self.store.dir().join(FAILED_JOURNAL), text.as_bytes(), 0o640)?)
+            Ok(files::write_if_changed(&self.course.device.store.dir().join(FAILED_JOURNAL), text.as_bytes(), 0o640)?)
         });
         if let Err(err) = kept {
             log::warn(&format!("the journal of this boot cannot be kept: {err:#}"));
@@ -461,22 +525,21 @@ impl Agent {
     /// # Errors
     /// When there is nothing to go back to.
     pub async fn go_back(&mut self) -> Result<()> {
-        let booted = booted()?;
-        if matches!(self.state.phase, Phase::Trial { .. }) {
-            return self.unhealthy("an operator went back").await;
+        let booted = self.course.device.booted()?;
+        if matches!(self.course.state.phase, Phase::Trial { .. }) {
+            return self.unhealthy(Verdict::by_operator()).await;
         }
-        let Phase::Idle = self.state.phase else {
+        let Phase::Idle = self.course.state.phase else {
             bail!("the other slot holds a release that was not started yet; there is nothing to go back to");
         };
-        let slots = self.bus.slots().await?;
+        let slots = self.bus().await?.slots().await?;
         let back = other(&booted);
         let there = slots.iter().find(|s| s.bootname.as_deref() == Some(&back)).context("RAUC knows no other slot")?;
         ensure!(there.boot_status.as_deref() == Some("good"), "slot {back} holds nothing that may be started");
-        if let Some(target) = self.state.running.take() {
-            self.state.refuse(now(), target, "an operator went back to what was there before".to_owned());
+        if let Some(target) = self.course.state.running.take() {
+            self.course.state.refuse(now(), target, Verdict::by_operator());
         }
-        let next = step(&self.state.phase, Event::GoBack(back));
-        self.carry_out(next).await
+        self.course.happened(Event::GoBack(back)).await
     }
 
     /// Marks a slot because a person says so; nothing restarts.
@@ -485,9 +548,8 @@ impl Agent {
     /// When a release is on trial, or the bootloader would be left without a slot to start.
     pub async fn mark_by_hand(&mut self, state: Mark, slot: Option<&str>) -> Result<String> {
         self.not_on_trial()?;
-        let booted = booted()?;
-        let slot = slot.map_or_else(|| booted.clone(), str::to_owned);
-        let slots = self.bus.slots().await?;
+        let slot = slot.map_or_else(|| self.course.device.booted(), |slot| Ok(slot.to_owned()))?;
+        let slots = self.bus().await?.slots().await?;
         let good = |name: &str| {
             slots.iter().any(|s| s.bootname.as_deref() == Some(name) && s.boot_status.as_deref() == Some("good"))
         };
@@ -498,9 +560,8 @@ impl Agent {
             Mark::Active => ensure!(good(&slot), "slot {slot} holds nothing that may be started"),
             Mark::Good => {}
         }
-        self.state.note(now(), format!("an operator marked slot {slot} {}", state.word()));
-        self.store.save(&self.state)?;
-        self.mark(state.word(), &slot).await?;
+        self.course.device.mark(state, &slot).await?;
+        self.remember(&format!("an operator marked slot {slot} {}", state.word()))?;
         Ok(slot)
     }
 
@@ -510,7 +571,7 @@ impl Agent {
     /// # Errors
     /// As [`Agent::mark_by_hand`].
     pub async fn switch(&mut self) -> Result<String> {
-        self.mark_by_hand(Mark::Active, Some(&other(&booted()?))).await
+        self.mark_by_hand(Mark::Active, Some(&other(&self.course.device.booted()?))).await
     }
 
     /// Leaves the rescue system, which is there for a person, when none comes: power that fails again and again uses up
@@ -519,8 +580,9 @@ impl Agent {
     /// # Errors
     /// When the counters cannot be read or written.
     pub async fn leave_rescue(&mut self) -> Result<String> {
-        let people = self.bus.people(TYPED).await.unwrap_or_else(|err| {
-            log::warn(&format!("{err}; nobody is taken to be logged in"));
+        let people = async { Ok::<_, anyhow::Error>(self.bus().await?.people(TYPED).await?) };
+        let people = people.await.unwrap_or_else(|err| {
+            log::warn(&format!("{err:#}; nobody is taken to be logged in"));
             Vec::new()
         });
         if !people.is_empty() {
@@ -531,53 +593,12 @@ impl Agent {
             return Ok("no slot needs its tries back; the rescue system stays".to_owned());
         }
         let said = format!("nobody came to the rescue system; slot {} is tried again", slots.join(" and "));
-        self.state.note(now(), said.clone());
         // What is said of it must not keep the device here.
-        if let Err(err) = self.store.save(&self.state) {
-            log::warn(&err.to_string());
+        if let Err(err) = self.remember(&said) {
+            log::warn(&format!("{err:#}"));
         }
-        self.bus.queue(Verb::Start, "reboot.target").await?;
+        self.course.device.restart().await?;
         Ok(said)
-    }
-
-    /// Writes what follows, before anything of it is done.
-    fn advance(&mut self, next: Step) -> Result<()> {
-        let at = now();
-        if let Some((target, reason)) = next.refuse {
-            log::warn(&format!("{} failed: {reason}", target.version));
-            self.state.before = None;
-            self.state.refuse(at, target, reason);
-        }
-        if let Some(note) = next.note {
-            self.state.note(at, note);
-        }
-        self.state.phase = next.phase;
-        Ok(self.store.save(&self.state)?)
-    }
-
-    async fn carry_out(&mut self, next: Step) -> Result<()> {
-        let actions = next.actions.clone();
-        self.advance(next)?;
-        for action in actions {
-            match action {
-                Action::Install(..) => {}
-                Action::Activate(slot) => self.mark("active", &slot).await?,
-                Action::MarkBad(slot) => self.mark("bad", &slot).await?,
-                Action::MarkGood => self.mark("good", &booted()?).await?,
-                Action::Reboot => self.bus.queue(Verb::Start, "reboot.target").await?,
-                Action::Jump => self.bus.queue(Verb::Start, "kexec.target").await?,
-            }
-        }
-        Ok(())
-    }
-
-    async fn mark(&self, state: &str, bootname: &str) -> Result<()> {
-        let slots = self.bus.slots().await?;
-        let slot = slots.iter().find(|s| s.bootname.as_deref() == Some(bootname));
-        let name = &slot.with_context(|| format!("RAUC knows no slot {bootname}"))?.name;
-        let said = self.bus.rauc().await?.mark(state, name).await.tried("RAUC does not mark the slot")?;
-        log::info(&format!("slot {bootname} is {state}: {}", said.1));
-        Ok(())
     }
 
     /// Where releases come from, and the name that the channel there has to have.
@@ -591,32 +612,28 @@ impl Agent {
     }
 
     fn read_channel(&mut self, source: &Source, name: &str) -> Result<Channel> {
-        let list = trust::read(source, name, Path::new(trust::BUILT_IN), &self.store, &mut self.state);
-        self.state.checked = Some(now());
+        let Course { device, state } = &mut self.course;
+        let list = trust::read(source, name, Path::new(trust::BUILT_IN), &device.store, state);
+        state.checked = Some(now());
         if let Err(err) = &list {
-            self.state.last = format!("{err:#}");
+            state.last = format!("{err:#}");
         }
-        self.store.save(&self.state)?;
+        device.save(state)?;
         list
     }
 
     async fn compatible(&self) -> Result<String> {
-        Ok(self.bus.rauc().await?.compatible().await.tried("cannot ask RAUC what this device is")?)
+        Ok(self.bus().await?.rauc().await?.compatible().await.tried("cannot ask RAUC what this device is")?)
     }
 
     /// The version that runs: the booted slot's, or the image's where nothing was installed yet.
     async fn running_version(&self) -> Result<Version> {
-        let slots = self.bus.slots().await?;
+        let slots = self.bus().await?.slots().await?;
         let installed = slots.iter().find(|s: &&Slot| s.state == "booted").and_then(|s| s.version.clone());
         let text =
             installed.or_else(|| os_sys::release::field("VERSION_ID")).context("os-release has no VERSION_ID")?;
         text.parse().with_context(|| format!("'{text}' is no version that can be compared (semver.org)"))
     }
-}
-
-fn booted() -> Result<String> {
-    let report = Report::load(Path::new(report::PATH)).context("the initramfs left no report of this boot")?;
-    Ok(report.slot)
 }
 
 pub(crate) fn device_id() -> String {

@@ -196,7 +196,9 @@ mod tests {
         let mut listener = desk.listen();
         let target = Target { version: "1.1.0".to_owned(), digest: String::new() };
         let phase = Phase::Installing { target, transaction: String::new() };
-        Store::at(desk.dir.path()).save(&State { phase, paused: true, ..State::default() }).unwrap();
+        let store = Store::at(desk.dir.path());
+        store.pause(true).unwrap();
+        store.save(&State { phase, ..State::default() }).unwrap();
         std::fs::write(desk.dir.path().join("progress.json"), r#"{"percent": 40}"#).unwrap();
         assert_eq!(desk.ask(&get), "s \"installing\"\ns \"1.1.0\"\ni 40\nb true");
         // Whoever listens is told the same, at once or one after the other, and no more.

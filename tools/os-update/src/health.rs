@@ -103,11 +103,21 @@ pub async fn now(bus: &Bus) -> Result<Before, os_dbus::BusError> {
 ///
 /// # Errors
 /// What was still missing at the end of `limit`.
-pub async fn wait(bus: &Bus, limit: Duration) -> Result<(), Vec<String>> {
+pub async fn wait(limit: Duration) -> Result<(), Vec<String>> {
     let before = Store::device().load().before.unwrap_or_default();
     let start = Instant::now();
+    let mut connected = None;
     loop {
-        let mut missing = match observe(bus).await {
+        // A bus that does not work is what a release may have broken; one that was restarted is another connection.
+        let seen = match connected.take() {
+            Some(bus) => Ok(bus),
+            None => Bus::system().await,
+        };
+        let seen = match seen {
+            Ok(bus) => observe(&bus).await.inspect(|_| connected = Some(bus)),
+            Err(err) => Err(err),
+        };
+        let mut missing = match seen {
             Ok(seen) => reasons(&seen, &before),
             Err(err) => vec![err.to_string()],
         };

@@ -8,17 +8,20 @@
 //! - [`stick`] takes a channel from a USB stick
 //! - `bus` offers the same to other programs, as `os.Update1`
 //! - `kexec` brings the kernel of a slot into memory
-//! - [`health`] decides about a boot; [`agent`] carries everything out
+//! - [`health`] decides about a boot; `course` does what follows, `machine` is the device that it is done to
+//! - [`agent`] carries everything on
 //!
 //! The bootloader counts a try at every boot. Only a boot that passes [`health`] resets the count through RAUC; three
 //! boots that do not, whatever the reason, lead to the other slot, even if nothing of ours runs.
 
 pub mod agent;
 mod bus;
+mod course;
 pub mod eos;
 pub mod health;
 mod index;
 mod kexec;
+mod machine;
 pub mod policy;
 pub mod relay;
 pub mod state;
@@ -26,14 +29,14 @@ pub mod step;
 pub mod stick;
 pub mod trust;
 
+pub use agent::let_rauc_rest;
 use agent::{Agent, Asked, FAILED_JOURNAL, PROGRESS};
-pub use agent::{Mark, let_rauc_rest};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use os_dbus::Bus;
+pub use machine::Mark;
 use os_fetch::Source;
 use os_sys::log;
-use state::{Phase, Store};
+use state::{Phase, Store, Verdict};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -192,19 +195,25 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             if !yes {
                 os_sys::ask::agree("restarts the device into what ran before the last update", "back")?;
             }
-            agent(false, async |agent| agent.go_back().await).await?;
+            let mut agent = Agent::take_over().await?;
+            let done = agent.go_back().await;
+            agent.rest().await;
+            done?;
         }
         Command::Pause => set_paused(true).await?,
         Command::Resume => set_paused(false).await?,
         Command::Log => show_log(json)?,
         Command::Health => return health_of_this_boot().await,
-        Command::Commit => agent(true, async |agent| agent.healthy().await).await?,
+        Command::Commit => {
+            agent(true, async |agent| agent.healthy().await).await?;
+            os_sys::files::remove_if_there(std::path::Path::new(os_init::trial::PATH))?;
+        }
         Command::Deadline => {
-            agent(true, async |agent| match agent.state.phase {
-                Phase::Trial { .. } => agent.unhealthy("the boot did not get to its health check in time").await,
-                _ => Ok(()),
-            })
-            .await?;
+            // Without the lock: what has passed may be installing its successor.
+            if matches!(Store::device().load().phase, Phase::Trial { .. }) {
+                let verdict = Verdict::failed("it did not pass its health check in time");
+                agent(true, async |agent| agent.unhealthy(verdict).await).await?;
+            }
         }
         Command::LeaveRescue => {
             log::info(&agent(true, async |agent| agent.leave_rescue().await).await?);
@@ -238,20 +247,21 @@ async fn agent<T>(wait: bool, work: impl AsyncFnOnce(&mut Agent) -> Result<T>) -
 }
 
 async fn health_of_this_boot() -> Result<ExitCode> {
-    let bus = Bus::system().await?;
     let limit = health::limit(&std::fs::read_to_string("/proc/cmdline").unwrap_or_default());
-    let Err(reasons) = health::wait(&bus, limit).await else { return Ok(ExitCode::SUCCESS) };
-    let reason = format!("not healthy after {} seconds: {}", limit.as_secs(), reasons.join("; "));
-    agent(true, async |agent| agent.unhealthy(&reason).await).await?;
+    let Err(reasons) = health::wait(limit).await else { return Ok(ExitCode::SUCCESS) };
+    let verdict = Verdict::failed(format!("not healthy after {} seconds: {}", limit.as_secs(), reasons.join("; ")));
+    agent(true, async |agent| agent.unhealthy(verdict).await).await?;
     Ok(ExitCode::from(1))
 }
 
 async fn set_paused(paused: bool) -> Result<()> {
-    let mut agent = Agent::new(false).await?;
-    agent.state.paused = paused;
-    let text = if paused { "paused by an operator" } else { "resumed by an operator" };
-    agent.state.note(trust::now(), text);
-    Ok(Store::device().save(&agent.state)?)
+    let agent = Agent::new(false).await;
+    // An installation that is under way sees the file and stops.
+    Store::device().pause(paused)?;
+    if let Ok(mut agent) = agent {
+        agent.remember(if paused { "paused by an operator" } else { "resumed by an operator" })?;
+    }
+    Ok(())
 }
 
 fn status(json: bool) -> Result<()> {
@@ -260,6 +270,7 @@ fn status(json: bool) -> Result<()> {
     if json {
         let mut value = serde_json::to_value(&state)?;
         if let Some(object) = value.as_object_mut() {
+            object.insert("paused".to_owned(), state.paused.into());
             object.insert("policy".to_owned(), serde_json::to_value(policy::Policy::load().shown)?);
             object.extend(progress.map(|progress| ("progress".to_owned(), progress)));
         }
@@ -286,7 +297,11 @@ fn status(json: bool) -> Result<()> {
         println!("  {}", state.last);
     }
     for refused in &state.refused {
-        println!("! {} failed here: {}", refused.target.version, refused.reason);
+        let (version, verdict) = (&refused.target.version, &refused.verdict);
+        match verdict.by_operator {
+            true => println!("  {version} is not installed by itself: {}", verdict.reason),
+            false => println!("! {version} failed here: {}", verdict.reason),
+        }
     }
     Ok(())
 }

@@ -2,13 +2,15 @@
 //! interrupts is known afterwards.
 
 use os_channel::Seen;
-use os_sys::files::{self, FileError};
+use os_sys::files::{self, FileError, Written};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Directory on the state partition.
 pub const DIR: &str = "/mnt/state/os/update";
+/// The file that pauses; see [`Store::paused`].
+const PAUSED: &str = "paused";
 /// So many events are remembered.
 const HISTORY: usize = 50;
 /// So many releases that failed are remembered.
@@ -59,10 +61,37 @@ pub enum Phase {
         /// By kexec: the bootloader still starts the other slot.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         jump: bool,
+        /// It did not pass, and the other slot is to run again. Kept until that runs: no boot of this slot is good any
+        /// more, whatever happens in between.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        verdict: Option<Verdict>,
     },
 }
 
-/// A release that failed here. It is not tried again.
+/// Why a release does not stay.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Verdict {
+    /// For people.
+    pub reason: String,
+    /// The release did nothing wrong: an operator went back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_operator: bool,
+}
+
+impl Verdict {
+    /// The health check said no, or nothing came up that could have asked it.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), by_operator: false }
+    }
+
+    /// An operator went back.
+    pub fn by_operator() -> Self {
+        Self { reason: "an operator went back to what ran before".to_owned(), by_operator: true }
+    }
+}
+
+/// A release that failed here, or that an operator left. It is not installed again by itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Refused {
@@ -70,7 +99,8 @@ pub struct Refused {
     #[serde(flatten)]
     pub target: Target,
     /// Why.
-    pub reason: String,
+    #[serde(flatten)]
+    pub verdict: Verdict,
     /// When, seconds since 1970.
     pub at: u64,
 }
@@ -116,7 +146,8 @@ pub struct State {
     pub waiting: Option<Waiting>,
     /// What the device did before the trial, which it has to do again.
     pub before: Option<crate::health::Before>,
-    /// Nothing is installed or started by itself.
+    /// Nothing is installed or started by itself. Earlier releases wrote it here; now it is a file, see [`Store::paused`].
+    #[serde(skip_serializing)]
     pub paused: bool,
     /// When a channel was last read, seconds since 1970.
     pub checked: Option<u64>,
@@ -153,11 +184,28 @@ impl Store {
     /// which the slots survive.
     pub fn load(&self) -> State {
         let path = self.dir.join("state.json");
-        if !path.exists() {
-            return State::default();
-        }
-        let read = files::read_limited(&path, MAX).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        read.unwrap_or_else(|| State { lost: true, ..State::default() })
+        let read = || files::read_limited(&path, MAX).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut state = match path.exists() {
+            true => read().unwrap_or_else(|| State { lost: true, ..State::default() }),
+            false => State::default(),
+        };
+        state.paused |= self.paused();
+        state
+    }
+
+    /// Nothing is installed or started by itself. A file of its own, which is made and removed without the lock: an
+    /// installation that is under way sees it and stops.
+    pub fn paused(&self) -> bool {
+        self.dir.join(PAUSED).exists()
+    }
+
+    /// Pauses or resumes.
+    ///
+    /// # Errors
+    /// When the state partition cannot be written.
+    pub fn pause(&self, paused: bool) -> Result<Written, FileError> {
+        let path = self.dir.join(PAUSED);
+        if paused { files::write_if_changed(&path, b"", 0o644) } else { files::remove_if_there(&path) }
     }
 
     /// Writes the state; it is on the medium when this returns.
@@ -180,11 +228,17 @@ impl State {
         self.history.drain(..more);
     }
 
-    /// Remembers that a release failed here.
-    pub fn refuse(&mut self, at: u64, target: Target, reason: String) {
-        self.note(at, format!("{} failed here and is not tried again: {reason}", target.version));
+    /// Remembers that a release failed here, or that an operator left it.
+    pub fn refuse(&mut self, at: u64, target: Target, verdict: Verdict) {
+        self.note(
+            at,
+            match verdict.by_operator {
+                true => format!("{}; {} is not installed again by itself", verdict.reason, target.version),
+                false => format!("{} failed here and is not tried again: {}", target.version, verdict.reason),
+            },
+        );
         self.refused.retain(|r| r.target.digest != target.digest);
-        self.refused.push(Refused { target, reason, at });
+        self.refused.push(Refused { target, verdict, at });
         let more = self.refused.len().saturating_sub(REFUSED);
         self.refused.drain(..more);
     }
@@ -221,13 +275,42 @@ mod tests {
             Phase::Installing { target: target(), transaction: "t".to_owned() },
             Phase::Installed { target: target(), jumped: false },
             Phase::Installed { target: target(), jumped: true },
-            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false },
-            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: true },
+            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None },
+            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: true, verdict: None },
+            Phase::Trial {
+                target: target(),
+                slot: "B".to_owned(),
+                armed: true,
+                jump: false,
+                verdict: Some(Verdict::failed("why")),
+            },
         ] {
-            let mut state = State { phase, paused: true, ..State::default() };
-            state.refuse(7, target(), "why".to_owned());
+            let mut state = State { phase, ..State::default() };
+            state.refuse(7, target(), Verdict::by_operator());
+            state.refuse(7, target(), Verdict::failed("why"));
             store.save(&state).unwrap();
             assert_eq!(store.load(), state);
+        }
+    }
+
+    #[test]
+    fn what_earlier_releases_wrote_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = r#"{"phase":"trial","target":{"version":"2.0.0","digest":"d"},"slot":"B","armed":true,"paused":true,
+            "refused":[{"version":"1.0.0","digest":"e","reason":"no engine","at":7}]}"#;
+        std::fs::write(dir.path().join("state.json"), text).unwrap();
+        let state = Store::at(dir.path()).load();
+        assert!(matches!(state.phase, Phase::Trial { verdict: None, .. }) && state.paused && !state.lost);
+        assert_eq!(state.refused[0].verdict, Verdict::failed("no engine"));
+    }
+
+    #[test]
+    fn a_pause_needs_no_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(dir.path());
+        for (paused, changed) in [(false, false), (true, true), (true, false), (false, true)] {
+            let written = if changed { Written::Changed } else { Written::Unchanged };
+            assert_eq!((store.pause(paused).unwrap(), store.paused()), (written, paused));
         }
     }
 
@@ -258,7 +341,7 @@ mod tests {
     fn memory_has_an_end_and_keeps_what_is_newest() {
         let mut state = State::default();
         for n in 0..100 {
-            state.refuse(n, Target { version: n.to_string(), digest: n.to_string() }, String::new());
+            state.refuse(n, Target { version: n.to_string(), digest: n.to_string() }, Verdict::failed(""));
         }
         assert_eq!((state.history.len(), state.refused.len()), (HISTORY, REFUSED));
         assert_eq!(state.refused.last().map(|r| r.at), Some(99));

@@ -8,6 +8,9 @@
 //!   └──── fell back, or not healthy: refused, the old slot stays ──────┘
 //! ```
 //!
+//! A trial that fails keeps its verdict until the other slot runs, and only that boot refuses the release: a power cut, or
+//! a call that fails, while the bootloader is told leaves a boot that goes back again, never one that is found good.
+//!
 //! With kexec the kernel of the other slot is jumped into, and the bootloader hears of it only when the trial has passed:
 //!
 //! ```text
@@ -16,10 +19,10 @@
 //!     └──── jumped, not again ──────┴─ not healthy: as above
 //! ```
 //!
-//! The caller writes [`Step::phase`] to the medium before it does [`Step::actions`]. A power cut anywhere leaves a phase
-//! from which the next boot goes on ([`Event::Booted`]).
+//! The caller does [`Step::first`], writes [`Step::phase`] to the medium, and does [`Step::then`]. A power cut anywhere
+//! leaves a phase from which the next boot goes on ([`Event::Booted`]).
 
-use crate::state::{Phase, Target};
+use crate::state::{Phase, Target, Verdict};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +50,9 @@ pub enum Event {
     /// The boot in this slot does what it should.
     Healthy(String),
     /// The boot in this slot does not, and why.
-    Unhealthy(String, String),
+    Unhealthy(String, Verdict),
+    /// Whoever installed it was killed.
+    Interrupted,
     /// An operator wants what was there before, in this slot.
     GoBack(String),
 }
@@ -72,12 +77,14 @@ pub enum Action {
 /// What follows.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Step {
-    /// Where the update stands from now on; written first.
+    /// Done first: what has to be true before the phase may be.
+    pub first: Vec<Action>,
+    /// Where the update stands from now on; written then.
     pub phase: Phase,
-    /// Then done, in this order.
-    pub actions: Vec<Action>,
-    /// A release that failed here, and why.
-    pub refuse: Option<(Target, String)>,
+    /// Done last, in this order.
+    pub then: Vec<Action>,
+    /// A release that does not stay, and why.
+    pub refuse: Option<(Target, Verdict)>,
     /// What to remember, for people.
     pub note: Option<String>,
 }
@@ -90,88 +97,123 @@ pub fn other(slot: &str) -> String {
 /// What follows from an event. An event that means nothing where the update stands changes nothing.
 pub fn step(phase: &Phase, event: Event) -> Step {
     let stay = || Step { phase: phase.clone(), ..Step::default() };
+    let note = |text: String| Step { note: Some(text), ..Step::default() };
     match (phase.clone(), event) {
-        (Phase::Idle | Phase::Installed { .. }, Event::Found(target, transaction)) => Step {
+        // Who holds the lock is the only one that installs: what was being installed no longer is.
+        (Phase::Idle | Phase::Installed { .. } | Phase::Installing { .. }, Event::Found(target, transaction)) => Step {
             note: Some(format!("installing {}", target.version)),
-            actions: vec![Action::Install(target.clone(), transaction.clone())],
+            then: vec![Action::Install(target.clone(), transaction.clone())],
             phase: Phase::Installing { target, transaction },
-            refuse: None,
+            ..Step::default()
         },
         (Phase::Installing { target, .. }, Event::Written) => Step {
-            note: Some(format!("{} is installed and waits to be started", target.version)),
-            phase: Phase::Installed { target, jumped: false },
-            ..Step::default()
+            phase: Phase::Installed { target: target.clone(), jumped: false },
+            ..note(format!("{} is installed and waits to be started", target.version))
         },
         (Phase::Installing { target, .. }, Event::NotWritten(reason)) => {
-            Step { note: Some(format!("{} was not installed: {reason}", target.version)), ..Step::default() }
+            note(format!("{} was not installed: {reason}", target.version))
         }
         // RAUC marks a slot bad before it writes there, so nothing can start what is half written.
-        (Phase::Installing { target, .. }, Event::Booted(_)) => {
-            Step { note: Some(format!("installing {} was interrupted", target.version)), ..Step::default() }
+        (Phase::Installing { target, .. }, Event::Booted(_) | Event::Interrupted) => {
+            note(format!("installing {} was interrupted", target.version))
         }
-        (Phase::Installed { target, .. }, Event::Withdrawn) => Step {
-            note: Some(format!(
-                "{} is installed, but the channel offers it no more; it is not started",
-                target.version
-            )),
-            ..Step::default()
-        },
+        (Phase::Installed { target, .. }, Event::Withdrawn) => {
+            note(format!("{} is installed, but the channel offers it no more; it is not started", target.version))
+        }
         (Phase::Installed { target, jumped: false }, Event::Start { slot, jump: true }) => Step {
-            note: Some(format!("jumping into {} in slot {slot}", target.version)),
-            phase: Phase::Trial { target, slot, armed: true, jump: true },
-            actions: vec![Action::Jump],
-            refuse: None,
+            then: vec![Action::Jump],
+            ..note(format!("jumping into {} in slot {slot}", target.version)).at(trial(target, slot, true, true))
         },
         (Phase::Installed { target, .. }, Event::Start { slot, .. }) => Step {
-            note: Some(format!("starting {} in slot {slot}", target.version)),
-            phase: Phase::Trial { target, slot: slot.clone(), armed: false, jump: false },
-            actions: vec![Action::Activate(slot)],
-            refuse: None,
+            then: vec![Action::Activate(slot.clone())],
+            ..note(format!("starting {} in slot {slot}", target.version)).at(trial(target, slot, false, false))
         },
-        (Phase::Trial { target, slot, jump: false, .. }, Event::Armed) => Step {
-            phase: Phase::Trial { target, slot, armed: true, jump: false },
-            actions: vec![Action::Reboot],
-            ..Step::default()
-        },
-        // The power was cut, or the kernel does not survive the jump on this board, or the release is bad: the
-        // bootloader's way tells.
-        (Phase::Trial { target, slot, jump: true, .. }, Event::Booted(booted)) if booted != slot => Step {
-            note: Some(format!("{} did not come up after the jump; the bootloader starts it", target.version)),
-            phase: Phase::Installed { target, jumped: true },
-            ..Step::default()
-        },
-        // The power was cut before, or while, the bootloader was told.
-        (Phase::Trial { target, slot, armed: false, .. }, Event::Booted(booted)) if booted != slot => {
-            Step { phase: Phase::Installed { target, jumped: false }, ..Step::default() }
+        (Phase::Trial { target, slot, armed, jump, verdict }, event) => {
+            Trial { target, slot, armed, jump, verdict }.step(phase, event).unwrap_or_else(stay)
         }
-        (Phase::Trial { target, slot, armed: true, .. }, Event::Booted(booted)) if booted != slot => Step {
-            refuse: Some((target, format!("slot {slot} did not get to its health check in three boots"))),
-            actions: vec![Action::MarkBad(slot)],
-            ..Step::default()
-        },
-        // Written down as a trial that goes on, so that a power cut before the bootloader was told loses nothing.
-        (Phase::Trial { target, slot, jump: true, .. }, Event::Healthy(booted)) if booted == slot => Step {
-            phase: Phase::Trial { target, slot: slot.clone(), armed: false, jump: false },
-            actions: vec![Action::Activate(slot)],
-            ..Step::default()
-        },
-        (Phase::Trial { target, slot, .. }, Event::Healthy(booted)) if booted == slot => Step {
-            note: Some(format!("{} passed its health check and stays", target.version)),
-            actions: vec![Action::MarkGood],
-            ..Step::default()
-        },
-        (Phase::Trial { target, slot, .. }, Event::Unhealthy(booted, reason)) if booted == slot => Step {
-            refuse: Some((target, reason)),
-            actions: vec![Action::Activate(other(&slot)), Action::MarkBad(slot), Action::Reboot],
-            ..Step::default()
-        },
         (Phase::Idle, Event::GoBack(slot)) => Step {
             note: Some(format!("an operator goes back to slot {slot}")),
-            actions: vec![Action::Activate(slot), Action::Reboot],
+            first: vec![Action::Activate(slot)],
+            then: vec![Action::Reboot],
             ..Step::default()
         },
-        (_, Event::Healthy(_)) => Step { actions: vec![Action::MarkGood], ..stay() },
+        (_, Event::Healthy(_)) => Step { then: vec![Action::MarkGood], ..stay() },
         _ => stay(),
+    }
+}
+
+/// A release on trial, as in [`Phase::Trial`].
+struct Trial {
+    target: Target,
+    slot: String,
+    armed: bool,
+    jump: bool,
+    verdict: Option<Verdict>,
+}
+
+fn trial(target: Target, slot: String, armed: bool, jump: bool) -> Phase {
+    Phase::Trial { target, slot, armed, jump, verdict: None }
+}
+
+impl Trial {
+    /// What follows from an event; none when nothing does.
+    fn step(self, phase: &Phase, event: Event) -> Option<Step> {
+        let Self { target, slot, armed, jump, verdict } = self;
+        let here = matches!(&event, Event::Booted(s) | Event::Healthy(s) | Event::Unhealthy(s, _) if *s == slot);
+        let back = |slot: String| vec![Action::Activate(other(&slot)), Action::MarkBad(slot), Action::Reboot];
+        Some(match (event, verdict) {
+            // It was decided in an earlier boot, and the bootloader has not heard of it, or the restart did not come.
+            (Event::Booted(_) | Event::Healthy(_) | Event::Unhealthy(..), Some(_)) if here => {
+                Step { phase: phase.clone(), then: back(slot), ..Step::default() }
+            }
+            (Event::Unhealthy(_, verdict), None) if here => Step {
+                note: Some(format!("{} does not stay: {}", target.version, verdict.reason)),
+                phase: Phase::Trial { target, slot: slot.clone(), armed, jump, verdict: Some(verdict) },
+                then: back(slot),
+                ..Step::default()
+            },
+            (Event::Booted(_), Some(verdict)) => {
+                Step { first: vec![Action::MarkBad(slot)], refuse: Some((target, verdict)), ..Step::default() }
+            }
+            (Event::Armed, None) if !jump => {
+                Step { phase: trial(target, slot, true, false), then: vec![Action::Reboot], ..Step::default() }
+            }
+            // The power was cut, or the kernel does not survive the jump on this board, or the release is bad: the
+            // bootloader's way tells.
+            (Event::Booted(_), None) if !here && jump => Step {
+                note: Some(format!("{} did not come up after the jump; the bootloader starts it", target.version)),
+                phase: Phase::Installed { target, jumped: true },
+                ..Step::default()
+            },
+            // The power was cut before, or while, the bootloader was told.
+            (Event::Booted(_), None) if !here && !armed => {
+                Step { phase: Phase::Installed { target, jumped: false }, ..Step::default() }
+            }
+            (Event::Booted(_), None) if !here => {
+                let verdict = Verdict::failed(format!("slot {slot} did not get to its health check in three boots"));
+                Step { first: vec![Action::MarkBad(slot)], refuse: Some((target, verdict)), ..Step::default() }
+            }
+            // Written down as a trial that goes on, so that a power cut before the bootloader was told loses nothing.
+            (Event::Healthy(_), None) if here && jump => Step {
+                phase: trial(target, slot.clone(), false, false),
+                then: vec![Action::Activate(slot)],
+                ..Step::default()
+            },
+            // The bootloader is told first: a release is kept when it is, and not before.
+            (Event::Healthy(_), None) if here => Step {
+                note: Some(format!("{} passed its health check and stays", target.version)),
+                first: vec![Action::MarkGood],
+                ..Step::default()
+            },
+            (Event::Healthy(_), _) => Step { phase: phase.clone(), then: vec![Action::MarkGood], ..Step::default() },
+            _ => return None,
+        })
+    }
+}
+
+impl Step {
+    fn at(self, phase: Phase) -> Self {
+        Self { phase, ..self }
     }
 }
 
@@ -185,11 +227,19 @@ mod tests {
     }
 
     fn trial(armed: bool) -> Phase {
-        Phase::Trial { target: target(), slot: "B".to_owned(), armed, jump: false }
+        super::trial(target(), "B".to_owned(), armed, false)
     }
 
     fn jump() -> Phase {
-        Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: true }
+        super::trial(target(), "B".to_owned(), true, true)
+    }
+
+    fn unhealthy() -> Event {
+        Event::Unhealthy("B".to_owned(), Verdict::failed("no engine"))
+    }
+
+    fn back() -> Vec<Action> {
+        vec![Action::Activate("A".to_owned()), Action::MarkBad("B".to_owned()), Action::Reboot]
     }
 
     fn start(jump: bool) -> Event {
@@ -210,7 +260,8 @@ mod tests {
         ] {
             let next = step(&phase, event);
             assert_eq!(next.refuse, None);
-            done.extend(next.actions);
+            done.extend(next.first);
+            done.extend(next.then);
             phase = next.phase;
         }
         let install = Action::Install(target(), "t".to_owned());
@@ -219,19 +270,24 @@ mod tests {
     }
 
     #[test]
-    fn a_release_that_is_not_healthy_goes_back_and_is_refused() {
-        let next = step(&trial(true), Event::Unhealthy("B".to_owned(), "no engine".to_owned()));
-        assert_eq!(next.phase, Phase::Idle);
-        assert_eq!(next.refuse, Some((target(), "no engine".to_owned())));
-        let wanted = [Action::Activate("A".to_owned()), Action::MarkBad("B".to_owned()), Action::Reboot];
-        assert_eq!(next.actions, wanted);
+    fn a_release_that_is_not_healthy_goes_back_and_is_refused_when_the_other_slot_runs() {
+        let failed = step(&trial(true), unhealthy());
+        assert_eq!((&failed.refuse, &failed.then), (&None, &back()));
+        // The bootloader has not heard of it: that boot is not asked for its health any more.
+        for event in [Event::Booted("B".to_owned()), Event::Healthy("B".to_owned()), unhealthy()] {
+            let again = step(&failed.phase, event);
+            assert_eq!((&again.phase, again.then, again.refuse), (&failed.phase, back(), None));
+        }
+        let home = step(&failed.phase, Event::Booted("A".to_owned()));
+        assert_eq!((home.phase, home.refuse), (Phase::Idle, Some((target(), Verdict::failed("no engine")))));
+        assert_eq!((home.first, home.then), (vec![Action::MarkBad("B".to_owned())], vec![]));
     }
 
     #[test]
     fn a_release_that_does_not_boot_is_refused_by_the_boot_that_comes_instead() {
         let next = step(&trial(true), Event::Booted("A".to_owned()));
         assert_eq!((next.phase, next.refuse.is_some()), (Phase::Idle, true));
-        assert_eq!(next.actions, [Action::MarkBad("B".to_owned())]);
+        assert_eq!(next.first, [Action::MarkBad("B".to_owned())]);
     }
 
     #[test]
@@ -241,41 +297,47 @@ mod tests {
         // After it was told, and before that was written down: the trial goes on.
         assert_eq!(step(&trial(false), Event::Booted("B".to_owned())).phase, trial(false));
         let good = step(&trial(false), Event::Healthy("B".to_owned()));
-        assert_eq!((good.phase, good.actions), (Phase::Idle, vec![Action::MarkGood]));
+        assert_eq!((good.phase, good.first), (Phase::Idle, vec![Action::MarkGood]));
     }
 
     #[test]
     fn after_a_jump_the_bootloader_hears_of_it_when_the_trial_has_passed() {
         let installed = Phase::Installed { target: target(), jumped: false };
         let next = step(&installed, start(true));
-        assert_eq!((&next.phase, next.actions), (&jump(), vec![Action::Jump]));
+        assert_eq!((&next.phase, next.then), (&jump(), vec![Action::Jump]));
         assert_eq!(step(&jump(), Event::Booted("B".to_owned())).phase, jump());
         let told = step(&jump(), Event::Healthy("B".to_owned()));
-        assert_eq!((&told.phase, told.actions), (&trial(false), vec![Action::Activate("B".to_owned())]));
+        assert_eq!((&told.phase, told.then), (&trial(false), vec![Action::Activate("B".to_owned())]));
         let kept = step(&told.phase, Event::Healthy("B".to_owned()));
-        assert_eq!((kept.phase, kept.actions, kept.refuse), (Phase::Idle, vec![Action::MarkGood], None));
+        assert_eq!((kept.phase, kept.first, kept.refuse), (Phase::Idle, vec![Action::MarkGood], None));
     }
 
     #[test]
     fn a_jump_that_leads_nowhere_is_not_the_releases_fault_and_not_tried_twice() {
         let next = step(&jump(), Event::Booted("A".to_owned()));
-        assert_eq!((next.refuse, next.actions), (None, vec![]));
+        assert_eq!((next.refuse, next.then), (None, vec![]));
         let again = step(&next.phase, start(true));
-        assert_eq!((again.phase, again.actions), (trial(false), vec![Action::Activate("B".to_owned())]));
+        assert_eq!((again.phase, again.then), (trial(false), vec![Action::Activate("B".to_owned())]));
     }
 
     #[test]
     fn what_was_withdrawn_before_it_was_started_is_not_started_and_may_come_back() {
         let next = step(&Phase::Installed { target: target(), jumped: false }, Event::Withdrawn);
-        assert_eq!((next.phase, next.refuse, next.actions), (Phase::Idle, None, vec![]));
+        assert_eq!((next.phase, next.refuse, next.then), (Phase::Idle, None, vec![]));
         assert_eq!(step(&trial(true), Event::Withdrawn).phase, trial(true));
     }
 
     #[test]
-    fn an_interrupted_installation_begins_again() {
+    fn an_interrupted_installation_is_not_taken_for_the_next_one() {
         let phase = Phase::Installing { target: target(), transaction: "t".to_owned() };
-        let next = step(&phase, Event::Booted("A".to_owned()));
-        assert_eq!((next.phase, next.refuse, next.actions), (Phase::Idle, None, vec![]));
+        for event in [Event::Booted("A".to_owned()), Event::Interrupted] {
+            let next = step(&phase, event);
+            assert_eq!((next.phase, next.refuse, next.then), (Phase::Idle, None, vec![]));
+        }
+        let newer = Target { version: "3.0.0".to_owned(), digest: "d3".to_owned() };
+        let next = step(&phase, Event::Found(newer.clone(), "u".to_owned()));
+        let written = step(&next.phase, Event::Written);
+        assert_eq!(written.phase, Phase::Installed { target: newer, jumped: false });
     }
 
     fn event() -> impl Strategy<Value = Event> {
@@ -289,7 +351,8 @@ mod tests {
             Just(Event::Withdrawn),
             slot.clone().prop_map(Event::Booted),
             slot.clone().prop_map(Event::Healthy),
-            slot.prop_map(|s| Event::Unhealthy(s, String::new())),
+            slot.prop_map(|s| Event::Unhealthy(s, Verdict::failed(""))),
+            Just(Event::Interrupted),
             Just(Event::GoBack("A".to_owned())),
         ]
     }
@@ -303,7 +366,7 @@ mod tests {
             for event in events {
                 let (before, by_hand) = (phase.clone(), matches!(event, Event::GoBack(_)));
                 let next = step(&phase, event);
-                for action in &next.actions {
+                for action in next.first.iter().chain(&next.then) {
                     match action {
                         Action::Activate(slot) if slot == "B" => {
                             let installed = matches!(before, Phase::Installed { .. } | Phase::Trial { jump: true, .. });

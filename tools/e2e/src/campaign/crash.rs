@@ -190,10 +190,10 @@ impl Crash<'_> {
             let known = Store::at(&dir).load();
             ensure!(!known.lost, "the state of updates is damaged");
             let next = step(&known.phase, Event::Booted(slot.to_owned()));
-            if let Some((target, reason)) = next.refuse
+            if let Some((target, verdict)) = next.refuse
                 && good
             {
-                bail!("a power cut makes the device refuse {}: {reason}", target.version);
+                bail!("a power cut makes the device refuse {}: {}", target.version, verdict.reason);
             }
             phase = match next.phase {
                 Phase::Idle => "nothing under way",

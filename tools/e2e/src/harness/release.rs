@@ -3,7 +3,7 @@
 use crate::harness::artifacts::Artifacts;
 use crate::harness::fat::Fat;
 use crate::harness::random::Random;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;
 use osctl::channel::keys::SecretKey;
 use osctl::channel::{Directory, Publish};
@@ -64,6 +64,24 @@ impl Maker {
         self.pack(self.compatible(), version, &images)
     }
 
+    /// A bundle whose root lacks these files.
+    pub(crate) fn bundle_without(&self, version: &str, files: &[&str], change: Change<'_>) -> Result<PathBuf> {
+        let images = self.of(version);
+        Cmd::new("cp").arg("--sparse=always").arg(&self.artifacts.slot.kernel).arg(&images.kernel).run()?;
+        let kernel = Fat::new(&images.kernel, 0);
+        let tree = self.dir.join("tree");
+        let extract = format!("--extract={}", tree.display());
+        Cmd::new("fsck.erofs").arg(extract).arg("--preserve").arg(&self.artifacts.slot.root).run()?;
+        for file in files {
+            std::fs::remove_file(tree.join(file)).with_context(|| format!("the image has no {file}"))?;
+        }
+        Cmd::new("mkfs.erofs").args(["-zlz4", "-C16384"]).arg(&images.root).arg(&tree).run()?;
+        std::fs::remove_dir_all(&tree)?;
+        seal(&images.root, &kernel)?;
+        change(&kernel)?;
+        self.pack(self.compatible(), version, &images)
+    }
+
     /// A bundle that nobody is to start: nothing is in its root but noise.
     pub(crate) fn hollow(&self, compatible: &str, version: &str) -> Result<PathBuf> {
         let images = self.of(version);
@@ -78,19 +96,14 @@ impl Maker {
         Ok(path)
     }
 
-    /// The image's filesystem with noise behind it, sealed anew; the kernel partition names its hash.
+    /// The image's filesystem with noise behind it, sealed anew.
     fn make_root(&self, version: &str, size: u64, root: &Path, kernel: &Fat) -> Result<()> {
         let mut from = File::open(&self.artifacts.slot.root)?.take(self.artifacts.root_size);
         let mut file = File::create(root)?;
         std::io::copy(&mut from, &mut file)?;
         file.write_all(&noise(version, size))?;
         drop(file);
-        let arguments = slot::seal(root)?.arguments();
-        configure(kernel, &|text| {
-            let other = text.split(' ').filter(|word| !word.starts_with("os.roothash="));
-            let words = other.map(|word| if word.starts_with("os.rootsize=") { &arguments } else { word });
-            words.collect::<Vec<_>>().join(" ")
-        })
+        seal(root, kernel)
     }
 
     /// The partitions of a bundle that is made.
@@ -111,6 +124,16 @@ impl Maker {
         channel.publish(bundle, &Publish { rollout: 100, ..Publish::default() })?;
         channel.save(&self.key)
     }
+}
+
+/// Gives a root its hash tree; the kernel partition names its hash.
+fn seal(root: &Path, kernel: &Fat) -> Result<()> {
+    let arguments = slot::seal(root)?.arguments();
+    configure(kernel, &|text| {
+        let other = text.split(' ').filter(|word| !word.starts_with("os.roothash="));
+        let words = other.map(|word| if word.starts_with("os.rootsize=") { &arguments } else { word });
+        words.collect::<Vec<_>>().join(" ")
+    })
 }
 
 /// Bytes that only this version has, and has every time.

@@ -128,6 +128,13 @@ impl<'a> Rig<'a> {
         Ok(bundle)
     }
 
+    /// The same with a release whose root lacks these files.
+    pub(crate) fn publish_without(&mut self, version: &str, files: &[&str], change: Change<'_>) -> Result<PathBuf> {
+        let bundle = self.maker.bundle_without(version, files, change)?;
+        self.maker.publish(&mut self.channel, &bundle)?;
+        Ok(bundle)
+    }
+
     /// All containers run, and no other.
     pub(crate) fn containers_run(&self, vm: &Vm) -> Result<()> {
         run_containers(vm, &self.containers)

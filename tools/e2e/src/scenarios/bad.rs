@@ -9,11 +9,16 @@ use crate::harness::rig::Rig;
 use crate::harness::vm::BOOT_ID;
 use anyhow::Result;
 
+/// What the release lacks that only systemd can leave.
+const LACKS: &str = "no os-update";
+
 pub(super) fn bad_releases(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut rig = Rig::new(lab)?;
     let mut vm = rig.settled()?;
     let (home, mut boot) = (slot(&vm)?, vm.ssh(BOOT_ID)?);
     let no_network = arguments(format!("systemd.mask=NetworkManager.service {HEALTH}"));
+    let no_bus = arguments(format!("systemd.mask=dbus.service systemd.mask=dbus.socket {HEALTH}"));
+    let no_rauc = arguments(format!("systemd.mask=rauc.service {HEALTH}"));
     let (no_kernel, no_init) = (broken("vmlinuz"), broken("initramfs"));
     let early = "did not get to its health check";
     let version = |patch| lab.artifacts.later(2, patch);
@@ -21,8 +26,14 @@ pub(super) fn bad_releases(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Bad { version: version(0)?, what: "a broken kernel", change: &no_kernel, reason: early },
         Bad { version: version(1)?, what: "a broken init", change: &no_init, reason: early },
         Bad { version: version(3)?, what: "no network", change: &no_network, reason: "NetworkManager.service" },
+        Bad { version: version(4)?, what: "no system bus", change: &no_bus, reason: "system bus" },
+        Bad { version: version(5)?, what: "no RAUC", change: &no_rauc, reason: "cannot be kept" },
+        Bad { version: version(6)?, what: LACKS, change: &arguments(HEALTH.to_owned()), reason: early },
     ] {
-        rig.publish(&bad.version, bad.change)?;
+        match bad.what {
+            LACKS => rig.publish_without(&bad.version, &["usr/bin/os-update"], bad.change)?,
+            _ => rig.publish(&bad.version, bad.change)?,
+        };
         let name = format!("{}: the device comes back by itself, says why, and does not try again", bad.what);
         checks.check(&name, || {
             apply(&mut vm, &boot, RETURN_LIMIT)?;

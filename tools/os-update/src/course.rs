@@ -1,0 +1,162 @@
+//! The course of an update on a device: what happens goes through [`step`], and what follows is done and written down.
+
+use crate::machine::{Device, Mark};
+use crate::state::{Phase, State, Verdict};
+use crate::step::{Action, Event, Step, step};
+use crate::trust::now;
+use anyhow::{Context, Result};
+use os_sys::log;
+
+/// Where an update stands, and the device that it is on.
+#[derive(Debug)]
+pub(crate) struct Course<D> {
+    pub(crate) device: D,
+    pub(crate) state: State,
+}
+
+impl<D: Device> Course<D> {
+    /// Something happened. Of what follows everything is done that can be; the first thing that cannot is the error.
+    ///
+    /// # Errors
+    /// When the state cannot be written, or something that follows cannot be done.
+    pub(crate) async fn happened(&mut self, event: Event) -> Result<()> {
+        let next = step(&self.state.phase, event);
+        for action in &next.first {
+            match (self.act(action, &next).await, action) {
+                // The other slot runs already, whatever the bootloader knows of this one.
+                (Err(err), Action::MarkBad(_)) => log::warn(&format!("{err:#}")),
+                (done, _) => done?,
+            }
+        }
+        let then = next.then.clone();
+        let written = self.advance(&next);
+        if written.is_err() && !leads_back(&next) {
+            return written;
+        }
+        let mut done = written;
+        for action in &then {
+            let acted = self.act(action, &next).await;
+            if let Err(err) = &acted {
+                log::error(&format!("{err:#}"));
+            }
+            done = done.and(acted);
+        }
+        done
+    }
+
+    /// Writes what follows of an event of which nothing is to be done here.
+    ///
+    /// # Errors
+    /// When the state cannot be written.
+    pub(crate) fn note(&mut self, event: Event) -> Result<()> {
+        let next = step(&self.state.phase, event);
+        self.advance(&next)
+    }
+
+    fn advance(&mut self, next: &Step) -> Result<()> {
+        let at = now();
+        if let (Phase::Trial { target, .. }, true) = (&self.state.phase, next.first.contains(&Action::MarkGood)) {
+            self.state.running = Some(target.clone());
+            self.state.before = None;
+        }
+        if let Some((target, verdict)) = next.refuse.clone() {
+            log::warn(&format!("{} does not stay: {}", target.version, verdict.reason));
+            self.state.before = None;
+            self.state.refuse(at, target, verdict);
+        }
+        if let Some(note) = next.note.clone() {
+            self.state.note(at, note);
+        }
+        self.state.phase = next.phase.clone();
+        self.device.save(&self.state)
+    }
+
+    async fn act(&self, action: &Action, next: &Step) -> Result<()> {
+        match action {
+            Action::Install(..) => Ok(()),
+            Action::Activate(slot) => self.mark(Mark::Active, slot).await,
+            Action::MarkBad(slot) => self.mark(Mark::Bad, slot).await,
+            // A release that RAUC does not work in could never be left for another one: it is not kept.
+            Action::MarkGood if next.first.contains(action) => {
+                self.device.mark(Mark::Good, &self.device.booted()?).await
+            }
+            Action::MarkGood => self.mark(Mark::Good, &self.device.booted()?).await,
+            Action::Reboot => self.device.restart().await.context("the device cannot be restarted"),
+            Action::Jump => self.device.jump().await,
+        }
+    }
+
+    /// Through RAUC, and without it where it does not.
+    async fn mark(&self, mark: Mark, slot: &str) -> Result<()> {
+        let Err(err) = self.device.mark(mark, slot).await else { return Ok(()) };
+        log::warn(&format!("{err:#}; the bootloader is told without RAUC"));
+        let told = self.device.mark_directly(mark, slot);
+        told.with_context(|| format!("slot {slot} cannot be marked {}", mark.word()))
+    }
+
+    /// Starts what is installed, in this slot, for a trial; also where an earlier start did not get so far as to restart.
+    ///
+    /// # Errors
+    /// As [`Course::happened`].
+    pub(crate) async fn start(&mut self, slot: String, jump: bool) -> Result<()> {
+        match &self.state.phase {
+            Phase::Trial { armed: true, jump: false, verdict: None, .. } => return self.happened(Event::Armed).await,
+            Phase::Trial { .. } => self.booted().await?,
+            _ => {}
+        }
+        self.happened(Event::Start { slot, jump }).await?;
+        self.happened(Event::Armed).await
+    }
+
+    /// A trial was to begin with a restart, which has not come.
+    ///
+    /// # Errors
+    /// When nothing says which slot runs.
+    pub(crate) fn waits_for_restart(&self) -> Result<bool> {
+        let here = self.device.booted()?;
+        Ok(matches!(&self.state.phase, Phase::Trial { slot, .. } if *slot != here))
+    }
+
+    /// Called in every boot before its health is known.
+    ///
+    /// # Errors
+    /// As [`Course::happened`].
+    pub(crate) async fn booted(&mut self) -> Result<()> {
+        self.happened(Event::Booted(self.device.booted()?)).await
+    }
+
+    /// This boot does what it should.
+    ///
+    /// # Errors
+    /// As [`Course::happened`]. A trial that RAUC does not end goes on.
+    pub(crate) async fn healthy(&mut self) -> Result<()> {
+        self.booted().await?;
+        let here = self.device.booted()?;
+        if !matches!(self.state.phase, Phase::Trial { .. } | Phase::Installed { jumped: true, .. }) {
+            self.state.before = None;
+        }
+        let jumped = matches!(self.state.phase, Phase::Trial { jump: true, verdict: None, .. });
+        self.happened(Event::Healthy(here.clone())).await?;
+        // The bootloader was told just now, and the slot is still to be marked.
+        if jumped { self.happened(Event::Healthy(here)).await } else { Ok(()) }
+    }
+
+    /// This boot does not do what it should, or an operator does not want it. In a trial the other slot is started again.
+    ///
+    /// # Errors
+    /// As [`Course::happened`].
+    pub(crate) async fn unhealthy(&mut self, verdict: Verdict) -> Result<()> {
+        if let Err(err) = self.booted().await {
+            log::error(&format!("{err:#}"));
+        }
+        self.happened(Event::Unhealthy(self.device.booted()?, verdict)).await
+    }
+}
+
+/// What ends a trial is done even when it cannot be written down: the boot that comes then finds the trial that failed.
+fn leads_back(next: &Step) -> bool {
+    matches!(next.phase, Phase::Trial { verdict: Some(_), .. }) && next.then.contains(&Action::Reboot)
+}
+
+#[cfg(test)]
+mod tests;

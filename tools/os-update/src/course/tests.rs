@@ -1,0 +1,240 @@
+//! A device whose power is cut, or one of whose programs fails, at every point of an update in turn. The counters are the
+//! real ones, the bootloader does as `grub.cfg`.
+
+use super::*;
+use crate::machine::tests::mark_at;
+use crate::state::{Store, Target};
+use anyhow::bail;
+use os_slots::counters::{self, Counters, State as Choice};
+use std::cell::{Cell, RefCell};
+use std::path::Path;
+use std::rc::Rc;
+
+/// What happens at a point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The power goes before it.
+    Cut,
+    /// The power goes right after it.
+    CutAfter,
+    /// It fails.
+    Fails,
+    /// It is done, and says that it failed.
+    FailsAfter,
+}
+
+const FAULTS: [Fault; 4] = [Fault::Cut, Fault::CutAfter, Fault::Fails, Fault::FailsAfter];
+
+/// What the release in slot B is like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Good,
+    /// It does not get to its health check.
+    Dead,
+    /// Its health check says no.
+    Ill,
+    /// Neither the bus nor RAUC works.
+    NoBus,
+    /// RAUC does not work; it is healthy otherwise.
+    NoRauc,
+}
+
+const KINDS: [Kind; 5] = [Kind::Good, Kind::Dead, Kind::Ill, Kind::NoBus, Kind::NoRauc];
+
+struct World {
+    dir: tempfile::TempDir,
+    store: Store,
+    kind: Kind,
+    booted: RefCell<String>,
+    /// Things that were done so far.
+    done: Cell<usize>,
+    fault: Option<(usize, Fault)>,
+    /// No power, until the next boot.
+    dark: Cell<bool>,
+    restarts: Cell<bool>,
+}
+
+impl World {
+    fn new(kind: Kind, booted: &str, fault: Option<(usize, Fault)>) -> Rc<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(counters::FILE), counters::fresh()).unwrap();
+        Rc::new(Self {
+            store: Store::at(&dir.path().join("state")),
+            dir,
+            kind,
+            booted: RefCell::new(booted.to_owned()),
+            done: Cell::new(0),
+            fault,
+            dark: Cell::new(false),
+            restarts: Cell::new(false),
+        })
+    }
+
+    fn counters(&self) -> Counters {
+        Counters::load(self.dir.path()).unwrap()
+    }
+
+    /// One thing that is done.
+    fn thing(&self, what: impl FnOnce() -> Result<()>) -> Result<()> {
+        if self.dark.get() {
+            bail!("no power");
+        }
+        let number = self.done.replace(self.done.get() + 1);
+        let fault = self.fault.filter(|(at, _)| *at == number).map(|(_, fault)| fault);
+        match fault {
+            None => what(),
+            Some(Fault::Cut) => {
+                self.dark.set(true);
+                bail!("the power fails")
+            }
+            Some(Fault::CutAfter) => {
+                what()?;
+                self.dark.set(true);
+                bail!("the power fails")
+            }
+            Some(Fault::Fails) => bail!("it fails"),
+            Some(Fault::FailsAfter) => {
+                what()?;
+                bail!("no answer")
+            }
+        }
+    }
+
+    fn is_broken(&self) -> bool {
+        *self.booted.borrow() == "B" && matches!(self.kind, Kind::NoBus | Kind::NoRauc)
+    }
+}
+
+impl Device for Rc<World> {
+    fn booted(&self) -> Result<String> {
+        Ok(self.booted.borrow().clone())
+    }
+
+    fn save(&self, state: &State) -> Result<()> {
+        self.thing(|| Ok(self.store.save(state)?))
+    }
+
+    async fn mark(&self, mark: Mark, slot: &str) -> Result<()> {
+        anyhow::ensure!(!self.is_broken(), "RAUC does not answer");
+        self.thing(|| mark_at(self.dir.path(), mark, slot))
+    }
+
+    fn mark_directly(&self, mark: Mark, slot: &str) -> Result<()> {
+        self.thing(|| mark_at(self.dir.path(), mark, slot))
+    }
+
+    async fn restart(&self) -> Result<()> {
+        self.thing(|| {
+            self.restarts.set(true);
+            Ok(())
+        })
+    }
+
+    async fn jump(&self) -> Result<()> {
+        self.restart().await
+    }
+}
+
+fn target() -> Target {
+    Target { version: "2.0.0".to_owned(), digest: "d2".to_owned() }
+}
+
+/// The way that `grub.cfg` chooses and counts.
+fn start(dir: &Path) -> Option<&'static str> {
+    let slot = Counters::load(dir).unwrap().next()?;
+    let mut block = os_slots::block::Block::parse(&std::fs::read(dir.join(counters::FILE)).unwrap()).unwrap();
+    let name = format!("{slot}_TRY");
+    let tries: u32 = block.get(&name).unwrap().parse().unwrap();
+    block.set(&name, &(tries + 1).to_string());
+    std::fs::write(dir.join(counters::FILE), block.bytes().unwrap()).unwrap();
+    Some(slot)
+}
+
+/// A device in slot A, with a release in slot B that waits to be started, lives on until nothing happens any more.
+fn live(kind: Kind, fault: Option<(usize, Fault)>) -> (Rc<World>, State) {
+    let world = World::new(kind, "A", fault);
+    let phase = Phase::Installed { target: target(), jumped: false };
+    world.store.save(&State { phase, ..State::default() }).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    // The device was on before the release came.
+    runtime.block_on(start_again(&world));
+    for _ in 0..16 {
+        let restarts = world.restarts.replace(false) | world.dark.replace(false);
+        let slot = world.booted.borrow().clone();
+        let dead = slot == "B" && kind == Kind::Dead;
+        if !restarts && !dead {
+            break;
+        }
+        *world.booted.borrow_mut() = start(world.dir.path()).expect("a slot is left to start").to_owned();
+        runtime.block_on(boot(&world));
+    }
+    (Rc::clone(&world), world.store.load())
+}
+
+async fn boot(world: &Rc<World>) {
+    let in_b = *world.booted.borrow() == "B";
+    let mut course = Course { device: Rc::clone(world), state: world.store.load() };
+    match world.kind {
+        Kind::Dead if in_b => return,
+        Kind::Ill | Kind::NoBus if in_b => drop(course.unhealthy(Verdict::failed("no engine")).await),
+        _ => {
+            // As os-update commit does it: again, and then no more.
+            let kept = course.healthy().await.is_ok() || world.dark.get() || course.healthy().await.is_ok();
+            if !kept && matches!(course.state.phase, Phase::Trial { .. }) {
+                drop(course.unhealthy(Verdict::failed("RAUC does not answer")).await);
+            }
+        }
+    }
+    // What os-deadline does, in a trial that nothing ended.
+    if matches!(course.state.phase, Phase::Trial { .. }) && in_b && !world.dark.get() && !world.restarts.get() {
+        drop(course.unhealthy(Verdict::failed("too late")).await);
+    }
+    start_again(world).await;
+}
+
+/// What the timer does, twice.
+async fn start_again(world: &Rc<World>) {
+    for _ in 0..2 {
+        let mut course = Course { device: Rc::clone(world), state: world.store.load() };
+        let waits = matches!(course.state.phase, Phase::Installed { .. }) || course.waits_for_restart().unwrap();
+        if waits && *world.booted.borrow() == "A" && !world.dark.get() && !world.restarts.get() {
+            drop(course.start("B".to_owned(), false).await);
+        }
+    }
+}
+
+#[test]
+fn a_good_release_stays_and_a_bad_one_goes_whatever_fails_once() {
+    for kind in KINDS {
+        let things = live(kind, None).0.done.get();
+        assert!(things >= 5, "{kind:?}: only {things} things are done");
+        let faults = (0..things).flat_map(|at| FAULTS.map(|fault| Some((at, fault))));
+        for fault in std::iter::once(None).chain(faults) {
+            let (world, state) = live(kind, fault);
+            let runs = world.booted.borrow().clone();
+            let what = format!("{kind:?}, {fault:?}: {runs} runs, {state:?}");
+            assert_eq!(world.counters().next(), Some(if runs == "A" { "A" } else { "B" }), "{what}");
+            if kind == Kind::Good {
+                assert!(runs == "B" && state.phase == Phase::Idle && state.refused.is_empty(), "{what}");
+                assert_eq!(state.running, Some(target()), "{what}");
+            } else {
+                assert!(runs == "A" && state.phase == Phase::Idle, "{what}");
+                assert_eq!(world.counters().state("B"), Choice::Bad, "{what}");
+                assert_eq!(state.refused.iter().map(|r| &r.target).collect::<Vec<_>>(), [&target()], "{what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_written_down_is_left_all_the_same() {
+    let world = World::new(Kind::Ill, "B", None);
+    // A file where the directory would be.
+    std::fs::write(world.dir.path().join("state"), "").unwrap();
+    let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+    let mut course = Course { device: Rc::clone(&world), state: State { phase, ..State::default() } };
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert!(runtime.block_on(course.unhealthy(Verdict::failed("no engine"))).is_err());
+    assert!(world.restarts.get());
+    assert_eq!(world.counters().next(), Some("A"));
+}
