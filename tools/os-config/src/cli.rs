@@ -62,16 +62,16 @@ pub async fn main(args: Args) -> Result<ExitCode> {
 
 async fn stick(device: &Path) -> Result<Report> {
     let stick = Stick::mount(device, Path::new("/run/os/stick"))?;
-    let report = take(stick.dir()).await?;
+    let report = take(&stick).await?;
     stick.release()?;
     Ok(report)
 }
 
-async fn take(dir: &Path) -> Result<Report> {
+async fn take(stick: &Stick) -> Result<Report> {
     let store = Store::device();
     let keyring = import::signed_only(&store).then_some(Path::new(KEYRING));
     let lock = Lock::take()?;
-    let mut report = import::import(&store, dir, keyring, false)?;
+    let mut report = import::import(&store, stick.dir(), keyring, false)?;
     // The service takes it.
     drop(lock);
     if report.taken {
@@ -82,7 +82,8 @@ async fn take(dir: &Path) -> Result<Report> {
         }
     }
     // A stick that is full or write-protected has still done its work.
-    if let Err(err) = import::write_report(dir, &report) {
+    let written = stick.write().map_err(Into::into).and_then(|_writing| import::write_report(stick.dir(), &report));
+    if let Err(err) = written {
         log::warn(&format!("no report on the stick: {err:#}"));
     }
     Ok(report)

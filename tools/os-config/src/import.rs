@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;
 use os_sys::files::{self, Written};
 use os_sys::hex;
+use os_sys::stick;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -438,12 +439,9 @@ impl Waiting {
 /// When the medium takes no file.
 pub fn write_report(dir: &Path, report: &Report) -> Result<()> {
     let name = if report.hostname.is_empty() { "device" } else { &report.hostname };
-    files::write_if_changed(
-        &dir.join(format!("report-{name}.txt")),
-        report.to_string().replace('\n', "\r\n").as_bytes(),
-        0o644,
-    )?;
-    files::write_if_changed(&dir.join(format!("report-{name}.json")), &serde_json::to_vec_pretty(report)?, 0o644)?;
+    // A stick may have been prepared so that what has this name is a link, or without end.
+    stick::replace(&dir.join(format!("report-{name}.txt")), report.to_string().replace('\n', "\r\n").as_bytes())?;
+    stick::replace(&dir.join(format!("report-{name}.json")), &serde_json::to_vec_pretty(report)?)?;
     Ok(())
 }
 

@@ -4,8 +4,10 @@
 //! anyway, and a connection that goes wrong cannot take the caller with it. The address goes through curl's standard
 //! input, because it may hold a password and arguments are for everybody to read.
 
+use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -13,6 +15,8 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 const SLOWEST: &str = "64";
 /// See [`SLOWEST`].
 const STALLED: &str = "30";
+/// A small file takes no longer, in seconds: a server that drips must not hold up whoever reads.
+const SMALL_FILE: &str = "300";
 /// A name of the file on the server may have this many bytes.
 const MAX_NAME: usize = 512;
 
@@ -47,6 +51,12 @@ pub enum FetchError {
     /// More bytes than allowed.
     #[error("{0} is larger than it may be")]
     TooLarge(String),
+    /// A bundle is read in parts.
+    #[error(
+        "{0}: the server sends the whole file when it is asked for a part of it; a channel needs a server that answers \
+         range requests (HTTP 206), as osctl channel serve, nginx, Apache, Caddy and object stores do"
+    )]
+    NoRanges(String),
     /// A local file or program failed.
     #[error("{0}: {1}")]
     Io(String, std::io::Error),
@@ -99,7 +109,7 @@ impl Source {
     /// # Errors
     /// When it is not there, larger than `max` bytes, or the way to it fails.
     pub fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, FetchError> {
-        let mut stream = self.open(name, 0, None)?;
+        let mut stream = self.open_within(name, 0, None, Some(SMALL_FILE))?;
         let mut bytes = Vec::new();
         let read = stream.by_ref().take(max.saturating_add(1)).read_to_end(&mut bytes);
         read.map_err(|err| FetchError::Io(name.to_owned(), err))?;
@@ -116,10 +126,20 @@ impl Source {
     /// When the name is none, the file is not there or curl cannot be started. What goes wrong later is said by
     /// [`Stream::finish`].
     pub fn open(&self, name: &str, from: u64, length: Option<u64>) -> Result<Stream, FetchError> {
+        self.open_within(name, from, length, None)
+    }
+
+    fn open_within(
+        &self,
+        name: &str,
+        from: u64,
+        length: Option<u64>,
+        limit: Option<&str>,
+    ) -> Result<Stream, FetchError> {
         check_name(name)?;
         match self {
             Self::Directory(dir) => open_file(&dir.join(name), name, from, length),
-            Self::Web(url) => open_url(&format!("{url}/{name}"), name, from, length),
+            Self::Web(url) => open_url(&format!("{url}/{name}"), name, from, length, limit),
         }
     }
 }
@@ -172,7 +192,7 @@ impl Stream {
             }
             let status = child.wait().map_err(|err| FetchError::Io("curl".to_owned(), err))?;
             if !status.success() {
-                return Err(failure(&self.name, status.code().unwrap_or_default(), &said));
+                return Err(failure(&self.name, status.code().unwrap_or_default(), &said, self.wanted.is_some()));
             }
         }
         // A connection that closes in the middle of the head passes with curl as the end of an empty file; a channel has
@@ -203,13 +223,18 @@ fn open_file(path: &Path, name: &str, from: u64, length: Option<u64>) -> Result<
         std::io::ErrorKind::NotFound => FetchError::NotFound(name.to_owned()),
         _ => FetchError::Io(name.to_owned(), err),
     };
-    let mut file = File::open(path).map_err(failed)?;
+    // A pipe in place of a file would be waited for.
+    let mut file =
+        File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path).map_err(failed)?;
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Err(failed(std::io::Error::other("it is no plain file")));
+    }
     file.seek(SeekFrom::Start(from)).map_err(failed)?;
     let inner = Inner::File(file.take(length.unwrap_or(u64::MAX)));
     Ok(Stream { inner, name: name.to_owned(), read: 0, wanted: length })
 }
 
-fn open_url(url: &str, name: &str, from: u64, length: Option<u64>) -> Result<Stream, FetchError> {
+fn open_url(url: &str, name: &str, from: u64, length: Option<u64>, limit: Option<&str>) -> Result<Stream, FetchError> {
     let failed = |err| FetchError::Io("cannot run curl".to_owned(), err);
     let mut command = Command::new("curl");
     // First of all no .curlrc of anybody.
@@ -218,6 +243,9 @@ fn open_url(url: &str, name: &str, from: u64, length: Option<u64>) -> Result<Str
     let protocols = if url.starts_with("https:") { "=https" } else { "=http,https" };
     command.args(["--proto", protocols, "--proto-redir", protocols]);
     command.args(["--connect-timeout", "20", "--speed-limit", SLOWEST, "--speed-time", STALLED]);
+    if let Some(limit) = limit {
+        command.args(["--max-time", limit]);
+    }
     if from > 0 || length.is_some() {
         let last = length.map(|length| from.saturating_add(length).saturating_sub(1).to_string()).unwrap_or_default();
         command.args(["--range", &format!("{from}-{last}")]);
@@ -237,7 +265,7 @@ fn open_url(url: &str, name: &str, from: u64, length: Option<u64>) -> Result<Str
 }
 
 /// What an exit status of curl means (curl(1), "EXIT CODES").
-fn failure(name: &str, code: i32, said: &str) -> FetchError {
+fn failure(name: &str, code: i32, said: &str, part: bool) -> FetchError {
     let what = name.to_owned();
     let said = said.lines().last().unwrap_or("curl said nothing").trim();
     let said = said.strip_prefix("curl: ").unwrap_or(said).to_owned();
@@ -247,6 +275,8 @@ fn failure(name: &str, code: i32, said: &str) -> FetchError {
         22 if [" 429", " 500", " 502", " 503", " 504"].iter().any(|s| said.contains(s)) => {
             FetchError::Network { what, said }
         }
+        // Asked for a part, it sends the whole.
+        63 if part => FetchError::NoRanges(what),
         63 => FetchError::TooLarge(what),
         5 | 6 | 7 | 16 | 18 | 28 | 35 | 52 | 55 | 56 | 92 => FetchError::Network { what, said },
         _ => FetchError::Http { what, said },

@@ -59,6 +59,14 @@ fn a_file_is_read_whole_and_in_parts_from_both() {
 }
 
 #[test]
+fn a_pipe_in_place_of_a_file_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(dir.path().join("channel.json")).status().unwrap().success());
+    let read = Source::Directory(dir.path().to_owned()).read("channel.json", 9);
+    assert!(matches!(read, Err(FetchError::Io(..))), "{read:?}");
+}
+
+#[test]
 fn lies_of_a_server_are_named() {
     let status = |line: &'static str| server(move |_| format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").into());
     assert!(matches!(status("404 No").read("f", 9), Err(FetchError::NotFound(_))));
@@ -71,7 +79,8 @@ fn lies_of_a_server_are_named() {
     // No range although one was asked for.
     let whole = server(|_| ok(b"0123456789", 10));
     let stream = whole.open("f", 3, Some(4)).unwrap();
-    assert!(matches!(stream.finish(), Err(FetchError::TooLarge(_))));
+    let said = stream.finish().unwrap_err();
+    assert!(matches!(said, FetchError::NoRanges(_)) && said.to_string().contains("range requests"), "{said}");
     // Without end.
     let endless = server(|_| [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 1 << 20]].concat());
     assert!(matches!(endless.read("f", 1000), Err(FetchError::TooLarge(_))));

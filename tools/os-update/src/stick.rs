@@ -6,8 +6,7 @@ use crate::policy::Policy;
 use crate::trust::now;
 use anyhow::{Context, Result, bail};
 use os_fetch::Source;
-use os_sys::files;
-use os_sys::stick::Stick;
+use os_sys::stick::{self, Stick};
 use std::path::{Path, PathBuf};
 
 /// Where it is mounted, for this unit alone.
@@ -24,7 +23,8 @@ const MAX_DIRECTORIES: usize = 256;
 pub async fn update(device: &Path) -> Result<String> {
     let stick = Stick::mount(device, Path::new(AT))?;
     let report = |text: &str| {
-        if let Err(err) = write_report(stick.dir(), text) {
+        let written = stick.write().map_err(Into::into).and_then(|_writing| write_report(stick.dir(), text));
+        if let Err(err) = written {
             os_sys::log::warn(&format!("no report on the stick: {err:#}"));
         }
     };
@@ -80,9 +80,7 @@ fn write_report(dir: &Path, text: &str) -> Result<()> {
     let when = os_sys::cmd::Cmd::new("date").arg("-d").arg(format!("@{}", now())).arg("+%F %T").read()?;
     let line = format!("{} {host} ({}): {text}\r\n", when.trim(), crate::agent::device_id());
     // What earlier devices and earlier times said stays.
-    let mut before = files::read_limited(&path, 1 << 20).unwrap_or_default();
-    before.extend_from_slice(line.as_bytes());
-    Ok(files::write_if_changed(&path, &before, 0o644).map(drop)?)
+    stick::append(&path, &line).with_context(|| format!("cannot add to {}", path.display()))
 }
 
 #[cfg(test)]
@@ -108,6 +106,20 @@ mod tests {
         assert!(choose(found(), None).unwrap_err().to_string().contains("several"));
         let other = choose(found(), Some("edge")).unwrap_err().to_string();
         assert!(other.contains("'edge'") && other.contains("beta, stable"), "{other}");
+    }
+
+    #[test]
+    fn a_report_reads_and_writes_nothing_but_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        write_report(dir.path(), "one").unwrap();
+        let report = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+        let secret = dir.path().join("secret");
+        std::fs::write(&secret, "correct horse").unwrap();
+        std::fs::remove_file(&report).unwrap();
+        std::os::unix::fs::symlink(&secret, &report).unwrap();
+        assert!(write_report(dir.path(), "two").is_err());
+        assert_eq!(std::fs::read_to_string(&secret).unwrap(), "correct horse");
+        assert!(report.is_symlink());
     }
 
     #[test]
