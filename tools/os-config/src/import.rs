@@ -127,7 +127,7 @@ fn base(store: &Store) -> Value {
 pub fn import(store: &Store, dir: &Path, keyring: Option<&Path>, check: bool) -> Result<Report> {
     let mut report = Report {
         version: 1,
-        hostname: std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+        hostname: os_sys::host_name(),
         release: os_sys::release::field("VERSION_ID").unwrap_or_default(),
         ..Report::default()
     };

@@ -4,6 +4,7 @@
 //! - [`cmd`] runs other programs: no shell, the end of their stderr in the error
 //! - [`files`] writes files so that a power cut leaves the old or the new content
 //! - [`log`] writes the lines that journald and the console show
+//! - [`out`] prints what a command has to say
 //! - [`release`] says what runs
 //! - [`stick`] mounts a USB stick for a moment
 
@@ -11,10 +12,16 @@ pub mod ask;
 pub mod cmd;
 pub mod files;
 pub mod log;
+pub mod out;
 pub mod release;
 pub mod stick;
 
 /// Bytes as lower-case hex digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The name of this device, as the kernel has it.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
 }

@@ -74,8 +74,7 @@ fn choose(found: Vec<PathBuf>, own: Option<&str>) -> Result<PathBuf> {
 }
 
 fn write_report(dir: &Path, text: &str) -> Result<()> {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-    let host = read("/proc/sys/kernel/hostname");
+    let host = os_sys::host_name();
     let path = dir.join(format!("update-{}.txt", if host.is_empty() { "device" } else { &host }));
     let when = os_sys::cmd::Cmd::new("date").arg("-d").arg(format!("@{}", now())).arg("+%F %T").read()?;
     let line = format!("{} {host} ({}): {text}\r\n", when.trim(), crate::agent::device_id());
