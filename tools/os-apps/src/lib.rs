@@ -2,11 +2,13 @@
 //!
 //! - [`engine`] connects to the engine
 //! - [`retry`] starts containers again whose devices or addresses came after the engine
+//! - [`shutdown`] has the engine stop containers when the device shuts down
 //! - [`preload`] loads the images that came with the disk image and starts their containers, without any network
 
 pub mod engine;
 pub mod preload;
 pub mod retry;
+pub mod shutdown;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
@@ -25,6 +27,9 @@ enum Command {
     Preload,
     /// Start containers again that the engine could not start because something they need was not there yet
     Retry,
+    /// What docker.service does before it stops: when the device shuts down, its containers stop with it
+    #[command(hide = true)]
+    Shutdown,
 }
 
 /// The applet.
@@ -35,5 +40,6 @@ pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Preload => preload::run(std::path::Path::new(preload::DIR)).await,
         Command::Retry => retry::run().await,
+        Command::Shutdown => shutdown::run().await,
     }
 }

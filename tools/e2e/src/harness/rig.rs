@@ -1,7 +1,7 @@
 //! A device that takes its releases from a web server of this machine, with all that is around it. It has little memory
 //! and three containers in it: what an update costs on top must fit beside them.
 
-use crate::harness::device::{run_containers, settled};
+use crate::harness::device::{equal, run_containers, settled};
 use crate::harness::disk::{Disk, copy};
 use crate::harness::lab::Lab;
 use crate::harness::liar::Liar;
@@ -9,7 +9,7 @@ use crate::harness::release::{Change, Maker};
 use crate::harness::settled::Claim;
 use crate::harness::site::Site;
 use crate::harness::vm::{LIAR, Restart, Start, Vm, WEB};
-use anyhow::Result;
+use anyhow::{Context, Result};
 use osctl::channel::Directory;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -112,13 +112,33 @@ impl<'a> Rig<'a> {
         Ok(vm)
     }
 
-    /// Makes the containers that did not come with the image.
+    /// Makes the containers that did not come with the image. Each wants a signal of its own at its end, and says there that
+    /// it got it.
     fn more_containers(&self) -> String {
         let Some(demo) = &self.lab.artifacts.demo else { return "true".to_owned() };
-        let run =
-            |name: &String| format!("docker run -d --name {name} --restart unless-stopped {} >/dev/null", demo.image);
-        let more = self.containers.iter().filter(|name| **name != demo.name);
-        more.map(run).collect::<Vec<_>>().join(" && ")
+        let works = "trap 'echo bye > /end/said; exit' USR1; /bin/busybox sleep 1000000 & wait";
+        let run = |name: &String| {
+            format!(
+                "mkdir -m 777 /mnt/data/{name} && docker run -d --name {name} --restart unless-stopped --stop-signal USR1 \
+                 -v /mnt/data/{name}:/end {} /bin/busybox sh -c \"{works}\" >/dev/null",
+                demo.image
+            )
+        };
+        self.others().map(run).collect::<Vec<_>>().join(" && ")
+    }
+
+    fn others(&self) -> impl Iterator<Item = &String> {
+        let demo = self.lab.artifacts.demo.as_ref().map(|demo| &demo.name);
+        self.containers.iter().filter(move |name| Some(*name) != demo)
+    }
+
+    /// The containers were stopped as they ask for; until now, and not in the boot that runs.
+    pub(crate) fn containers_said_bye(&self, vm: &Vm) -> Result<()> {
+        for name in self.others() {
+            let said = vm.ssh(&format!("cat /mnt/data/{name}/said 2>&1; rm -f /mnt/data/{name}/said"))?;
+            equal(&said, "bye").with_context(|| format!("container {name} did not get its stop signal"))?;
+        }
+        Ok(())
     }
 
     /// Publishes a release on the channel.

@@ -114,6 +114,10 @@ impl Course<'_> {
             equal(&vm.ssh(COUNTERS)?, &counters(slots, &[&self.first, &self.second], &self.second))
         });
         self.boot = boot;
+        match self.rig.lab.artifacts.no_demo() {
+            Some(why) => checks.skip("containers got their own stop signal", why),
+            None => checks.check("containers got their own stop signal", || self.rig.containers_said_bye(vm)),
+        }
         checks.say(&format!("kept after {:.0} s", start.elapsed().as_secs_f64()));
         self.fits(vm, checks, "through an update");
         Ok(())
