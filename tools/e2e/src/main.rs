@@ -5,6 +5,8 @@
 //! - [`campaign`] pulls the plug again and again, and knows what a power cut would have left
 //! - [`bench`] measures
 
+#![expect(clippy::print_stdout, reason = "it is no command of the product; a run whose reader goes may end")]
+
 mod bench;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 mod campaign;

@@ -797,7 +797,7 @@ _os() {
             return 0
             ;;
         os__subcmd__config__subcmd__set)
-            opts="-h --json --help"
+            opts="-h --force --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -7,7 +7,7 @@ use clap::Subcommand;
 use os_config::edit::{self, Difference};
 use os_config::import;
 use os_config::json::{self, dotted, names};
-use os_config::keys::KEYS;
+use os_config::keys::{KEYS, WITHOUT_EFFECT};
 use os_config::lock::Lock;
 use os_config::model::{self, Problem};
 use os_config::status::{Outcome, Status};
@@ -36,6 +36,9 @@ pub(crate) enum Command {
         key: String,
         /// The value: JSON, or plain text where the key takes text; - reads it from standard input
         value: String,
+        /// Write it even though no key has this name, for a program of your own that reads it
+        #[arg(long)]
+        force: bool,
     },
     /// Take one key out and apply its default
     Unset {
@@ -81,6 +84,13 @@ pub(crate) enum Command {
     Keys,
 }
 
+impl Command {
+    /// True for what reads nothing that only root may.
+    pub(crate) fn is_for_everybody(&self) -> bool {
+        matches!(self, Self::Schema | Self::Keys | Self::Validate { .. })
+    }
+}
+
 pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
     let store = Store::device();
     match command {
@@ -90,7 +100,10 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             show_status(&status, json)
         }
         Command::Get { key, secrets } => get(&store, key.as_deref(), secrets, json),
-        Command::Set { key, value } => {
+        Command::Set { key, value, force } => {
+            if !force {
+                is_a_key(&key)?;
+            }
             let value = edit::value_for(&key, &given(&value)?);
             change(&store, json, |root| edit::set(root, &names(&key), value).map_err(anyhow::Error::msg)).await
         }
@@ -112,9 +125,9 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             if json {
                 print_json(&json!({ "sealed": moved }))?;
             } else {
-                println!("{moved} secrets were moved into state.");
+                os_sys::say!("{moved} secrets were moved into state.");
                 if moved > 0 {
-                    println!("Flash may still hold the old text of the file until its place is used again.");
+                    os_sys::say!("Flash may still hold the old text of the file until its place is used again.");
                 }
             }
             Ok(ExitCode::SUCCESS)
@@ -125,7 +138,7 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             if json {
                 print_json(&report)?;
             } else {
-                print!("{report}");
+                os_sys::out::print(format_args!("{report}"));
             }
             if let Some(lock) = lock
                 && report.taken
@@ -140,9 +153,19 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             print_json(&model::schema()?)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Keys if json => {
+            let row = |key: &os_config::keys::Key| {
+                json!({
+                    "key": dotted(key.pointer), "sets": key.summary, "allowed": key.shape.allowed(),
+                    "default": key.default, "applies": key.applies.to_string(),
+                })
+            };
+            print_json(&json!({ "version": 1, "keys": KEYS.iter().map(row).collect::<Vec<_>>() }))?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Keys => {
             for key in KEYS {
-                println!("{:<40} {}", dotted(key.pointer), key.summary);
+                os_sys::say!("{:<40} {}", dotted(key.pointer), key.summary);
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -153,18 +176,38 @@ fn show_status(status: &Status, json: bool) -> Result<ExitCode> {
     if json {
         print_json(status)?;
     } else {
-        print!("{status}");
+        os_sys::out::print(format_args!("{status}"));
     }
     Ok(code(status.is_good()))
 }
 
-/// The file as JSON. A file that is refused can still be mended key by key, as long as it is JSON.
+/// Refuses what is neither a key, nor within one, nor above some.
+fn is_a_key(key: &str) -> Result<()> {
+    let given = names(key);
+    let known = |key: &str| {
+        let key = names(key);
+        key.starts_with(&given) || given.starts_with(&key)
+    };
+    let mut all = KEYS.iter().map(|key| key.pointer).chain(WITHOUT_EFFECT.iter().map(|(key, _)| *key));
+    if all.any(known) {
+        return Ok(());
+    }
+    let near = model::suggestion(&format!("/{}", given.join("/")));
+    let meant = near.map(|key| format!("; did you mean {}?", dotted(key))).unwrap_or_default();
+    bail!("{key} is no key{meant} os config keys lists them; --force writes it all the same")
+}
+
+/// The file as JSON; the one that is in force where there is none. A file that is refused can still be mended key by key, as
+/// long as it is JSON.
 fn current(store: &Store) -> Result<Value> {
     match store.read() {
         Ok(bytes) => json::read(&bytes).map_err(|err| {
             anyhow::anyhow!("config.json is {err}; mend it with os config edit, or go back with os config rollback")
         }),
-        Err(_) if !store.path().exists() => Ok(json!({})),
+        Err(_) if !store.path().exists() => {
+            let kept = store.last_good().map(|bytes| json::read(&bytes).map_err(anyhow::Error::msg));
+            kept.unwrap_or_else(|| Ok(json!({})))
+        }
         Err(err) => bail!("config.json: {err}"),
     }
 }
@@ -188,14 +231,14 @@ fn get(store: &Store, key: Option<&str>, secrets: bool, json: bool) -> Result<Ex
     }
     let place = key.map(names).unwrap_or_default();
     match edit::get(&root, &place) {
-        Some(Value::String(text)) if !json => println!("{text}"),
+        Some(Value::String(text)) if !json => os_sys::say!("{text}"),
         Some(value) => print_json(value)?,
         None => {
             let key = key.unwrap_or_default();
             let known = KEYS.iter().find(|k| names(k.pointer) == place);
             match known {
                 Some(known) => eprintln!("{key} is not set; the default is: {}", known.default),
-                None => eprintln!("{key} is not set, and no key has this name; os config keys lists them"),
+                None => is_a_key(key)?,
             }
             return Ok(ExitCode::from(1));
         }
@@ -235,9 +278,16 @@ async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: 
         bail!("the file would have {} bytes; at most {}", text.len(), os_config::MAX_SIZE);
     }
     let differences = edit::diff(before, after);
+    let former = store.read().ok();
     store.write(text).context("cannot write config.json; this takes root and a mounted boot partition")?;
     let status = os_config::apply::run(lock).await?;
     let keys: Vec<&str> = differences.iter().map(|d| d.key.as_str()).collect();
+    let refused = status.keys.iter().any(|row| keys.contains(&row.key.as_str()) && row.outcome == Outcome::Failed);
+    if refused && let Some(former) = former {
+        // What a service does not take, such as a locale that the image lacks, is no configuration.
+        store.write(&former)?;
+        os_config::apply::run(lock).await?;
+    }
     let rows: Vec<_> = status.keys.iter().filter(|row| keys.contains(&row.key.as_str())).collect();
     if json {
         print_json(&rows)?;
@@ -249,13 +299,16 @@ async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: 
                 Outcome::Pending => "takes effect at the next boot".to_owned(),
                 Outcome::Failed => format!("FAILED: {}", row.reason.as_deref().unwrap_or_default()),
             };
-            println!("{}: {outcome}", dotted(&row.key));
+            os_sys::say!("{}: {outcome}", dotted(&row.key));
         }
         for key in accepted.unknown {
-            eprintln!("{key}: unknown key, no effect");
+            eprintln!("{}: unknown key, no effect", dotted(&key));
+        }
+        if refused {
+            eprintln!("config.json is as it was before.");
         }
         if rows.is_empty() {
-            println!("Nothing that has an effect was changed.");
+            os_sys::say!("Nothing that has an effect was changed.");
         }
     }
     Ok(code(rows.iter().all(|row| row.outcome != Outcome::Failed)))
@@ -293,7 +346,7 @@ async fn edit_until_good(store: &Store, editor: &str, work: &Path, before: &[u8]
         }
         let text = os_sys::files::read_limited(work, os_config::MAX_SIZE)?;
         if text == before {
-            println!("Nothing was changed.");
+            os_sys::say!("Nothing was changed.");
             return Ok(ExitCode::SUCCESS);
         }
         match model::parse_with(&text, &|id| secrets.get(id).cloned()) {
@@ -313,12 +366,12 @@ async fn edit_until_good(store: &Store, editor: &str, work: &Path, before: &[u8]
             }
             Err(problems) => {
                 show_problems(&problems, false)?;
-                print!("Edit again? [Y/n] ");
+                os_sys::out::print(format_args!("Edit again? [Y/n] "));
                 std::io::stdout().flush()?;
                 let mut answer = String::new();
                 std::io::stdin().read_line(&mut answer)?;
                 if answer.trim().eq_ignore_ascii_case("n") || answer.is_empty() {
-                    println!("Nothing was changed.");
+                    os_sys::say!("Nothing was changed.");
                     return Ok(ExitCode::from(1));
                 }
             }
@@ -331,8 +384,8 @@ fn show_problems(problems: &[Problem], json: bool) -> Result<()> {
         return print_json(&problems);
     }
     for problem in problems {
-        let place = if problem.pointer.is_empty() { "the file" } else { &problem.pointer };
-        println!("{place}: {}", problem.message);
+        let place = if problem.pointer.is_empty() { "the file".to_owned() } else { dotted(&problem.pointer) };
+        os_sys::say!("{place}: {}", problem.message);
     }
     Ok(())
 }
@@ -350,9 +403,9 @@ fn validate(file: &Path, json: bool) -> Result<ExitCode> {
             if json {
                 print_json(&Vec::<Problem>::new())?;
             } else {
-                accepted.unknown.iter().for_each(|key| println!("{key}: unknown key, no effect"));
-                accepted.without_effect.iter().for_each(|(key, why)| println!("{key}: no effect; {why}"));
-                println!("{} is a good configuration", file.display());
+                accepted.unknown.iter().for_each(|key| os_sys::say!("{}: unknown key, no effect", dotted(key)));
+                accepted.without_effect.iter().for_each(|(key, why)| os_sys::say!("{}: no effect; {why}", dotted(key)));
+                os_sys::say!("{} is a good configuration", file.display());
             }
             Ok(ExitCode::SUCCESS)
         }
@@ -389,7 +442,7 @@ fn diff(store: &Store, version: Option<u64>, json: bool) -> Result<ExitCode> {
         for Difference { key, before, after } in &differences {
             let line = |sign: &str, value: &Option<Value>| {
                 if let Some(value) = value {
-                    println!("{sign} {}: {value}", dotted(key));
+                    os_sys::say!("{sign} {}: {value}", dotted(key));
                 }
             };
             line("-", before);
@@ -421,7 +474,7 @@ fn history(store: &Store, json: bool) -> Result<ExitCode> {
         print_json(&rows)?;
     } else {
         for row in rows {
-            println!("{:>4}  {}  {}", row.version, date(row.time.unwrap_or_default()), row.changed.join(" "));
+            os_sys::say!("{:>4}  {}  {}", row.version, date(row.time.unwrap_or_default()), row.changed.join(" "));
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -440,7 +493,7 @@ async fn rollback(store: &Store, version: Option<u64>, json: bool) -> Result<Exi
     let before = current(store).unwrap_or_default();
     let after = json::read(&text).map_err(anyhow::Error::msg)?;
     if !json {
-        println!("Going back to version {}.", version.number);
+        os_sys::say!("Going back to version {}.", version.number);
     }
     write(store, &lock, &before, &after, &text, json).await
 }

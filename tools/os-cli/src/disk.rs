@@ -33,9 +33,9 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<ExitCode> {
     match command {
         Command::Encryption if json => print_json(&facts)?,
         Command::Encryption => {
-            println!("{}", facts.found.word());
+            os_sys::say!("{}", facts.found.word());
             if let Some(problem) = &facts.problem {
-                println!("! {problem}");
+                os_sys::say!("! {problem}");
             }
         }
         Command::RecoveryKey => {
@@ -43,7 +43,7 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<ExitCode> {
             if json {
                 print_json(&serde_json::json!({ "recoveryKey": key }))?;
             } else {
-                println!("{key}");
+                os_sys::say!("{key}");
             }
         }
     }

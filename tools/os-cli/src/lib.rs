@@ -6,7 +6,7 @@ mod slot;
 mod status;
 mod wipe;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use os_update::Mark;
 use std::process::ExitCode;
@@ -103,13 +103,17 @@ enum WipeTarget {
 /// When what was asked for cannot be done.
 pub async fn main(args: Args) -> Result<ExitCode> {
     let json = args.json;
+    let for_everybody = matches!(&args.command, Command::Config { command } if command.is_for_everybody());
+    if !for_everybody && !rustix::process::geteuid().is_root() {
+        bail!("this takes root: log in as root, or use sudo");
+    }
     match args.command {
         Command::Status => {
             let status = status::collect().await;
             if json {
                 print_json(&status)?
             } else {
-                print!("{status}")
+                os_sys::out::print(format_args!("{status}"))
             }
             Ok(code(status.is_good()))
         }
@@ -126,6 +130,6 @@ fn code(good: bool) -> ExitCode {
 }
 
 fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
+    os_sys::say!("{}", serde_json::to_string_pretty(value)?);
     Ok(())
 }

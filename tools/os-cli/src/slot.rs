@@ -12,7 +12,7 @@ pub(crate) async fn run(command: SlotCommand, json: bool) -> Result<ExitCode> {
             if json {
                 print_json(&slots)?;
             } else {
-                slots.iter().for_each(|slot| println!("{slot}"));
+                slots.iter().for_each(|slot| os_sys::say!("{slot}"));
             }
         }
         SlotCommand::Switch { yes, reboot } => {
@@ -20,14 +20,14 @@ pub(crate) async fn run(command: SlotCommand, json: bool) -> Result<ExitCode> {
                 os_sys::ask::agree("has the device start its other slot from the next boot on", "switch")?;
             }
             let slot = os_update::switch().await?;
-            println!("slot {slot} is started at the next boot; os slot mark active takes it back");
+            os_sys::say!("slot {slot} is started at the next boot; os slot mark active takes it back");
             if reboot {
                 os_sys::cmd::Cmd::new("systemctl").arg("reboot").run()?;
             }
         }
         SlotCommand::Mark { state, slot } => {
             let slot = os_update::mark(state, slot.as_deref()).await?;
-            println!("slot {slot} is marked");
+            os_sys::say!("slot {slot} is marked");
         }
     }
     Ok(ExitCode::SUCCESS)

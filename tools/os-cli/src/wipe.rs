@@ -18,7 +18,7 @@ pub(crate) fn request(what: WipeTarget, yes: bool, reboot: bool) -> Result<ExitC
     let path = Path::new("/mnt/boot").join(os_config::wipe::REQUEST);
     os_sys::files::write_if_changed(&path, word.as_bytes(), 0o644)
         .context("the boot partition does not take the request")?;
-    println!("{word} is erased at the next boot; remove {} to take it back.", path.display());
+    os_sys::say!("{word} is erased at the next boot; remove {} to take it back.", path.display());
     if reboot {
         os_sys::cmd::Cmd::new("systemctl").arg("reboot").run()?;
     }

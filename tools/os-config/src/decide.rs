@@ -39,7 +39,12 @@ pub fn from_store(store: &Store) -> (Decision, Result<Vec<u8>, String>) {
 /// Decides. `file` is the content of the file, or why it could not be read.
 pub fn decide(file: Result<&[u8], String>, last_good: Option<&[u8]>, unseal: Unseal<'_>) -> Decision {
     let problems = match file {
-        Ok(bytes) => match model::parse_with(bytes, unseal) {
+        // What was accepted by an earlier release is not refused by this one for its spelling.
+        Ok(bytes) => match if last_good == Some(bytes) {
+            model::parse_kept(bytes, unseal)
+        } else {
+            model::parse_with(bytes, unseal)
+        } {
             Ok(accepted) => {
                 let keep = last_good != Some(bytes);
                 return Decision { accepted, source: Source::File, problems: Vec::new(), keep };
@@ -49,7 +54,7 @@ pub fn decide(file: Result<&[u8], String>, last_good: Option<&[u8]>, unseal: Uns
         Err(reason) => vec![Problem::whole(reason)],
     };
     // The copy was good when it was kept; a newer release may be stricter, and then there is nothing better than defaults.
-    match last_good.map(|bytes| model::parse_with(bytes, unseal)) {
+    match last_good.map(|bytes| model::parse_kept(bytes, unseal)) {
         Some(Ok(accepted)) => Decision { accepted, source: Source::LastGood, problems, keep: false },
         _ => Decision { accepted: Accepted::default(), source: Source::Defaults, problems, keep: false },
     }

@@ -1,7 +1,7 @@
 //! Changes of a configuration as JSON: one value, a whole fragment, the difference of two.
 
 use crate::json::{self, kind, names, tame};
-use crate::keys::KEYS;
+use crate::keys::{FOREIGN_SECRETS, KEYS};
 use crate::shape::Shape;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -126,11 +126,14 @@ pub fn diff(before: &Value, after: &Value) -> Vec<Difference> {
     out
 }
 
+/// What stands for a secret.
+const HIDDEN: &str = "(secret)";
+
 /// Replaces every secret of a key's value.
 pub fn hide(key: &crate::keys::Key, value: &mut Value) {
     key.shape.secrets(value, &mut |secret| {
         if secret.is_string() {
-            *secret = Value::String("(secret)".to_owned());
+            *secret = HIDDEN.into();
         }
     });
 }
@@ -141,6 +144,11 @@ pub fn without_secrets(root: &Value) -> Value {
     for key in KEYS {
         if let Some(value) = root.pointer_mut(key.pointer) {
             hide(key, value);
+        }
+    }
+    for pointer in FOREIGN_SECRETS {
+        if let Some(value) = root.pointer_mut(pointer) {
+            *value = HIDDEN.into();
         }
     }
     root

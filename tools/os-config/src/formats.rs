@@ -4,6 +4,7 @@ use crate::shape::Text;
 use base64::Engine as _;
 use os_hostname::Hostname;
 use std::net::IpAddr;
+use std::path::Path;
 
 const fn text(allowed: &'static str, pattern: Option<&'static str>, max: usize, good: fn(&str) -> bool) -> Text {
     Text { allowed, pattern, max, secret: false, good }
@@ -157,9 +158,17 @@ pub static NO_PROXY: Text =
 
 /// A time zone of the IANA database.
 pub static ZONE: Text =
-    text("a zone of the IANA database, such as \"Europe/Berlin\"", Some("^[A-Za-z0-9_+/-]+$"), 64, |t| {
-        !t.is_empty() && !t.starts_with('/') && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+/-".contains(&b))
-    });
+    text("a zone of the IANA database, such as \"Europe/Berlin\"", Some("^[A-Za-z0-9_+/-]+$"), 64, is_zone);
+
+/// The zones of tzdata 2025b, without those that are there for old programs only.
+const ZONES: &str = include_str!("zones.txt");
+
+/// A zone that this program knows, or this device: its database may be newer.
+fn is_zone(text: &str) -> bool {
+    let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b));
+    let there = || Path::new("/usr/share/zoneinfo").join(text).is_file();
+    ZONES.lines().any(|zone| zone == text) || (text.split('/').all(plain) && there())
+}
 
 /// A locale.
 pub static LOCALE: Text = text("the name of a locale, such as \"de_DE.UTF-8\"", Some("^[A-Za-z0-9_.@-]+$"), 64, |t| {

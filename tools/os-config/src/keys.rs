@@ -94,6 +94,22 @@ pub static KEYS: &[Key] = &[
         example: r#""192.0.2.53 2001:db8::53""#,
     },
     Key {
+        pointer: "/wifiSsid",
+        summary: "Wi-Fi network to join, as balena's generator writes it (os.network.wifi.networks takes several)",
+        shape: Shape::Text(&f::SSID),
+        default: "none",
+        applies: Applies::Now,
+        example: r#""Barn""#,
+    },
+    Key {
+        pointer: "/wifiKey",
+        summary: "Its passphrase; without one the network is open",
+        shape: Shape::Text(&f::WIFI_PASSWORD),
+        default: "none",
+        applies: Applies::Now,
+        example: r#""staple in the barn""#,
+    },
+    Key {
         pointer: "/balenaRootCA",
         summary: "One more authority that the device trusts, in the form balenaOS has it",
         shape: Shape::Text(&f::BASE64_CERTIFICATE),
@@ -113,7 +129,7 @@ pub static KEYS: &[Key] = &[
         pointer: "/os/sshKeys",
         summary: "Public keys that may log in as root by ssh on port 22222",
         shape: Shape::List { item: &Shape::Text(&f::SSH_KEY), max: 64 },
-        default: "none: nobody can log in by ssh",
+        default: "those that were set last, until [] takes them away; none on a new device: nobody can log in by ssh",
         applies: Applies::Now,
         example: r#"["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3s0Cv1XoS0JkWlTdmIcJ2xq6l5fM1m8rWkqS0Zt0Aa me@laptop"]"#,
     },
@@ -534,6 +550,9 @@ pub static WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("/os/power", "no board of ours has power modes"),
     ("/os/kernel/extraFirmwareVol", "firmware belongs into the image, where it is verified"),
 ];
+
+/// Those of [`WITHOUT_EFFECT`] that are secrets of another system: never shown.
+pub static FOREIGN_SECRETS: &[&str] = &["/apiKey", "/deviceApiKey", "/deviceApiKeys", "/mixpanelToken"];
 
 const CLOUD: &str = "for balena's cloud, which this device does not use";
 

@@ -59,17 +59,34 @@ pub fn parse_with(bytes: &[u8], unseal: Unseal<'_>) -> Result<Accepted, Vec<Prob
     check(root, unseal)
 }
 
-/// Checks a value that was read already.
+/// Reads a text that this device accepted once. Names that look misspelt were without effect then, and still are.
+///
+/// # Errors
+/// As [`parse_with`].
+pub fn parse_kept(bytes: &[u8], unseal: Unseal<'_>) -> Result<Accepted, Vec<Problem>> {
+    let root = json::read(bytes).map_err(|message| vec![Problem::whole(message)])?;
+    walk(root, unseal, false)
+}
+
+/// Checks a value that was read already. A name that is nearly a key's is taken for a slip: without effect it might keep its
+/// owner out.
 ///
 /// # Errors
 /// Everything that is wrong with it.
 pub fn check(root: Value, unseal: Unseal<'_>) -> Result<Accepted, Vec<Problem>> {
+    walk(root, unseal, true)
+}
+
+fn walk(root: Value, unseal: Unseal<'_>, slips: bool) -> Result<Accepted, Vec<Problem>> {
     let Value::Object(root) = root else {
         return Err(vec![Problem::whole(format!("is {}; a configuration is an object: {{ … }}", kind(&root)))]);
     };
     let mut walk = Walk { problems: Vec::new(), out: Accepted::default(), unseal };
     let known = walk.object("", root);
     walk.together(&known);
+    if slips {
+        walk.slips();
+    }
     if walk.problems.is_empty() {
         match Config::deserialize(Value::Object(known)) {
             Ok(config) => walk.out.config = config,
@@ -127,6 +144,19 @@ impl Walk<'_> {
         known
     }
 
+    /// Names that were meant to be something else.
+    fn slips(&mut self) {
+        for pointer in std::mem::take(&mut self.out.unknown) {
+            match suggestion(&pointer) {
+                Some(key) => {
+                    let message = format!("is no key; did you mean {}?", json::dotted(key));
+                    self.problems.push(Problem { pointer, message });
+                }
+                None => self.out.unknown.push(pointer),
+            }
+        }
+    }
+
     fn unseal(&mut self, key: &crate::keys::Key, value: &mut Value) {
         let (find, mut missing) = (self.unseal, false);
         key.shape.secrets(value, &mut |secret| {
@@ -176,6 +206,27 @@ impl Walk<'_> {
             wrong("/os/mqtt/users", "is empty; a broker needs at least one user");
         }
     }
+}
+
+/// The key that was meant by a pointer that is none, if there is one that is near: the same name in another place or in
+/// another spelling, or one or two letters off.
+pub fn suggestion(pointer: &str) -> Option<&'static str> {
+    let name = |pointer: &str| {
+        let name = pointer.rsplit('/').next().unwrap_or_default();
+        name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_lowercase()
+    };
+    let beside =
+        |key: &str| key.rsplit_once('/').map(|(base, _)| base) == pointer.rsplit_once('/').map(|(base, _)| base);
+    let given = name(pointer);
+    let near = |key: &str| {
+        let known = name(key);
+        let off = strsim::osa_distance(&given, &known);
+        // In another place only what is spelt right; short names are near to everything.
+        (off == 0 && given.len() > 4) || (beside(key) && off <= (known.len() / 4).min(2))
+    };
+    let mut found: Vec<&'static str> = KEYS.iter().map(|key| key.pointer).filter(|key| near(key)).collect();
+    found.sort_by_key(|key| (!beside(key), strsim::osa_distance(&given, &name(key))));
+    found.first().copied()
 }
 
 /// The JSON Schema (draft 2020-12) of the file, from [`KEYS`].
@@ -239,6 +290,24 @@ mod tests {
             let accepted = parse(&file).unwrap_or_else(|e| panic!("{}: {e:?}", key.pointer));
             assert_eq!(accepted.set, [key.pointer]);
             assert_ne!(accepted.config, Config::default(), "{} is read into nothing", key.pointer);
+        }
+    }
+
+    #[test]
+    fn a_slip_is_an_error_that_names_the_key_and_is_no_reason_to_drop_what_was_accepted_once() {
+        for (text, wanted) in [
+            (r#"{"os":{"sshKey":[]}}"#, "os.sshKeys"),
+            (r#"{"os":{"sshkeys":[]}}"#, "os.sshKeys"),
+            (r#"{"sshKeys":[]}"#, "os.sshKeys"),
+            (r#"{"hostnam":"x"}"#, "hostname"),
+            (r#"{"os":{"time":{"zon":"x"}}}"#, "os.time.zone"),
+        ] {
+            let found = problems(text);
+            assert!(found.len() == 1 && found[0].1.contains(&format!("did you mean {wanted}?")), "{text}: {found:?}");
+            assert_eq!(parse_kept(text.as_bytes(), &|_| None).unwrap().unknown.len(), 1);
+        }
+        for text in [r#"{"os":{"typo":1},"x":2,"fleet":{},"os2":{}}"#, r#"{"custom":{"name":"x"}}"#] {
+            assert!(parse(text.as_bytes()).is_ok(), "{text}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a value may look like. Checking, the JSON Schema, the documentation and the search for secrets are all made
 //! from one [`Shape`], so that they cannot disagree.
 
-use crate::json::{kind, pointer_to};
+use crate::json::{kind, pointer_to, tame};
 use crate::model::Problem;
 use serde_json::{Map, Value, json};
 
@@ -86,12 +86,15 @@ impl Shape {
                 }
             }
             (Shape::Choice(words), Value::String(text)) if words.contains(&text.as_str()) => {}
-            (Shape::Choice(_), Value::String(_)) => wrong(format!("is another word; allowed is {}", self.allowed())),
+            (Shape::Choice(_), Value::String(found)) => {
+                wrong(format!("is {}; allowed is {}", shown(found), self.allowed()));
+            }
             (Shape::Text(text), Value::String(found)) => {
                 if found.len() > text.max {
                     wrong(format!("has {} bytes; at most {}", found.len(), text.max));
                 } else if !(text.good)(found) {
-                    wrong(format!("is something else; allowed is {}", text.allowed));
+                    let found = if text.secret { "something else".to_owned() } else { shown(found) };
+                    wrong(format!("is {found}; allowed is {}", text.allowed));
                 }
             }
             (Shape::Text(text), Value::Object(object)) if text.secret && sealed(object).is_some() => {}
@@ -209,6 +212,11 @@ impl Shape {
             _ => {}
         }
     }
+}
+
+/// A string of the file in a message.
+fn shown(found: &str) -> String {
+    format!("\"{}\"", tame(found, 64))
 }
 
 fn check_object(fields: &[Field], pointer: &str, object: &Map<String, Value>, problems: &mut Vec<Problem>) {

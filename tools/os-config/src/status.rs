@@ -1,6 +1,7 @@
 //! The result per key, kept for `os config status`.
 
 use crate::decide::Source;
+use crate::json::dotted;
 use crate::model::Problem;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -50,6 +51,9 @@ pub struct Status {
     /// Keys of balenaOS that mean nothing here, each with the reason.
     #[serde(default)]
     pub without_effect: Vec<String>,
+    /// What else a person should know; nothing is wrong.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// One row per key.
     pub keys: Vec<Row>,
 }
@@ -88,7 +92,8 @@ impl Status {
     pub fn complaints(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for problem in &self.problems {
-            let place = if problem.pointer.is_empty() { String::new() } else { format!(" {}", problem.pointer) };
+            let place =
+                if problem.pointer.is_empty() { String::new() } else { format!(" {}", dotted(&problem.pointer)) };
             lines.push(format!("config.json{place}: {}", problem.message));
         }
         if !self.problems.is_empty() {
@@ -98,10 +103,10 @@ impl Status {
             });
         }
         for key in &self.unknown {
-            lines.push(format!("config.json {key}: unknown key, no effect"));
+            lines.push(format!("config.json {}: unknown key, no effect", dotted(key)));
         }
         for row in self.keys.iter().filter(|r| r.outcome == Outcome::Failed) {
-            lines.push(format!("{}: {}", row.key, row.reason.as_deref().unwrap_or("failed")));
+            lines.push(format!("{}: {}", dotted(&row.key), row.reason.as_deref().unwrap_or("failed")));
         }
         lines
     }
@@ -123,9 +128,9 @@ impl fmt::Display for Status {
                 Outcome::Pending => "at the next boot",
                 Outcome::Failed => "FAILED",
             };
-            writeln!(f, "  {:<40} {origin:<8} {outcome}", row.key)?;
+            writeln!(f, "  {:<40} {origin:<8} {outcome}", dotted(&row.key))?;
         }
-        for line in &self.without_effect {
+        for line in self.without_effect.iter().chain(&self.notes) {
             writeln!(f, "  {line}")?;
         }
         for line in self.complaints() {

@@ -205,6 +205,25 @@ impl Store {
         files::read_limited(&version.path, MAX_SIZE)
     }
 
+    fn ssh_keys_path(&self) -> PathBuf {
+        self.state.join("ssh-keys.json")
+    }
+
+    /// The keys for ssh that a configuration named last. They outlive one that names none, so that nobody is locked out by what
+    /// a file lacks.
+    pub fn ssh_keys(&self) -> Option<Vec<String>> {
+        serde_json::from_slice(&files::read_limited(&self.ssh_keys_path(), MAX_SIZE).ok()?).ok()
+    }
+
+    /// Remembers the keys that a configuration names.
+    ///
+    /// # Errors
+    /// When state cannot be written.
+    pub fn keep_ssh_keys(&self, keys: &[String]) -> Result<(), FileError> {
+        let text = serde_json::to_vec(keys).unwrap_or_default();
+        files::write_if_changed(&self.ssh_keys_path(), &text, 0o600).map(drop)
+    }
+
     fn secrets_path(&self) -> PathBuf {
         self.state.join("secrets.json")
     }

@@ -19,6 +19,10 @@ pub struct Config {
     pub ntp_servers: Option<String>,
     /// Name servers, separated by spaces, or `null` as a word.
     pub dns_servers: Option<String>,
+    /// A Wi-Fi network, as balena's generator writes it.
+    pub wifi_ssid: Option<String>,
+    /// Its passphrase.
+    pub wifi_key: Option<String>,
     /// A certificate in PEM, in base64.
     #[serde(rename = "balenaRootCA")]
     pub balena_root_ca: Option<String>,
@@ -110,6 +114,23 @@ pub struct Network {
     pub connectivity: Connectivity,
 }
 
+impl Config {
+    /// All Wi-Fi networks, however they are named.
+    pub fn wifi_networks(&self) -> Vec<WifiNetwork> {
+        let mut networks = self.os.network.wifi.networks.clone();
+        let other =
+            self.wifi_ssid.as_ref().filter(|ssid| !ssid.is_empty() && !networks.iter().any(|n| n.ssid == **ssid));
+        if let Some(ssid) = other {
+            networks.push(WifiNetwork {
+                ssid: ssid.clone(),
+                password: self.wifi_key.clone(),
+                ..WifiNetwork::default()
+            });
+        }
+        networks
+    }
+}
+
 /// What stands below `os.network.wifi`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -121,7 +142,7 @@ pub struct Wifi {
 }
 
 /// One Wi-Fi network.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WifiNetwork {
     /// Name.

@@ -81,12 +81,12 @@ fn run(command: &Command, dir: &Path) -> Result<()> {
     let mut counters = Counters::load(dir)?;
     match command {
         Command::GetPrimary => match counters.next().or_else(|| counters.order().first().copied()) {
-            Some(slot) => println!("{slot}"),
+            Some(slot) => os_sys::say!("{slot}"),
             None => bail!("the bootloader knows no slot"),
         },
         Command::GetState { slot } => match counters.state(known(slot)?) {
-            State::Good => println!("good"),
-            State::Bad => println!("bad"),
+            State::Good => os_sys::say!("good"),
+            State::Bad => os_sys::say!("bad"),
         },
         Command::SetPrimary { slot } => {
             counters.set_primary(known(slot)?);

@@ -12,7 +12,7 @@ pub fn agree(meaning: &str, word: &str) -> Result<(), NotAgreed> {
     }
     let mut answer = String::new();
     let asked = (|| {
-        print!("This {meaning}. Type {word} to go on: ");
+        crate::out::print(format_args!("This {meaning}. Type {word} to go on: "));
         io::stdout().flush()?;
         io::stdin().lock().read_line(&mut answer)
     })();

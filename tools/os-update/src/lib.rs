@@ -166,17 +166,20 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             let source = from.source()?;
             let found = agent(false, async |agent| agent.check(source.as_ref()).await).await?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&found)?);
+                os_sys::say!("{}", serde_json::to_string_pretty(&found)?);
             } else {
-                println!("{}", found.text);
+                os_sys::say!("{}", found.text);
             }
         }
         Command::Apply { from } => {
             let source = from.source()?;
-            println!("{}", agent(false, async |agent| agent.run(Asked::Person, source.as_ref(), &|_| ()).await).await?);
+            os_sys::say!(
+                "{}",
+                agent(false, async |agent| agent.run(Asked::Person, source.as_ref(), &|_| ()).await).await?
+            );
         }
         Command::Install { bundle } => {
-            println!("{}", agent(false, async |agent| agent.install_by_hand(&bundle).await).await?);
+            os_sys::say!("{}", agent(false, async |agent| agent.install_by_hand(&bundle).await).await?);
         }
         Command::Timer => {
             if !matches!(policy::Policy::load().channel, Ok(None)) {
@@ -274,33 +277,35 @@ fn status(json: bool) -> Result<()> {
             object.insert("policy".to_owned(), serde_json::to_value(policy::Policy::load().shown)?);
             object.extend(progress.map(|progress| ("progress".to_owned(), progress)));
         }
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        os_sys::say!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
     match &state.phase {
-        Phase::Idle => println!("nothing is under way"),
-        Phase::Installing { target, .. } => println!("{} is being installed", target.version),
-        Phase::Installed { target, .. } => println!("{} is installed and waits for: os update apply", target.version),
-        Phase::Trial { target, slot, .. } => println!("{} is on trial in slot {slot}", target.version),
+        Phase::Idle => os_sys::say!("nothing is under way"),
+        Phase::Installing { target, .. } => os_sys::say!("{} is being installed", target.version),
+        Phase::Installed { target, .. } => {
+            os_sys::say!("{} is installed and waits for: os update apply", target.version)
+        }
+        Phase::Trial { target, slot, .. } => os_sys::say!("{} is on trial in slot {slot}", target.version),
     }
     if let Some(progress) = progress {
         let number = |name: &str| progress.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        println!("  {}", agent::percent_of(number("percent"), number("fetched"), number("size")));
+        os_sys::say!("  {}", agent::percent_of(number("percent"), number("fetched"), number("size")));
         if let Some(trouble) = progress.get("trouble").and_then(serde_json::Value::as_str) {
-            println!("! {trouble}");
+            os_sys::say!("! {trouble}");
         }
     }
     if state.paused {
-        println!("! paused; os update resume goes on");
+        os_sys::say!("! paused; os update resume goes on");
     }
     if !state.last.is_empty() {
-        println!("  {}", state.last);
+        os_sys::say!("  {}", state.last);
     }
     for refused in &state.refused {
         let (version, verdict) = (&refused.target.version, &refused.verdict);
         match verdict.by_operator {
-            true => println!("  {version} is not installed by itself: {}", verdict.reason),
-            false => println!("! {version} failed here: {}", verdict.reason),
+            true => os_sys::say!("  {version} is not installed by itself: {}", verdict.reason),
+            false => os_sys::say!("! {version} failed here: {}", verdict.reason),
         }
     }
     Ok(())
@@ -312,15 +317,15 @@ fn show_log(json: bool) -> Result<()> {
     let journal = std::fs::read_to_string(store.dir().join(FAILED_JOURNAL)).ok();
     if json {
         let value = serde_json::json!({ "history": state.history, "failedBoot": journal });
-        println!("{}", serde_json::to_string_pretty(&value)?);
+        os_sys::say!("{}", serde_json::to_string_pretty(&value)?);
         return Ok(());
     }
     for event in &state.history {
         let when = os_sys::cmd::Cmd::new("date").arg("-d").arg(format!("@{}", event.at)).arg("+%F %T").read();
-        println!("{}  {}", when.context("cannot write a date")?.trim(), event.text);
+        os_sys::say!("{}  {}", when.context("cannot write a date")?.trim(), event.text);
     }
     if let Some(journal) = journal {
-        println!("\nThe journal of the last boot that failed its health check:\n{journal}");
+        os_sys::say!("\nThe journal of the last boot that failed its health check:\n{journal}");
     }
     Ok(())
 }

@@ -27,10 +27,10 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
     let mut failed = 0;
     for (name, compare) in comparisons {
         match compare(repo) {
-            Ok(()) => println!("ok      {name}"),
+            Ok(()) => os_sys::say!("ok      {name}"),
             Err(err) => {
                 failed += 1;
-                println!("FAILED  {name}: {err:#}");
+                os_sys::say!("FAILED  {name}: {err:#}");
             }
         }
     }

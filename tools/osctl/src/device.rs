@@ -84,7 +84,7 @@ pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
         // Any login may be cut off by the restart.
         let Ok((now, status)) = status(ssh, host) else { continue };
         if now != before && !restarted {
-            println!("{host} has restarted; its health check decides now");
+            os_sys::say!("{host} has restarted; its health check decides now");
             restarted = true;
         }
         if status.pointer("/phase").and_then(Value::as_str) == Some("idle") {

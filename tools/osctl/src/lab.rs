@@ -60,7 +60,7 @@ pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
     let start = Instant::now();
     let lab = repo.lab();
     let steps = Steps::new(&lab.join(&options.variant));
-    println!("Building the {} image for {MACHINE} in {}", options.variant, repo.build.display());
+    os_sys::say!("Building the {} image for {MACHINE} in {}", options.variant, repo.build.display());
     let vars = repo.vars()?;
     let keys = keys::ensure(repo)?;
     // What does not need one another is made side by side: cargo compiles while Debian is fetched and unpacked.
@@ -81,7 +81,7 @@ pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
         std::fs::write(lab.join(COLD_BUILD), start.elapsed().as_secs().to_string())?;
     }
     let meta = std::fs::metadata(&image)?;
-    println!(
+    os_sys::say!(
         "{}\n  {} MiB, {} MiB of them on disk, in {:.1} s",
         image.display(),
         meta.len() >> 20,

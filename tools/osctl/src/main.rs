@@ -297,11 +297,11 @@ fn run(args: Args) -> Result<ExitCode> {
         Command::Lab { host_tools, command } => lab_command(command, host_tools),
         Command::Image { command: Image::Configure { image, change } } => {
             let config = osctl::image::configure(&image, &change)?;
-            println!("{}", serde_json::to_string_pretty(&config)?);
+            os_sys::say!("{}", serde_json::to_string_pretty(&config)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Device { command: Device::Update { host, bundle, ssh } } => {
-            println!("{}", osctl::device::update(&host, &bundle, &ssh)?);
+            os_sys::say!("{}", osctl::device::update(&host, &bundle, &ssh)?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Channel { command } => channel_command(command),
@@ -321,7 +321,7 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
         directory.expects(&key)?;
         change(&mut directory)?;
         directory.save(&key)?;
-        println!("{}: list {}", path.display(), directory.list.serial);
+        os_sys::say!("{}: list {}", path.display(), directory.list.serial);
         Ok(())
     };
     match command {
@@ -335,13 +335,13 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
                 }
             };
             Directory::init(&channel, &root, &key)?;
-            println!("{}: an empty channel. Devices need its root.json in their image.", channel.display());
+            os_sys::say!("{}: an empty channel. Devices need its root.json in their image.", channel.display());
         }
         Channel::Publish { channel, bundle, notes, rollout, stepping_stone, key } => {
             let options = Publish { notes, rollout, stepping_stone };
             edit(&channel, &key, &|d| {
                 let release = d.publish(&bundle, &options)?;
-                println!("{} {}, {} MiB", release.compatible, release.version, release.bundle.size >> 20);
+                os_sys::say!("{} {}, {} MiB", release.compatible, release.version, release.bundle.size >> 20);
                 Ok(())
             })?;
         }
@@ -363,11 +363,11 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
             let (old, new) = (SecretKey::load(&old_root_key)?, SecretKey::load_or_make(&root_key)?);
             let mut directory = Directory::open(&channel)?;
             directory.rotate(&old, &new, &SecretKey::load_or_make(&key.key)?)?;
-            println!("{}: root {}", channel.display(), directory.root.version);
+            os_sys::say!("{}: root {}", channel.display(), directory.root.version);
         }
         Channel::Verify { channel, root } => {
             let directory = Directory::verify(&channel, root.as_deref())?;
-            println!(
+            os_sys::say!(
                 "{}: list {}, root {}, {} releases; everything is as it was signed",
                 channel.display(),
                 directory.list.serial,
@@ -377,7 +377,7 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
         }
         Channel::Mirror { from, to, root } => {
             let status = channel::mirror::run(&os_fetch::Source::parse(&from)?, &to, root.as_deref())?;
-            println!("{}", serde_json::to_string_pretty(&status)?);
+            os_sys::say!("{}", serde_json::to_string_pretty(&status)?);
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -425,11 +425,11 @@ fn boot(repo: &Repo, options: &Run) -> Result<ExitCode> {
         accel,
         extra: options.qemu.clone(),
     };
-    println!("Leave with Ctrl-A X. From another terminal:");
-    println!("  ssh -i {}/keys/ssh_ed25519 -p {} root@localhost", repo.build.display(), options.ssh_port);
-    println!("  http://localhost:{}/", options.web_port);
+    os_sys::say!("Leave with Ctrl-A X. From another terminal:");
+    os_sys::say!("  ssh -i {}/keys/ssh_ed25519 -p {} root@localhost", repo.build.display(), options.ssh_port);
+    os_sys::say!("  http://localhost:{}/", options.web_port);
     if accel == qemu::Accel::Tcg {
-        println!("No usable hardware virtualisation: the machine is emulated, a boot takes about a minute.");
+        os_sys::say!("No usable hardware virtualisation: the machine is emulated, a boot takes about a minute.");
     }
     let err = machine.command()?.args(["-display", "none", "-serial", "mon:stdio"]).exec();
     Err(err).context("cannot start qemu-system-x86_64; install it with: sudo apt-get install qemu-system-x86")

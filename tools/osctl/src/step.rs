@@ -127,8 +127,8 @@ impl Steps {
         let done = with_progress(name, work);
         let seconds = start.elapsed().as_secs_f64();
         match &done {
-            Ok(_) => println!("  {name:<28} {seconds:.1} s"),
-            Err(_) => println!("  {name:<28} failed after {seconds:.1} s"),
+            Ok(_) => os_sys::say!("  {name:<28} {seconds:.1} s"),
+            Err(_) => os_sys::say!("  {name:<28} failed after {seconds:.1} s"),
         }
         let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
         times.push((name.to_owned(), seconds));
@@ -155,7 +155,7 @@ impl Steps {
             && old.split(' ').next() == Some(&digest)
         {
             if !self.quiet {
-                println!("  {name:<28} unchanged");
+                os_sys::say!("  {name:<28} unchanged");
             }
             return Ok(old);
         }
@@ -187,7 +187,7 @@ fn with_progress<T>(name: &str, work: impl FnOnce() -> T) -> T {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             while wait.recv_timeout(PROGRESS) == Err(RecvTimeoutError::Timeout) {
-                println!("  {name:<28} ... {:.0} s", start.elapsed().as_secs_f64());
+                os_sys::say!("  {name:<28} ... {:.0} s", start.elapsed().as_secs_f64());
             }
         });
         let result = work();

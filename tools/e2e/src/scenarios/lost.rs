@@ -35,18 +35,20 @@ fn middle_and_corner(ppm: &[u8]) -> Result<([u8; 3], [u8; 3])> {
 /// Broken configurations, one after the other, on a device that runs; the last one before them stays in force.
 fn broken(lab: &Lab, vm: &Vm, checks: &mut Checks) -> Result<()> {
     let good = good(lab)?;
-    let unknown = lab.config(json!({ "hostname": "e2e-good", "developmentMode": false, "hostnmae": "typo" }))?;
+    let unknown = lab.config(json!({ "hostname": "e2e-good", "developmentMode": false, "colour": "blue" }))?;
+    let slip = lab.config(json!({ "hostnmae": "e2e-slip", "developmentMode": false }))?;
     let half = good.get(..good.len() / 2).unwrap_or_default();
     // Name, how it is written, still in force from the file, what console and status must say.
     let put = |content: &[u8]| format!("printf %s '{}'", String::from_utf8_lossy(content));
     let live = [
-        ("unknown keys", put(&unknown), true, "config.json /hostnmae: unknown key, no effect"),
+        ("unknown keys", put(&unknown), true, "config.json colour: unknown key, no effect"),
+        ("a slip", put(&slip), false, "config.json hostnmae: is no key; did you mean hostname?"),
         ("truncated JSON", put(half), false, "config.json: not valid JSON: EOF while parsing"),
         (
             "wrong types",
             put(br#"{"hostname": ["x"], "persistentLogging": "yes", "os": 7}"#),
             false,
-            "config.json /persistentLogging: is a string; allowed is true or false",
+            "config.json persistentLogging: is a string; allowed is true or false",
         ),
         ("10 MB of noise", "head -c 10485760 /dev/urandom".to_owned(), false, "is larger than"),
     ];
@@ -59,6 +61,27 @@ fn broken(lab: &Lab, vm: &Vm, checks: &mut Checks) -> Result<()> {
             },
         );
     }
+    checks.check("a file without os.sshKeys locks nobody out, and [] does", || {
+        let keys = "cat /run/os/ssh/authorized_keys";
+        let before = vm.ssh(keys)?;
+        ensure!(!before.trim().is_empty(), "nobody may log in");
+        vm.ssh(r#"echo '{"hostname": "e2e-good", "developmentMode": false}' > /mnt/boot/config.json"#)?;
+        vm.wait_for("os config status | grep 'set last stay in force'", Duration::from_secs(60))?;
+        equal(&vm.ssh(keys)?, before.trim())?;
+        // A name that is none is refused, and nothing is written for it.
+        let (code, text) = vm.ssh_code("os config set os.sshKey x 2>&1")?;
+        ensure!(code == 1 && text.contains("did you mean os.sshKeys?"), "exit code {code}: {text}");
+        // What a service refuses is taken back.
+        let (code, text) = vm.ssh_code("os config set os.locale.lang xx_XX.UTF-8 2>&1")?;
+        ensure!(code == 1 && text.contains("as it was before"), "exit code {code}: {text}");
+        equal(&vm.ssh("os config get os.locale.lang 2>/dev/null || echo none")?, "none")?;
+        // The file is gone: what is in force is what is edited.
+        vm.ssh("rm /mnt/boot/config.json && os config set persistentLogging false")?;
+        equal(&vm.ssh("os config get hostname")?, "e2e-good")?;
+        // This login stays.
+        vm.ssh("os config set os.sshKeys '[]'")?;
+        equal(&vm.ssh(keys)?, "")
+    });
     // What a person does next: put a good one back.
     put_good(vm, &good)
 }

@@ -125,7 +125,12 @@ async fn apply(bus: &Bus, store: &Store, lock: &Lock) -> Result<Status> {
     let Decision { accepted, source, problems, .. } = decision;
     let keys = rows.rows;
     let without_effect = accepted.without_effect.iter().map(|(key, why)| format!("{key}: no effect; {why}")).collect();
-    Ok(Status { version: 1, source, problems, unknown: accepted.unknown, without_effect, keys })
+    let kept = store.ssh_keys().filter(|keys| accepted.config.os.ssh_keys.is_none() && !keys.is_empty());
+    let notes = kept.map(|keys| {
+        format!("os.sshKeys: not set; the {} that were set last stay in force (os config set os.sshKeys [] takes them away)", keys.len())
+    });
+    let notes = notes.into_iter().collect();
+    Ok(Status { version: 1, source, problems, unknown: accepted.unknown, without_effect, notes, keys })
 }
 
 /// Moves the secrets of the file into state.

@@ -24,8 +24,8 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     rows.add_all(&keys, manager(bus, config).await);
     rows.add("/dnsServers", name_servers(bus, config.dns_servers.as_deref()).await);
     let network = &config.os.network;
-    let wifi = network.wifi.networks.iter().map(wifi_profile).collect();
-    rows.add("/os/network/wifi/networks", profiles(bus, "wifi", &wifi).await);
+    let wifi = device.config.wifi_networks().iter().map(wifi_profile).collect();
+    rows.add_all(&["/os/network/wifi/networks", "/wifiSsid", "/wifiKey"], profiles(bus, "wifi", &wifi).await);
     let ethernet = network.ethernet.iter().enumerate().map(|(i, n)| ethernet_profile(i, n)).collect();
     rows.add("/os/network/ethernet", profiles(bus, "ethernet", &ethernet).await);
     let wireguard = network.wireguard.iter().map(wireguard_profile).collect();

@@ -3,6 +3,7 @@
 use super::effect::{self, Applied, Effect, own, set, then, write};
 use super::{Device, Rows};
 use crate::BootFacts;
+use crate::store::Store;
 use anyhow::{Context, Result, anyhow, bail};
 use os_dbus::{Bus, Tried, Verb};
 use os_hostname::Hostname;
@@ -36,7 +37,7 @@ pub(super) async fn identity(device: &Device<'_>, rows: &mut Rows) {
     rows.add("/persistentLogging", logging.map(Into::into));
     let development = config.development_mode.unwrap_or_else(|| !crate::is_production());
     rows.add("/developmentMode", development_mode(device.bus, development).await.map(Into::into));
-    rows.add("/os/sshKeys", ssh_keys(config.os.ssh_keys.as_deref().unwrap_or_default()));
+    rows.add("/os/sshKeys", ssh_keys(device.store, config.os.ssh_keys.as_deref()));
 }
 
 async fn persistent_logging(bus: &Bus, on: bool) -> Result<Written> {
@@ -77,7 +78,13 @@ async fn development_mode(bus: &Bus, on: bool) -> Result<Written> {
     Ok(written)
 }
 
-fn ssh_keys(keys: &[String]) -> Applied {
+/// Without keys in the configuration those that it named last stay in force; an empty list takes them away.
+fn ssh_keys(store: &Store, named: Option<&[String]>) -> Applied {
+    if let Some(keys) = named {
+        store.keep_ssh_keys(keys)?;
+    }
+    let kept = store.ssh_keys().unwrap_or_default();
+    let keys = named.unwrap_or(&kept);
     let lines: String = keys.iter().map(|key| format!("{}\n", key.trim())).collect();
     Ok(files::write_if_changed(Path::new(AUTHORIZED_KEYS), lines.as_bytes(), 0o600)?.into())
 }

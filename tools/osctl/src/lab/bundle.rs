@@ -20,7 +20,7 @@ pub fn build(repo: &Repo, variant: &str, version: Option<&Version>) -> Result<Pa
     let images = Images::built(repo, variant)?;
     let bundle = repo.build.join(format!("os-bundle-{variant}-{}.raucb", repo::MACHINE));
     make(&keys::ensure(repo)?, &repo::need(&vars, "OS_COMPATIBLE")?, &version, &images, &bundle)?;
-    println!("{}\n  {} MiB", bundle.display(), std::fs::metadata(&bundle)?.len() >> 20);
+    os_sys::say!("{}\n  {} MiB", bundle.display(), std::fs::metadata(&bundle)?.len() >> 20);
     Ok(bundle)
 }
 

@@ -41,6 +41,10 @@ pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
         let text = vm.ssh(&format!("nmcli -e no -g GENERAL.CONNECTION,IP4.GATEWAY,IP4.DNS device show {card}"))?;
         equal(&text, &format!("config.json {FIXED_MAC}\n10.98.0.1\n10.98.0.1"))
     });
+    keys.check(&["/wifiSsid", "/wifiKey"], || {
+        let psk = "nmcli -s -g 802-11-wireless.ssid,802-11-wireless-security.psk connection show 'config.json Barn'";
+        equal(&vm.ssh(psk)?, "Barn\nstaple in the barn")
+    });
     keys.check(&["/os/network/wireguard"], || {
         let text = vm.ssh(
             "ip -4 -br addr show wg0; ip -d link show wg0 | grep -o wireguard; nmcli -g GENERAL.STATE device show wg0",
