@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use os_channel::channel::Clock;
 use os_channel::{Channel, Envelope, Role, Root, Seen};
 use os_slots::block::Block;
 use std::sync::LazyLock;
@@ -16,7 +17,7 @@ fuzz_target!(|bytes: &[u8]| {
     let _ = Envelope::parse(bytes);
     let _ = Root::built_in(bytes);
     assert!(ROOT.successor(bytes).is_err());
-    assert!(Channel::accept(bytes, &ROOT, "stable", &Seen::default(), 0).is_err());
+    assert!(Channel::accept(bytes, &ROOT, "stable", &Seen::default(), Clock { now: 0, set: false }).is_err());
     if let Ok(block) = Block::parse(bytes) {
         let again = block.bytes().and_then(|bytes| Block::parse(&bytes));
         assert_eq!(again.as_ref(), Ok(&block));

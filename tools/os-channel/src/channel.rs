@@ -76,7 +76,26 @@ pub struct Seen {
     pub digest: String,
     /// When that was issued.
     pub issued: u64,
+    /// Whose word that is: the keys that lists were signed by then. What other keys said counts no more (TUF 5.3.11): who stole
+    /// one could have used it to make every list of the owner look old. Earlier releases did not write it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub keys: String,
 }
+
+/// The time, as a device has it.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Seconds since 1970.
+    pub now: u64,
+    /// It was set by a time server; without one it may stand anywhere in the past.
+    pub set: bool,
+}
+
+/// A list is good for no longer, in seconds: three months, where [`Channel`]s that osctl signs are good for two weeks.
+const LONGEST: u64 = 92 * DAY;
+/// A list may be issued so much later than a clock that is set, in seconds.
+const AHEAD: u64 = DAY;
+const DAY: u64 = 24 * 3600;
 
 /// A device that asks.
 #[derive(Debug, Clone, Copy)]
@@ -123,17 +142,20 @@ impl Channel {
 
     /// Reads a list and decides whether it is believed; returns it with what is to be remembered.
     ///
-    /// `now` is the device's clock in seconds since 1970; what was seen before moves it forward where it is behind.
+    /// What was seen before moves the clock forward where it is behind.
     ///
     /// # Errors
-    /// When it is not signed by the root's keys, older than one seen before, expired, or of another channel.
-    pub fn accept(bytes: &[u8], root: &Root, name: &str, seen: &Seen, now: u64) -> Result<(Self, Seen), Error> {
+    /// When it is not signed by the root's keys, older than one seen before, expired, from the future, or of another channel.
+    pub fn accept(bytes: &[u8], root: &Root, name: &str, seen: &Seen, clock: Clock) -> Result<(Self, Seen), Error> {
         let envelope = Envelope::parse(bytes)?;
         let text = envelope.verified(&root.channel)?;
         let list: Self = content(text, Self::KIND)?;
         if list.name != name {
             return Err(Error::OtherChannel { found: list.name, wanted: name.to_owned() });
         }
+        let keys = root.channel.fingerprint();
+        let none = Seen::default();
+        let seen = if seen.keys.is_empty() || seen.keys == keys { seen } else { &none };
         if list.serial < seen.serial {
             return Err(Error::Older { found: list.serial, seen: seen.serial });
         }
@@ -141,13 +163,22 @@ impl Channel {
         if list.serial == seen.serial && !seen.digest.is_empty() && digest != seen.digest {
             return Err(Error::TwoFaced(list.serial));
         }
+        if list.expires.checked_sub(list.issued).is_none_or(|life| life > LONGEST) {
+            return Err(Error::Malformed(format!(
+                "it is good for more than {} days, or for less than none",
+                LONGEST / DAY
+            )));
+        }
+        if clock.set && list.issued > clock.now.saturating_add(AHEAD) {
+            return Err(Error::Future { issued: list.issued, now: clock.now });
+        }
         // A clock that starts in 1970 must not make an old list look fresh.
-        let now = now.max(seen.issued).max(list.issued);
+        let now = clock.now.max(seen.issued).max(list.issued);
         root.in_date(now)?;
         if now > list.expires {
             return Err(Error::Expired { expires: list.expires, now });
         }
-        let seen = Seen { serial: list.serial, digest, issued: list.issued.max(seen.issued) };
+        let seen = Seen { serial: list.serial, digest, issued: list.issued.max(seen.issued), keys };
         Ok((list, seen))
     }
 

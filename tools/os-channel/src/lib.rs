@@ -70,6 +70,14 @@ pub enum Error {
         /// The device's idea of now.
         now: u64,
     },
+    /// Issued after now.
+    #[error("it is from the future, by {} days: the clock of whoever signed it is wrong, or this one's", (.issued.saturating_sub(*.now)) / 86400 + 1)]
+    Future {
+        /// Its date, seconds since 1970.
+        issued: u64,
+        /// The device's idea of now.
+        now: u64,
+    },
     /// A root that is not the next one.
     #[error("root {found} cannot follow root {trusted}")]
     NotNext {

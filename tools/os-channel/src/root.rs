@@ -2,7 +2,9 @@
 
 use crate::envelope::content;
 use crate::{Envelope, Error};
+use os_sys::hex;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The keys for one purpose.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -11,6 +13,15 @@ pub struct Role {
     pub keys: Vec<String>,
     /// So many of them have to sign.
     pub threshold: usize,
+}
+
+impl Role {
+    /// What tells these keys from others, hex.
+    pub fn fingerprint(&self) -> String {
+        let mut keys: Vec<&str> = self.keys.iter().map(String::as_str).collect();
+        keys.sort_unstable();
+        hex(&Sha256::digest(format!("{} {}", self.threshold, keys.join(" ")).as_bytes()))
+    }
 }
 
 /// The root of trust: a device has one in its image and follows its successors.

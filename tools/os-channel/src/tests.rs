@@ -1,6 +1,6 @@
 //! Real keys, real signatures.
 
-use crate::channel::{Asking, Bundle, Channel, Choice, Held, Release, Seen};
+use crate::channel::{Asking, Bundle, Channel, Choice, Clock, Held, Release, Seen};
 use crate::{Envelope, Error, Role, Root};
 use minisign::KeyPair;
 use proptest::prelude::*;
@@ -83,7 +83,7 @@ fn world() -> World {
 }
 
 fn accept(bytes: &[u8], root: &Root, seen: &Seen, now: u64) -> Result<(Channel, Seen), Error> {
-    Channel::accept(bytes, root, "stable", seen, now)
+    Channel::accept(bytes, root, "stable", seen, Clock { now, set: now != 0 })
 }
 
 #[test]
@@ -143,6 +143,38 @@ fn a_frozen_list_expires_even_when_the_clock_stands_in_1970() {
     // A root past its date believes nothing.
     let found = accept(&bytes, &Root { expires: NOW - 1, ..w.root }, &Seen::default(), NOW).map(drop);
     assert!(matches!(found, Err(Error::Expired { .. })), "{found:?}");
+}
+
+#[test]
+fn what_a_stolen_key_said_is_forgotten_when_it_is_rotated_away() {
+    let w = world();
+    let seen = accept(&sign(&list(5, vec![]), &[&w.ci]), &w.root, &Seen::default(), NOW).unwrap().1;
+    // The thief's last list: nothing that the owner signs comes after it.
+    let thief = Channel { serial: u64::MAX, issued: NOW + 80 * DAY, expires: NOW + 90 * DAY, ..list(0, vec![]) };
+    let stolen = accept(&sign(&thief, &[&w.ci]), &w.root, &seen, 0).unwrap().1;
+    let own = list(6, vec![]);
+    assert!(accept(&sign(&own, &[&w.ci]), &w.root, &stolen, NOW).is_err());
+    let new = key();
+    let next = root(2, role(&[&w.root_key], 1), role(&[&new], 1));
+    let found = accept(&sign(&own, &[&new]), &next, &stolen, NOW).unwrap().1;
+    assert_eq!((found.serial, found.issued), (6, NOW));
+    // A root that keeps the keys keeps the memory.
+    let same = root(3, role(&[&key()], 1), role(&[&w.ci], 1));
+    assert!(matches!(accept(&sign(&list(4, vec![]), &[&w.ci]), &same, &seen, NOW), Err(Error::Older { .. })));
+}
+
+#[test]
+fn a_list_is_neither_from_the_future_nor_good_for_ever() {
+    let w = world();
+    let ahead = Channel { issued: NOW + 2 * DAY, expires: NOW + 9 * DAY, ..list(1, vec![]) };
+    let bytes = sign(&ahead, &[&w.ci]);
+    assert!(matches!(accept(&bytes, &w.root, &Seen::default(), NOW), Err(Error::Future { .. })));
+    // Whose clock was never set does not know.
+    assert!(accept(&bytes, &w.root, &Seen::default(), 0).is_ok());
+    for expires in [NOW + 100 * DAY, NOW - 1] {
+        let odd = Channel { expires, ..list(1, vec![]) };
+        assert!(matches!(accept(&sign(&odd, &[&w.ci]), &w.root, &Seen::default(), 0), Err(Error::Malformed(_))));
+    }
 }
 
 #[test]

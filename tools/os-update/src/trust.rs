@@ -2,6 +2,7 @@
 
 use crate::state::{State, Store};
 use anyhow::{Context, Result, ensure};
+use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, Root, root_file};
 use os_fetch::{FetchError, Source};
 use os_sys::files;
@@ -16,6 +17,11 @@ const MAX_CHAIN: u32 = 256;
 /// Seconds since 1970, as this device's clock has them.
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// The device's clock, and whether a time server set it (systemd-timesyncd leaves a file then).
+fn clock() -> Clock {
+    Clock { now: now(), set: Path::new("/run/systemd/timesync/synchronized").exists() }
 }
 
 /// Reads a channel's list and decides whether it is believed. What was learnt is in `state`, which is not saved here, and
@@ -38,7 +44,7 @@ pub fn read(source: &Source, name: &str, built_in: &Path, store: &Store, state: 
     }
     let bytes = source.read(CHANNEL_FILE, MAX_SIZE).context("the channel cannot be reached")?;
     let seen = state.seen.get(name).cloned().unwrap_or_default();
-    let (list, seen) = Channel::accept(&bytes, &root, name, &seen, now())
+    let (list, seen) = Channel::accept(&bytes, &root, name, &seen, clock())
         .with_context(|| format!("{CHANNEL_FILE} of the channel is not believed"))?;
     state.seen.insert(name.to_owned(), seen);
     Ok(list)

@@ -11,10 +11,11 @@ pub mod bundle;
 pub mod keys;
 pub mod mirror;
 pub mod pages;
+pub mod serve;
 
 use anyhow::{Context, Result, bail, ensure};
 use keys::SecretKey;
-use os_channel::channel::Bundle;
+use os_channel::channel::{Bundle, Clock};
 use os_channel::{CHANNEL_FILE, Channel, Envelope, MAX_SIZE, ROOT_FILE, Release, Role, Root, Seen, root_file};
 use os_sys::files;
 use semver::Version;
@@ -225,7 +226,8 @@ impl Directory {
         }
         ensure!(root == directory.root, "{ROOT_FILE} is not the end of the chain that starts at the trusted root");
         let bytes = files::read_limited(&directory.path.join(CHANNEL_FILE), MAX_SIZE)?;
-        Channel::accept(&bytes, &root, &directory.list.name, &Seen::default(), now()).context(CHANNEL_FILE)?;
+        Channel::accept(&bytes, &root, &directory.list.name, &Seen::default(), Clock { now: now(), set: true })
+            .context(CHANNEL_FILE)?;
         for release in &directory.list.releases {
             let path = directory.path.join(&release.bundle.path);
             let facts = bundle::read(&path)?;

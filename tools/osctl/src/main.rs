@@ -1,6 +1,6 @@
 //! `osctl`: the one command on the workstation.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 use osctl::channel::keys::SecretKey;
 use osctl::channel::{self, Directory, Publish};
@@ -84,6 +84,25 @@ enum Image {
 
 #[derive(Debug, Subcommand)]
 enum Channel {
+    /// Show the releases of a channel, newest first
+    List {
+        /// Directory
+        channel: PathBuf,
+        /// Print JSON instead of text
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve a channel, or a directory with several, by HTTP until Ctrl-C: for a bench, without encryption
+    Serve {
+        /// Directory
+        directory: PathBuf,
+        /// Port
+        #[arg(long, default_value_t = 8000)]
+        port: u16,
+        /// Address to listen at; 0.0.0.0 for everybody
+        #[arg(long, default_value = "0.0.0.0")]
+        listen: std::net::IpAddr,
+    },
     /// Make an empty channel, named as its directory
     Init {
         /// Directory
@@ -325,6 +344,13 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
         Ok(())
     };
     match command {
+        Channel::List { channel, json } => list(&Directory::open(&channel)?, json)?,
+        Channel::Serve { directory, port, listen } => {
+            if let Ok(repo) = Repo::find() {
+                lab::tools_tree::enter(&repo, false)?;
+            }
+            channel::serve::run(&directory, listen, port)?;
+        }
         Channel::Init { channel, root, root_key, key } => {
             let key = SecretKey::load_or_make(&key.key)?;
             let root = match (root, root_key) {
@@ -383,6 +409,27 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn list(directory: &Directory, json: bool) -> Result<()> {
+    let list = &directory.list;
+    if json {
+        os_sys::say!("{}", serde_json::to_string_pretty(list)?);
+        return Ok(());
+    }
+    os_sys::say!("{}: list {}, {} releases", list.name, list.serial, list.releases.len());
+    let mut releases: Vec<_> = list.releases.iter().collect();
+    releases.sort_by(|a, b| (&a.compatible, &b.version).cmp(&(&b.compatible, &a.version)));
+    for release in releases {
+        let state = match &release.revoked {
+            Some(why) => format!("revoked: {why}"),
+            None if release.stepping_stone => format!("{} %, stepping stone", release.rollout),
+            None => format!("{} %", release.rollout),
+        };
+        let size = release.bundle.size >> 20;
+        os_sys::say!("  {:<24} {:<16} {size:>5} MiB  {state}", release.compatible, release.version.to_string());
+    }
+    Ok(())
+}
+
 fn lab_command(command: Lab, host_tools: bool) -> Result<ExitCode> {
     let repo = Repo::find()?;
     lab::tools_tree::enter(&repo, host_tools)?;
@@ -404,9 +451,19 @@ fn boot(repo: &Repo, options: &Run) -> Result<ExitCode> {
     let dir = repo.build.join("run").join(&options.variant);
     std::fs::create_dir_all(&dir)?;
     let (disk, firmware_vars) = (dir.join("disk.qcow2"), dir.join("firmware-vars.fd"));
-    let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    if options.fresh || modified(&disk).is_none() || modified(&image) > modified(&disk) {
+    // The disk holds what differs from the image; over another one it would be neither.
+    let (below, identity) = (dir.join("image"), qemu::identity(&image)?);
+    if disk.exists() && !options.fresh {
+        ensure!(
+            std::fs::read_to_string(&below).is_ok_and(|kept| kept == identity),
+            "{} was built anew after this machine was first started, and its disk stands on the one before. Throw away the disk and \
+             all that was done on it with --fresh (make run RUNFLAGS=--fresh); or keep it by building the former image again, and \
+             update it with make bundle and os update install",
+            image.display()
+        );
+    } else {
         let _ = std::fs::remove_file(&disk);
+        std::fs::write(&below, &identity)?;
         qemu::overlay(&image, &disk, options.disk << 30)?;
         std::fs::copy(qemu::firmware()?.1, &firmware_vars)?;
     }

@@ -142,6 +142,16 @@ pub fn firmware() -> Result<(PathBuf, PathBuf)> {
     bail!("no UEFI firmware for virtual machines in {}; install it with: sudo apt-get install ovmf", dir.display())
 }
 
+/// Tells an image from the one that was there before: a build writes a new file.
+///
+/// # Errors
+/// When there is none.
+pub fn identity(image: &Path) -> Result<String> {
+    use std::os::unix::fs::MetadataExt as _;
+    let meta = image.metadata().with_context(|| format!("there is no {}; make image builds it", image.display()))?;
+    Ok(format!("{} {}.{:09} {}\n", meta.ino(), meta.mtime(), meta.mtime_nsec(), meta.len()))
+}
+
 /// Makes a disk that starts as `image` and keeps its changes in `disk`, `size` bytes large.
 ///
 /// # Errors

@@ -22,13 +22,16 @@ pub(super) fn bad_releases(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let (no_kernel, no_init) = (broken("vmlinuz"), broken("initramfs"));
     let early = "did not get to its health check";
     let version = |patch| lab.artifacts.later(2, patch);
+    let lacks = arguments(HEALTH.to_owned());
+    let bad =
+        |patch, what, change, reason| Ok::<_, anyhow::Error>(Bad { version: version(patch)?, what, change, reason });
     for bad in [
-        Bad { version: version(0)?, what: "a broken kernel", change: &no_kernel, reason: early },
-        Bad { version: version(1)?, what: "a broken init", change: &no_init, reason: early },
-        Bad { version: version(3)?, what: "no network", change: &no_network, reason: "NetworkManager.service" },
-        Bad { version: version(4)?, what: "no system bus", change: &no_bus, reason: "system bus" },
-        Bad { version: version(5)?, what: "no RAUC", change: &no_rauc, reason: "cannot be kept" },
-        Bad { version: version(6)?, what: LACKS, change: &arguments(HEALTH.to_owned()), reason: early },
+        bad(0, "no system bus", &no_bus, "system bus")?,
+        bad(1, "no RAUC", &no_rauc, "cannot be kept")?,
+        bad(2, LACKS, &lacks, early)?,
+        bad(3, "a broken kernel", &no_kernel, early)?,
+        bad(4, "a broken init", &no_init, early)?,
+        bad(5, "no network", &no_network, "NetworkManager.service")?,
     ] {
         match bad.what {
             LACKS => rig.publish_without(&bad.version, &["usr/bin/os-update"], bad.change)?,

@@ -42,7 +42,10 @@ pub(super) fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
         put(br#"{"hostname": 7, "os": {"sshKeys": "none"}}"#)?;
         vm.wait_for("os config status --json | grep -q last-good", Duration::from_secs(30))?;
         let (code, text) = vm.ssh_code("os config status")?;
-        ensure!(code == 1 && text.contains("/hostname") && text.contains("/os/sshKeys"), "exit code {code}: {text}");
+        ensure!(
+            code == 1 && text.contains("config.json hostname:") && text.contains("config.json os.sshKeys:"),
+            "exit code {code}: {text}"
+        );
         equal(&vm.ssh("hostname")?, "e2e-two")
     });
     checks.check("developmentMode false closes consoles and the Docker API, at once", || {

@@ -84,7 +84,7 @@ pub(super) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
             "os config status | grep 'did not get to its end with these arguments'",
             Duration::from_secs(60),
         )?;
-        ensure!(text.contains("/os/kernel/arguments"), "{text}");
+        ensure!(text.contains("os.kernel.arguments"), "{text}");
         vm.ssh("os config unset os.kernel.arguments && os config status >/dev/null").map(drop)
     });
     // For the boot that comes next. Starts that were not confirmed are counted, and there was one already.

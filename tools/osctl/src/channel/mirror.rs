@@ -3,6 +3,7 @@
 
 use crate::channel::{bundle, now};
 use anyhow::{Context, Result, ensure};
+use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, ROOT_FILE, Release, Root, Seen, root_file};
 use os_fetch::{FetchError, Source};
 use os_sys::files;
@@ -63,7 +64,8 @@ pub fn run(from: &Source, dir: &Path, trusted: Option<&Path>) -> Result<Status> 
     let bytes = from.read(CHANNEL_FILE, MAX_SIZE)?;
     fetched += bytes.len() as u64;
     let seen = served(dir, &root, from.name()).unwrap_or_default();
-    let (list, _) = Channel::accept(&bytes, &root, from.name(), &seen, now()).context(CHANNEL_FILE)?;
+    let (list, _) =
+        Channel::accept(&bytes, &root, from.name(), &seen, Clock { now: now(), set: true }).context(CHANNEL_FILE)?;
     let wanted: Vec<&Release> = list.releases.iter().filter(|r| r.revoked.is_none()).collect();
     for release in &wanted {
         fetched += fetch_bundle(from, dir, release)?;
@@ -86,7 +88,7 @@ pub fn run(from: &Source, dir: &Path, trusted: Option<&Path>) -> Result<Status> 
 /// What this mirror serves already: an origin that goes back in time is not followed.
 fn served(dir: &Path, root: &Root, name: &str) -> Option<Seen> {
     let bytes = files::read_limited(&dir.join(CHANNEL_FILE), MAX_SIZE).ok()?;
-    Channel::accept(&bytes, root, name, &Seen::default(), 0).ok().map(|(_, seen)| seen)
+    Channel::accept(&bytes, root, name, &Seen::default(), Clock { now: 0, set: false }).ok().map(|(_, seen)| seen)
 }
 
 /// Fetches a bundle that is not there, going on where an earlier run was cut off; returns the bytes fetched.
