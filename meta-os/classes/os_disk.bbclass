@@ -6,6 +6,7 @@
 #   OS_KERNEL_IMAGE   FAT with kernel, initramfs and slot.cfg: the kernel slot
 #   OS_DATA_IMAGE     data partition as it is flashed
 #   OS_KERNEL_ARGS, OS_CONSOLES   kernel arguments (os-boot.inc)
+#   OS_WKS_FILE       kickstart file of the disk
 #
 # Sizes stand in conf/distro/include/os-layout.inc, the order of partitions in files/wic/os-gpt.wks.in.
 
@@ -18,7 +19,9 @@ IMAGE_FSTYPES = "wic.zst wic.bmap"
 IMAGE_OVERHEAD_FACTOR = "1.0"
 IMAGE_ROOTFS_EXTRA_SPACE = "0"
 
-WKS_FILE ?= "os-gpt.wks.in"
+# A machine may name a kickstart file of its own for WKS_FILE; here the disk is the distribution's.
+OS_WKS_FILE ?= "os-gpt.wks.in"
+WKS_FILE = "${OS_WKS_FILE}"
 # scarthgap searches a directory that wrynose refuses to see; ours is neither.
 # nooelint: oelint.vars.inconspaces
 WKS_SEARCH_PATH:append = ":${META_OS_LAYERDIR}/files/wic"
@@ -56,7 +59,7 @@ IMAGE_CMD:os_slot() {
     truncate -s ${OS_KERNEL_SIZE} ${OS_KERNEL_IMAGE}
     mkfs.vfat -n OS-KERNEL -i 6f73006b --invariant ${OS_KERNEL_IMAGE}
     mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/${KERNEL_IMAGETYPE} ::vmlinuz
-    mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}*.cpio.lz4 ::initramfs
+    mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}.cpio.lz4 ::initramfs
     mcopy -i ${OS_KERNEL_IMAGE} ${WORKDIR}/slot.cfg ::slot.cfg
 
     install -d ${WORKDIR}/os-data/preload
@@ -69,6 +72,8 @@ IMAGE_CMD:os_slot() {
 os_disk_overrides() {
     cp -R --no-dereference ${IMAGE_ROOTFS}${datadir}/os/overrides/. ${IMAGE_ROOTFS}${sysconfdir}/
     rm -rf ${IMAGE_ROOTFS}${datadir}/os/overrides
+    # Package scripts enable what they like, and presets that are applied afterwards only add to it: presets decide alone.
+    find ${IMAGE_ROOTFS}${sysconfdir}/systemd/system -type d \( -name '*.wants' -o -name '*.requires' \) -exec rm -rf {} +
     # systemd-update-done(8): nothing is to be brought up to date. /etc and /var begin anew at every boot; without these
     # two, every boot would make the linker's cache, the users and the journal's catalog again.
     touch ${IMAGE_ROOTFS}${sysconfdir}/.updated ${IMAGE_ROOTFS}${localstatedir}/.updated

@@ -31,9 +31,11 @@ do_install() {
     chown -R root:root ${D}
     # Owned by base-files, systemd and netbase; the image takes ours from os-base-overrides below.
     install -d ${D}${datadir}/os/overrides
-    for file in fstab hostname hosts issue issue.net machine-id nsswitch.conf resolv.conf; do
+    for file in fstab hosts issue issue.net machine-id nsswitch.conf resolv.conf; do
         mv ${D}${sysconfdir}/$file ${D}${datadir}/os/overrides/
     done
+    # The name is the device's own; it lies there from the first boot on.
+    ln -s ../mnt/state/os/hostname ${D}${datadir}/os/overrides/hostname
     # The channel of releases, and whom it is believed from.
     if [ -n "${OS_UPDATE_CHANNEL}" ]; then echo "${OS_UPDATE_CHANNEL}" > ${D}${sysconfdir}/os/channel; fi
     if [ -n "${OS_CHANNEL_ROOT}" ]; then install -m 0644 "${OS_CHANNEL_ROOT}" ${D}${sysconfdir}/os/channel-root.json; fi

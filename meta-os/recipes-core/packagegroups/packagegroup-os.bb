@@ -11,7 +11,6 @@ RDEPENDS:${PN} = "\
     apparmor \
     avahi-daemon \
     ca-certificates \
-    containerd \
     cryptsetup \
     curl \
     dbus \
@@ -47,6 +46,7 @@ RDEPENDS:${PN} = "\
     systemd \
     tzdata \
     util-linux \
+    virtual-containerd \
     wireless-regdb-static \
     wpa-supplicant \
     zstd \

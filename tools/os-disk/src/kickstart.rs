@@ -65,6 +65,8 @@ pub struct Part {
     pub fstype: FsType,
     /// Filesystem label.
     pub label: Option<String>,
+    /// What its mkfs is given beside label and file (`--mkfs-extraopts`).
+    pub mkfs_options: Vec<String>,
     /// GPT partition name.
     pub part_name: Option<String>,
     /// GPT partition type GUID, upper case.
@@ -151,6 +153,7 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
         source: Source::Empty,
         fstype: FsType::None,
         label: None,
+        mkfs_options: Vec::new(),
         part_name: None,
         part_type: None,
         size: 0,
@@ -174,6 +177,9 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
                 }
             }
             ("--label", Some(value)) => part.label = Some(value),
+            ("--mkfs-extraopts", Some(value)) => {
+                part.mkfs_options = value.split_ascii_whitespace().map(str::to_owned).collect();
+            }
             ("--part-name", Some(value)) => part.part_name = Some(value),
             ("--part-type", Some(value)) => {
                 crate::gpt::Guid::parse(&value).map_err(|e| format!("--part-type: {e}"))?;
@@ -184,8 +190,8 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
             ("--active", None) => part.active = true,
             (other, _) => {
                 return Err(format!(
-                    "unknown option '{other}' of part; allowed are --source --sourceparams --fstype --label --part-name \
-                     --part-type --fixed-size --align --active"
+                    "unknown option '{other}' of part; allowed are --source --sourceparams --fstype --mkfs-extraopts --label \
+                     --part-name --part-type --fixed-size --align --active"
                 ));
             }
         }

@@ -32,6 +32,8 @@ use std::time::{Duration, Instant};
 const SYSROOT: &str = "/sysroot";
 const BOOT: &str = "/sysroot/mnt/boot";
 const STATE: &str = "/sysroot/mnt/state";
+/// Where /var is made before it takes its place.
+const NEW_VAR: &str = "/newvar";
 const DATA: &str = "/sysroot/mnt/data";
 /// The root slot behind dm-verity.
 const VERITY: &str = "/dev/mapper/os-root";
@@ -661,15 +663,16 @@ fn mount_zram(swap: Option<u32>) -> Result<()> {
     let var = Path::new(SYSROOT).join("var");
     let mounted = zram::add(sizes.var).and_then(|device| zram::format(&device, "os-var").map(|()| device));
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+    std::fs::create_dir_all(NEW_VAR)?;
     // The image's own /var is the template; it is copied before the mount hides it.
     match &mounted {
-        Ok(device) => mount(device, "/newvar", "ext4", flags, Some(c"discard")),
-        Err(_) => mount("tmpfs", "/newvar", "tmpfs", flags, Some(c"mode=0755")),
+        Ok(device) => mount(device, NEW_VAR, "ext4", flags, Some(c"discard")),
+        Err(_) => mount("tmpfs", NEW_VAR, "tmpfs", flags, Some(c"mode=0755")),
     }
     .context("cannot mount /var")?;
-    copy_tree(&var, Path::new("/newvar"))?;
-    let _ = std::fs::remove_dir("/newvar/lost+found");
-    mount_move("/newvar", &var).context("cannot move /var")?;
+    copy_tree(&var, Path::new(NEW_VAR))?;
+    let _ = std::fs::remove_dir(Path::new(NEW_VAR).join("lost+found"));
+    mount_move(NEW_VAR, &var).context("cannot move /var")?;
     mounted?;
     let tmp = Path::new(SYSROOT).join("tmp");
     let device = zram::add(sizes.tmp)?;

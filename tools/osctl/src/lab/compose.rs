@@ -6,7 +6,7 @@ use crate::repo::{self, MACHINE, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 /// Arguments of the process.
@@ -65,6 +65,10 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
             copy_overlay(&overlay, tree)?;
         }
     }
+    // As os-base.bb.
+    let hostname = tree.join("etc/hostname");
+    let _ = fs::remove_file(&hostname);
+    symlink("../mnt/state/os/hostname", &hostname)?;
     Cmd::new("make")
         .args(["--silent", "-C"])
         .arg(repo.root.join("tools"))

@@ -99,22 +99,12 @@ fn place(disk: &mut File, placed: &Placed, parts: &Parts, dir: &Path) -> Result<
             match part.fstype {
                 FsType::Ext4 => {
                     Cmd::new("mke2fs")
-                        .args([
-                            "-q",
-                            "-F",
-                            "-t",
-                            "ext4",
-                            "-O",
-                            "metadata_csum_seed",
-                            "-E",
-                            "root_owner=0:0",
-                            "-L",
-                            label,
-                        ])
+                        .args(["-q", "-t", "ext4", "-E", "root_owner=0:0", "-L", label])
+                        .args(&part.mkfs_options)
                         .arg(&image)
                         .run()?;
                 }
-                FsType::Vfat => Cmd::new("mkfs.vfat").args(["-n", label]).arg(&image).run()?,
+                FsType::Vfat => Cmd::new("mkfs.vfat").args(["-n", label]).args(&part.mkfs_options).arg(&image).run()?,
                 FsType::None => return Ok(()),
             }
             image

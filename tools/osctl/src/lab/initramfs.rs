@@ -60,19 +60,7 @@ struct Stage<'a> {
 
 impl Stage<'_> {
     fn skeleton(&self) -> Result<()> {
-        for dir in [
-            "usr/bin",
-            "usr/sbin",
-            "usr/lib/modprobe.d",
-            "etc",
-            "dev",
-            "proc",
-            "sys",
-            "run",
-            "sysroot",
-            "newvar",
-            "tmp",
-        ] {
+        for dir in ["usr/bin", "usr/sbin", "usr/lib/modprobe.d", "etc", "dev", "proc", "sys", "run", "sysroot", "tmp"] {
             fs::create_dir_all(self.dir.join(dir))?;
         }
         for (link, target) in [("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64")] {
