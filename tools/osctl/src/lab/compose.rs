@@ -200,7 +200,7 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 /// How the root filesystem is packed, beside its compression; os.conf says the same in `EXTRA_IMAGECMD`.
-pub const EROFS: [&str; 2] = ["-C16384", "-Eztailpacking"];
+pub const EROFS: [&str; 4] = ["-C16384", "-Eztailpacking", "-U", ROOT_UUID];
 
 fn cut(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let shell = (args.variant != "production").then(|| args.out.join("busybox"));
@@ -210,7 +210,7 @@ fn cut(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     Cmd::new("mkfs.erofs")
         .arg(format!("-z{compression}"))
         .args(EROFS)
-        .args(["-d0", "-U", ROOT_UUID])
+        .arg("-d0")
         .arg(format!("-T{}", args.epoch))
         .arg(args.out.join("root.erofs"))
         .arg(tree)
