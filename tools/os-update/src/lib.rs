@@ -208,8 +208,15 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
         Command::Log => show_log(json)?,
         Command::Health => return health_of_this_boot().await,
         Command::Commit => {
-            agent(true, async |agent| agent.healthy().await).await?;
-            os_sys::files::remove_if_there(std::path::Path::new(os_init::trial::PATH))?;
+            agent(true, async |agent| {
+                agent.healthy().await?;
+                // One that is being left stays a trial until the device has restarted.
+                if !matches!(agent.state().phase, Phase::Trial { .. }) {
+                    os_sys::files::remove_if_there(std::path::Path::new(os_init::trial::PATH))?;
+                }
+                Ok(())
+            })
+            .await?;
         }
         Command::Deadline => {
             // Without the lock: what has passed may be installing its successor.

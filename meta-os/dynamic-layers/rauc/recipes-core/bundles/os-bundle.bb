@@ -14,7 +14,7 @@ RAUC_BUNDLE_DESCRIPTION = "${DISTRO_NAME} ${OS_VERSION} for ${MACHINE}"
 RAUC_BUNDLE_FORMAT = "verity"
 RAUC_BUNDLE_SLOTS = "kernel rootfs"
 
-BUNDLE_NAME = "${BUNDLE_BASENAME}-${MACHINE}-${OS_VERSION}"
+BUNDLE_NAME = "${PN}-${MACHINE}-${OS_VERSION}"
 
 # What os_disk.bbclass makes: the bytes that are flashed are the bytes that are updated to.
 RAUC_SLOT_kernel = "os-image"
