@@ -20,8 +20,10 @@ PACKAGE_INSTALL = "\
     util-linux-partx \
     util-linux-swapon \
     util-linux-unshare \
-    ${VIRTUAL-RUNTIME_base-utils} \
 "
+# A shell for os.rescue, where a device is open to whoever stands before it.
+OS_VARIANT ?= "production"
+PACKAGE_INSTALL += "${@'' if d.getVar('OS_VARIANT') == 'production' else '${VIRTUAL-RUNTIME_base-utils}'}"
 # Drivers of the disk and of the filesystems; a kernel that has them built in recommends nothing.
 PACKAGE_INSTALL += "${MACHINE_ESSENTIAL_EXTRA_RDEPENDS}"
 
