@@ -5,11 +5,10 @@ use super::parse;
 use super::probe;
 use super::results::{Boot, Host, Memory, Milestone, Mode, Sample, Start, System};
 use super::visit::Visitor;
-use crate::harness::vm::{CLOSED, SSH};
+use crate::harness::vm::{CLOSED, SSH, free_ports};
 use anyhow::{Context, Result, bail, ensure};
 use osctl::qemu::{Accel, Machine};
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -83,7 +82,7 @@ pub(super) fn memory(plan: &Plan<'_>) -> Result<Memory> {
 
 impl<'a> Watch<'a> {
     fn start(plan: &'a Plan<'a>) -> Result<(Self, Option<Visitor>)> {
-        let (ssh, closed, web) = (free_port()?, free_port()?, free_port()?);
+        let [ssh, closed, web] = free_ports()?;
         let machine = Machine {
             services: Vec::new(),
             disk: plan.disk.to_owned(),
@@ -280,10 +279,6 @@ fn said(console: &str) -> Vec<Milestone> {
 
 fn host_processors() -> Result<parse::Processors> {
     parse::processors(std::fs::read_to_string("/proc/stat")?.lines().next().unwrap_or_default())
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 #[cfg(test)]

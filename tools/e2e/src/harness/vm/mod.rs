@@ -99,7 +99,7 @@ pub(crate) struct Vm {
 
 impl Vm {
     pub(crate) fn start(options: &Start<'_>) -> Result<Self> {
-        let (ssh_port, closed_port, page_port) = (free_port()?, free_port()?, free_port()?);
+        let [ssh_port, closed_port, page_port] = free_ports()?;
         let firmware_vars = Self::firmware_vars(options.dir);
         let mut extra = options.extra.clone();
         if let Some(frozen) = options.frozen {
@@ -392,8 +392,15 @@ fn read_console(mut from: impl Read, console: &Mutex<String>, mut record: std::f
     }
 }
 
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// Ports that nobody listens on, none of them twice: all are held until the last one is there.
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0"));
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(held.iter()) {
+        let listener = listener.as_ref().map_err(|err| anyhow!("no port is free: {err}"))?;
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
 }
 
 /// The last lines of a text.
