@@ -62,7 +62,7 @@ pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
     };
     let relay =
         Relay::start(Bundle { source: Source::Directory(dir.to_owned()), path: name.to_owned(), size, limit: 0 })?;
-    let before = boot_id(ssh, host).with_context(|| format!("cannot log in to {host}"))?;
+    let (before, earlier) = status(ssh, host).with_context(|| format!("cannot log in to {host}"))?;
     // On the device's own loopback; a port that is taken there makes ssh fail and nothing else.
     let port = 40_000 + std::process::id() % 20_000;
     let here = relay.address().trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
@@ -90,7 +90,9 @@ pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
         if status.pointer("/phase").and_then(Value::as_str) == Some("idle") {
             ensure!(restarted, refusal(&status, ended.code()));
             let last = status.pointer("/last").and_then(Value::as_str).unwrap_or_default().to_owned();
-            ensure!(!last.contains("failed"), "{host} went back: {last}; os update log there says more");
+            // A release that does not stay is refused from then on, whoever decided that.
+            let stays = status.get("refused") == earlier.get("refused");
+            ensure!(stays, "{host} went back: {last}; os update log there says more");
             return Ok(format!("{host}: {last}"));
         }
     }
@@ -100,10 +102,6 @@ pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
 fn refusal(status: &Value, code: Option<i32>) -> String {
     let last = status.pointer("/last").and_then(Value::as_str).filter(|last| !last.is_empty());
     format!("nothing was installed (exit code {}): {}", code.unwrap_or(-1), last.unwrap_or("the lines above say why"))
-}
-
-fn boot_id(ssh: &Ssh, host: &str) -> Result<String> {
-    Ok(ssh.read(host, BOOT_ID)?.trim().to_owned())
 }
 
 /// The boot, and what it says of updates; one login for both.
