@@ -160,7 +160,7 @@ pub static NO_PROXY: Text =
 pub static ZONE: Text =
     text("a zone of the IANA database, such as \"Europe/Berlin\"", Some("^[A-Za-z0-9_+/-]+$"), 64, is_zone);
 
-/// The zones of tzdata 2025b, without those that are there for old programs only.
+/// The zones and links of tzdata 2025b: the names in its `tzdata.zi`.
 const ZONES: &str = include_str!("zones.txt");
 
 /// A zone that this program knows, or this device: its database may be newer.
