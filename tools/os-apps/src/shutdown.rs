@@ -8,16 +8,14 @@
 
 use crate::engine;
 use anyhow::{Context, Result, ensure};
+use os_config::engine::{DAEMON, daemon_in_force, write_daemon};
 use os_sys::cmd::{Cmd, CmdError};
-use os_sys::files;
 use serde_json::Value;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// What the engine reads when it reloads.
-const SETTINGS: &str = "/etc/docker/daemon.json";
-/// How long it may take to do so.
+/// How long the engine may take to reload its settings.
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Called by systemd before it stops the engine.
@@ -28,14 +26,15 @@ pub async fn run() -> Result<ExitCode> {
     if !is_leaving()? {
         return Ok(ExitCode::SUCCESS);
     }
-    let before = std::fs::read(SETTINGS).with_context(|| format!("cannot read {SETTINGS}"))?;
-    files::write_if_changed(Path::new(SETTINGS), &last_time(&before)?, 0o644)?;
+    let etc = Path::new("/etc");
+    let settings = daemon_in_force(etc).with_context(|| format!("/etc/{DAEMON} cannot be read, or is no JSON"))?;
+    write_daemon(etc, &last_time(settings)?)?;
     let process = std::env::var("MAINPID").context("systemd did not say which process the engine is")?;
     Cmd::new("kill").args(["-HUP", &process]).run()?;
     let docker = engine::connect().await.context("cannot reach the container engine")?;
     let start = Instant::now();
     while docker.info().await.context("the engine does not say how it is set")?.live_restore_enabled != Some(false) {
-        ensure!(start.elapsed() < PATIENCE, "the engine does not take over {SETTINGS}");
+        ensure!(start.elapsed() < PATIENCE, "the engine does not take over /etc/{DAEMON}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(ExitCode::SUCCESS)
@@ -49,22 +48,25 @@ fn is_leaving() -> Result<bool, CmdError> {
 }
 
 /// The engine's settings, with containers that end with it.
-fn last_time(settings: &[u8]) -> Result<Vec<u8>> {
-    let mut settings: Value = serde_json::from_slice(settings).context("the engine's settings are no JSON")?;
+fn last_time(mut settings: Value) -> Result<Value> {
     let object = settings.as_object_mut().context("the engine's settings are no object")?;
     object.insert("live-restore".to_owned(), false.into());
-    Ok(serde_json::to_vec_pretty(&settings)?)
+    Ok(settings)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn containers_end_with_the_engine_and_the_rest_stays() {
-        let text = last_time(br#"{"data-root": "/d", "live-restore": true, "log-opts": {"tag": "x"}}"#).unwrap();
-        let settings: Value = serde_json::from_slice(&text).unwrap();
-        assert_eq!(settings, serde_json::json!({"data-root": "/d", "live-restore": false, "log-opts": {"tag": "x"}}));
-        assert!(last_time(b"[]").is_err() && last_time(b"{").is_err());
+        let before = json!({"data-root": "/d", "live-restore": true, "log-opts": {"tag": "x"}});
+        let settings = last_time(before).unwrap();
+        assert_eq!(settings, json!({"data-root": "/d", "live-restore": false, "log-opts": {"tag": "x"}}));
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("docker")).unwrap();
+        std::fs::write(dir.path().join(DAEMON), "{").unwrap();
+        assert!(last_time(json!([])).is_err() && daemon_in_force(dir.path()).is_none());
     }
 }

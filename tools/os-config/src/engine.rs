@@ -142,12 +142,12 @@ pub fn write_bundle(etc: &Path, image_etc: &Path, certificates: &[String]) -> Re
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::types::{Log, Pool, Proxy};
 
-    #[test]
-    fn the_images_settings_stay_and_ours_are_added() {
+    /// Settings of an image, and what a configuration wants beside them.
+    pub(crate) fn settings() -> (Value, Docker) {
         let base =
             json!({"data-root": "/mnt/data/docker", "log-driver": "journald", "registry-mirrors": ["https://a"]});
         let docker = Docker {
@@ -156,6 +156,12 @@ mod tests {
             log: Some(Log { max_size: 5, max_files: 2 }),
             ..Docker::default()
         };
+        (base, docker)
+    }
+
+    #[test]
+    fn the_images_settings_stay_and_ours_are_added() {
+        let (base, docker) = settings();
         assert_eq!(
             merged(base.clone(), &docker),
             json!({"data-root": "/mnt/data/docker", "log-driver": "local", "registry-mirrors": ["https://a", "https://b"],

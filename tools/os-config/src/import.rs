@@ -19,8 +19,6 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 
@@ -181,11 +179,11 @@ fn read(dir: &Path) -> Result<(Files, Vec<Item>)> {
         .with_context(|| format!("cannot open {}", dir.display()))?;
     let (mut files, mut items) = (Files::new(), Vec::new());
     let (mut bundles, mut links) = (Vec::new(), Vec::new());
-    let mut take = |dir: &OwnedFd, name: &str, path: String, limit: u64| match read_file(dir, name, limit) {
+    let mut take = |dir: &OwnedFd, name: &str, path: String, limit: u64| match stick::read(dir, name, limit) {
         Ok(bytes) => {
             files.insert(path, bytes);
         }
-        Err(err) => items.push(Item { file: tame(&path, 128), result: format!("left out: {err:#}") }),
+        Err(err) => items.push(Item { file: tame(&path, 128), result: format!("left out: {err}") }),
     };
     for name in names(&root)? {
         match name.as_str() {
@@ -211,7 +209,7 @@ fn read(dir: &Path) -> Result<(Files, Vec<Item>)> {
     Ok((files, items))
 }
 
-/// Opens a directory below `root`; a link is none. (Not openat2(2): a unit with RestrictSUIDSGID may not call it.)
+/// Opens a directory below `root`; a link is none.
 fn open_dir(root: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(root, name, flags, Mode::empty())
@@ -227,17 +225,6 @@ fn names(dir: &OwnedFd) -> Result<Vec<String>> {
         }
     }
     Ok(out.into_iter().collect())
-}
-
-fn read_file(dir: &OwnedFd, name: &str, limit: u64) -> Result<Vec<u8>> {
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    let file = rustix::fs::openat(dir, name, flags, Mode::empty()).context("cannot be opened")?;
-    let file = File::from(file);
-    anyhow::ensure!(file.metadata()?.is_file(), "no plain file");
-    let mut bytes = Vec::new();
-    file.take(limit + 1).read_to_end(&mut bytes)?;
-    anyhow::ensure!(bytes.len() as u64 <= limit, "larger than {} KiB", limit >> 10);
-    Ok(bytes)
 }
 
 /// Keeps what the signed list names and nothing else.

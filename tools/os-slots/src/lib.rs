@@ -77,25 +77,41 @@ pub fn give_back(dir: &Path) -> Result<Vec<&'static str>, CountersError> {
     Ok(slots)
 }
 
-fn run(command: &Command, dir: &Path) -> Result<()> {
+/// Has a slot started from the next boot on.
+///
+/// # Errors
+/// When there is no such slot, or the boot partition cannot be read or written.
+pub fn set_primary(dir: &Path, slot: &str) -> Result<()> {
     let mut counters = Counters::load(dir)?;
+    counters.set_primary(known(slot)?);
+    Ok(counters.save(dir)?)
+}
+
+/// Says whether a slot may be started.
+///
+/// # Errors
+/// As [`set_primary`].
+pub fn set_state(dir: &Path, slot: &str, state: State) -> Result<()> {
+    let mut counters = Counters::load(dir)?;
+    counters.set_state(known(slot)?, state);
+    Ok(counters.save(dir)?)
+}
+
+fn run(command: &Command, dir: &Path) -> Result<()> {
     match command {
-        Command::GetPrimary => match counters.next().or_else(|| counters.order().first().copied()) {
-            Some(slot) => os_sys::say!("{slot}"),
-            None => bail!("the bootloader knows no slot"),
-        },
-        Command::GetState { slot } => match counters.state(known(slot)?) {
+        Command::GetPrimary => {
+            let counters = Counters::load(dir)?;
+            match counters.next().or_else(|| counters.order().first().copied()) {
+                Some(slot) => os_sys::say!("{slot}"),
+                None => bail!("the bootloader knows no slot"),
+            }
+        }
+        Command::GetState { slot } => match Counters::load(dir)?.state(known(slot)?) {
             State::Good => os_sys::say!("good"),
             State::Bad => os_sys::say!("bad"),
         },
-        Command::SetPrimary { slot } => {
-            counters.set_primary(known(slot)?);
-            counters.save(dir)?;
-        }
-        Command::SetState { slot, state } => {
-            counters.set_state(known(slot)?, *state);
-            counters.save(dir)?;
-        }
+        Command::SetPrimary { slot } => set_primary(dir, slot)?,
+        Command::SetState { slot, state } => set_state(dir, slot, *state)?,
     }
     Ok(())
 }

@@ -4,11 +4,13 @@
 //! Whoever prepared it is not trusted. A link on it leads nowhere (`nosymfollow`), not even to another file of the stick; a
 //! damaged filesystem becomes read-only instead of what its superblock asks for, which may be the end of the kernel.
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
+use rustix::path::Arg;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 /// Filesystems a stick may have. The kernel reads what anybody may have prepared: the list is short on purpose.
@@ -110,25 +112,24 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// Opens a file that somebody else may have prepared: no link, and nothing that waits, such as a pipe.
-///
-/// # Errors
-/// When it is not there or no plain file.
-pub fn open(path: &Path, flags: OFlags) -> io::Result<File> {
+/// Opens a file that somebody else may have prepared: no link, and nothing that waits, such as a pipe. (Not openat2(2): a
+/// unit with RestrictSUIDSGID may not call it.)
+fn open(dir: impl AsFd, name: impl Arg, flags: OFlags) -> io::Result<File> {
     let flags = flags | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(0o644))?);
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("it is no plain file")) }
+    let opened = rustix::fs::openat(dir, name, flags, Mode::from_raw_mode(0o644)).map_err(io::Error::from);
+    let file = File::from(opened.map_err(|err| io::Error::new(err.kind(), format!("cannot be opened: {err}")))?);
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::other("no plain file")) }
 }
 
 /// Reads a file of at most `limit` bytes that somebody else may have prepared.
 ///
 /// # Errors
 /// When it is not there, no plain file, or larger.
-pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub fn read(dir: impl AsFd, name: impl Arg, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    open(path, OFlags::RDONLY)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    open(dir, name, OFlags::RDONLY)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > limit {
-        return Err(io::Error::other(format!("it is larger than {limit} bytes")));
+        return Err(io::Error::other(format!("larger than {} KiB", limit >> 10)));
     }
     Ok(bytes)
 }
@@ -138,7 +139,7 @@ pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
 /// # Errors
 /// When there is something of this name that is no plain file, or the medium takes nothing.
 pub fn append(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = open(path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
+    let mut file = open(CWD, path, OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()
 }
@@ -152,7 +153,7 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err),
         _ => {}
     }
-    let mut file = open(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
+    let mut file = open(CWD, path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
     file.write_all(content)?;
     file.sync_all()
 }
@@ -170,12 +171,12 @@ mod tests {
         symlink(&secret, &link).unwrap();
         assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         for path in [&link, &pipe, &dir.path().to_owned()] {
-            assert!(read(path, 10).is_err(), "{}", path.display());
+            assert!(read(CWD, path, 10).is_err(), "{}", path.display());
             assert!(append(path, "more").is_err(), "{}", path.display());
         }
-        assert_eq!(read(&secret, 1).unwrap(), b"x");
+        assert_eq!(read(CWD, &secret, 1).unwrap(), b"x");
         append(&secret, "y").unwrap();
-        assert!(read(&secret, 1).is_err());
+        assert!(read(CWD, &secret, 1).is_err());
         assert_eq!(std::fs::read(&secret).unwrap(), b"xy");
         // In place of the link, not through it.
         replace(&link, b"report").unwrap();

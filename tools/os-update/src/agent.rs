@@ -147,8 +147,7 @@ impl Agent {
     /// # Errors
     /// When whoever is at work does not stop.
     pub async fn take_over() -> Result<Self> {
-        std::fs::create_dir_all("/run/os")?;
-        std::fs::write(STOP, "").with_context(|| format!("cannot create {STOP}; this takes root"))?;
+        files::write_if_changed(Path::new(STOP), b"", 0o600).context("this takes root")?;
         let lock = take_lock(Some(STOP_PATIENCE)).await;
         let _ = std::fs::remove_file(STOP);
         Self::with(lock?).await
@@ -432,8 +431,7 @@ impl Agent {
     /// RAUC reads a bundle through a network block device that goes away when its last reader closes it. udev looks at
     /// every new device, so the module comes early, and a race that udev won is run again.
     async fn prepare_streaming(&self) {
-        let loaded =
-            async { Ok::<_, anyhow::Error>(self.bus().await?.unit_job(Verb::Start, "modprobe@nbd.service").await?) };
+        let loaded = async { self.course.device.bus().await?.unit_job(Verb::Start, "modprobe@nbd.service").await };
         if let Err(err) = loaded.await {
             log::warn(&format!("{err:#}"));
         }
@@ -455,7 +453,7 @@ impl Agent {
             return false;
         }
         let unit = format!("os-kexec@{slot}.service");
-        let loaded = async { Ok::<_, anyhow::Error>(self.bus().await?.unit_job(Verb::Restart, &unit).await?) }.await;
+        let loaded = async { self.course.device.bus().await?.unit_job(Verb::Restart, &unit).await }.await;
         if let Err(err) = &loaded {
             log::warn(&format!("{err:#}; the bootloader starts the slot instead"));
         }
@@ -489,7 +487,7 @@ impl Agent {
 
     /// Leaves nothing behind that stays resident; called at the end of every command.
     pub async fn rest(&self) {
-        let rests = async { Ok::<_, anyhow::Error>(self.bus().await?.let_rauc_rest().await?) };
+        let rests = async { self.course.device.bus().await?.let_rauc_rest().await };
         if let Err(err) = rests.await {
             log::warn(&format!("RAUC stays: {err:#}"));
         }
@@ -580,7 +578,7 @@ impl Agent {
     /// # Errors
     /// When the counters cannot be read or written.
     pub async fn leave_rescue(&mut self) -> Result<String> {
-        let people = async { Ok::<_, anyhow::Error>(self.bus().await?.people(TYPED).await?) };
+        let people = async { self.course.device.bus().await?.people(TYPED).await };
         let people = people.await.unwrap_or_else(|err| {
             log::warn(&format!("{err:#}; nobody is taken to be logged in"));
             Vec::new()

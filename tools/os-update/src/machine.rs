@@ -2,10 +2,10 @@
 //! without RAUC: a release that broke them is left by it.
 
 use crate::state::{State, Store};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use os_dbus::{Bus, BusError, Tried, Verb};
 use os_init::report::{self, Report};
-use os_slots::counters::{Counters, SLOTS, State as Choice};
+use os_slots::counters::State as Choice;
 use os_sys::cmd::Cmd;
 use os_sys::log;
 use std::path::Path;
@@ -117,27 +117,19 @@ impl Device for Machine {
     }
 }
 
-fn mark_in(dir: &Path, mark: Mark, slot: &str) -> Result<()> {
-    let Some(slot) = SLOTS.into_iter().find(|known| *known == slot) else {
-        bail!("the bootloader has no slot '{slot}'")
-    };
-    let mut counters = Counters::load(dir)?;
+/// `dir`: where the bootloader has its counters.
+pub(crate) fn mark_in(dir: &Path, mark: Mark, slot: &str) -> Result<()> {
     match mark {
-        Mark::Active => counters.set_primary(slot),
-        Mark::Good => counters.set_state(slot, Choice::Good),
-        Mark::Bad => counters.set_state(slot, Choice::Bad),
+        Mark::Active => os_slots::set_primary(dir, slot),
+        Mark::Good => os_slots::set_state(dir, slot, Choice::Good),
+        Mark::Bad => os_slots::set_state(dir, slot, Choice::Bad),
     }
-    Ok(counters.save(dir)?)
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-
-    /// For the model of a device in [`crate::course`].
-    pub(crate) fn mark_at(dir: &Path, mark: Mark, slot: &str) -> Result<()> {
-        mark_in(dir, mark, slot)
-    }
+    use os_slots::counters::Counters;
 
     #[test]
     fn marks_reach_the_bootloader_without_rauc() {

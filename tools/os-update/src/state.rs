@@ -305,6 +305,18 @@ mod tests {
     }
 
     #[test]
+    fn the_initramfs_knows_a_trial_by_what_is_written_here() {
+        let state = tempfile::tempdir().unwrap();
+        let below = Path::new(DIR).strip_prefix("/mnt/state").unwrap();
+        let store = Store::at(&state.path().join(below));
+        let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+        store.save(&State { phase, ..State::default() }).unwrap();
+        assert!(os_init::trial::is_in(state.path(), "B") && !os_init::trial::is_in(state.path(), "A"));
+        store.save(&State::default()).unwrap();
+        assert!(!os_init::trial::is_in(state.path(), "B"));
+    }
+
+    #[test]
     fn a_pause_needs_no_lock() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::at(dir.path());

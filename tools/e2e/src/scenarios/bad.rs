@@ -9,9 +9,6 @@ use crate::harness::rig::Rig;
 use crate::harness::vm::BOOT_ID;
 use anyhow::Result;
 
-/// What the release lacks that only systemd can leave.
-const LACKS: &str = "no os-update";
-
 pub(super) fn bad_releases(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut rig = Rig::new(lab)?;
     let mut vm = rig.settled()?;
@@ -22,20 +19,21 @@ pub(super) fn bad_releases(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let (no_kernel, no_init) = (broken("vmlinuz"), broken("initramfs"));
     let early = "did not get to its health check";
     let version = |patch| lab.artifacts.later(2, patch);
-    let lacks = arguments(HEALTH.to_owned());
+    let soon = arguments(HEALTH.to_owned());
     let bad =
         |patch, what, change, reason| Ok::<_, anyhow::Error>(Bad { version: version(patch)?, what, change, reason });
-    for bad in [
-        bad(0, "no system bus", &no_bus, "system bus")?,
-        bad(1, "no RAUC", &no_rauc, "cannot be kept")?,
-        bad(2, LACKS, &lacks, early)?,
-        bad(3, "a broken kernel", &no_kernel, early)?,
-        bad(4, "a broken init", &no_init, early)?,
-        bad(5, "no network", &no_network, "NetworkManager.service")?,
+    // With the files that its root lacks; what has none is left by systemd alone.
+    for (bad, lacks) in [
+        (bad(0, "no system bus", &no_bus, "system bus")?, None),
+        (bad(1, "no RAUC", &no_rauc, "cannot be kept")?, None),
+        (bad(2, "no os-update", &soon, early)?, Some("usr/bin/os-update")),
+        (bad(3, "a broken kernel", &no_kernel, early)?, None),
+        (bad(4, "a broken init", &no_init, early)?, None),
+        (bad(5, "no network", &no_network, "NetworkManager.service")?, None),
     ] {
-        match bad.what {
-            LACKS => rig.publish_without(&bad.version, &["usr/bin/os-update"], bad.change)?,
-            _ => rig.publish(&bad.version, bad.change)?,
+        match lacks {
+            Some(file) => rig.publish_without(&bad.version, &[file], bad.change)?,
+            None => rig.publish(&bad.version, bad.change)?,
         };
         let name = format!("{}: the device comes back by itself, says why, and does not try again", bad.what);
         checks.check(&name, || {

@@ -46,19 +46,12 @@ pub(super) async fn restart(device: &Device<'_>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::engine::merged;
-    use crate::types::{Docker, Log, Pool};
-    use serde_json::json;
+    use crate::engine::tests::settings;
+    use crate::types::Docker;
 
     #[test]
     fn only_what_the_engine_takes_over_while_it_runs_is_reloaded() {
-        let base =
-            json!({"data-root": "/mnt/data/docker", "log-driver": "journald", "registry-mirrors": ["https://a"]});
-        let docker = Docker {
-            registry_mirrors: vec!["https://a".to_owned(), "https://b".to_owned()],
-            address_pools: vec![Pool { base: "10.0.0.0/8".to_owned(), size: 24 }],
-            log: Some(Log { max_size: 5, max_files: 2 }),
-            ..Docker::default()
-        };
+        let (base, docker) = settings();
         assert!(!only_reloadable(&base, &merged(base.clone(), &docker)));
         let mirrors = Docker { registry_mirrors: vec!["https://b".to_owned()], ..Docker::default() };
         assert!(only_reloadable(&base, &merged(base.clone(), &mirrors)));

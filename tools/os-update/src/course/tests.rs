@@ -2,7 +2,7 @@
 //! real ones, the bootloader does as `grub.cfg`.
 
 use super::*;
-use crate::machine::tests::mark_at;
+use crate::machine::mark_in;
 use crate::state::{Store, Target};
 use anyhow::bail;
 use os_slots::counters::{self, Counters, State as Choice};
@@ -116,11 +116,11 @@ impl Device for Rc<World> {
 
     async fn mark(&self, mark: Mark, slot: &str) -> Result<()> {
         anyhow::ensure!(!self.is_broken(), "RAUC does not answer");
-        self.thing(|| mark_at(self.dir.path(), mark, slot))
+        self.thing(|| mark_in(self.dir.path(), mark, slot))
     }
 
     fn mark_directly(&self, mark: Mark, slot: &str) -> Result<()> {
-        self.thing(|| mark_at(self.dir.path(), mark, slot))
+        self.thing(|| mark_in(self.dir.path(), mark, slot))
     }
 
     async fn restart(&self) -> Result<()> {
