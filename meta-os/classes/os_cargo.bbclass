@@ -27,6 +27,9 @@ do_configure:append() {
     fi
 }
 
+# oe-core's class takes the paths of this machine out of the binary by itself; that of meta-rust-bin has to be told.
+EXTRA_RUSTFLAGS:append = " --remap-path-prefix=${WORKDIR}=${TARGET_DBGSRC_DIR}"
+
 # Symbols go into the debug package; a binary that cargo stripped has none left.
 export CARGO_PROFILE_RELEASE_STRIP = "false"
 

@@ -24,8 +24,9 @@ PACKAGE_INSTALL = "\
 # A shell for os.rescue, where a device is open to whoever stands before it.
 OS_VARIANT ?= "production"
 PACKAGE_INSTALL += "${@'' if d.getVar('OS_VARIANT') == 'production' else '${VIRTUAL-RUNTIME_base-utils}'}"
-# Drivers of the disk and of the filesystems; a kernel that has them built in recommends nothing.
-PACKAGE_INSTALL += "${MACHINE_ESSENTIAL_EXTRA_RDEPENDS}"
+# Drivers of the disk: what the machine names, and kernel-module-* packages for what its kernel has not built in.
+OS_INITRAMFS_MODULES ?= ""
+PACKAGE_INSTALL += "${MACHINE_ESSENTIAL_EXTRA_RDEPENDS} ${OS_INITRAMFS_MODULES}"
 
 IMAGE_FEATURES = ""
 IMAGE_LINGUAS = ""

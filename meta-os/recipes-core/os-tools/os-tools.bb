@@ -39,7 +39,6 @@ SRC_URI += "\
 S = "${UNPACKDIR}/${BP}"
 
 CARGO_BUILD_FLAGS:append = " --package os-tools"
-EXTRA_CARGO_FLAGS:append = " --package os-tools"
 
 # make install is the one place that says where files go; the lab image calls it too.
 do_install() {

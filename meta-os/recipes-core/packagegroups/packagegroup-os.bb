@@ -7,8 +7,9 @@ PACKAGE_ARCH = "${MACHINE_ARCH}"
 
 inherit packagegroup
 
+OS_APPARMOR ?= ""
 RDEPENDS:${PN} = "\
-    apparmor \
+    ${OS_APPARMOR} \
     avahi-daemon \
     ca-certificates \
     cryptsetup \
