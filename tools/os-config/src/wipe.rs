@@ -69,10 +69,20 @@ pub fn request(boot: &Path, wanted: Option<(&str, &str)>, first_boot: bool) -> R
         done(boot, mark)?;
         return Ok(Asked::No);
     }
-    if found.is_none() || from_config {
-        files::write_if_changed(&boot.join(REQUEST), format!("{what}\n{FROM}{mark}\n").as_bytes(), 0o644)?;
+    // One with this mark may be what is left of it.
+    if found.is_none_or(|found| found.mark.is_some_and(|before| before != mark)) {
+        ask(boot, what, Some(mark))?;
     }
     Ok(Asked::Pending)
+}
+
+/// Writes a request, with the mark of config.json where it comes from there.
+///
+/// # Errors
+/// When the boot partition cannot be written.
+pub fn ask(boot: &Path, what: &str, mark: Option<&str>) -> Result<Written, FileError> {
+    let from = mark.map(|mark| format!("{FROM}{mark}\n")).unwrap_or_default();
+    files::write_if_changed(&boot.join(REQUEST), format!("{what}\n{from}").as_bytes(), 0o644)
 }
 
 /// Remembers that a request was carried out.

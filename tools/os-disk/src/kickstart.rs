@@ -141,6 +141,18 @@ fn parse_bootloader(options: &[String]) -> Result<TableType, String> {
 }
 
 const PART_FLAGS: &[&str] = &["--active"];
+/// Options of a partition that take a value.
+const WITH_VALUE: &[&str] = &[
+    "--source",
+    "--sourceparams",
+    "--fstype",
+    "--mkfs-extraopts",
+    "--label",
+    "--part-name",
+    "--part-type",
+    "--fixed-size",
+    "--align",
+];
 
 fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
     let (mountpoint, options) = match options.split_first() {
@@ -188,10 +200,12 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
             ("--fixed-size", Some(value)) => part.size = size_bytes(&value, 'M')?,
             ("--align", Some(value)) => part.align = size_bytes(&value, 'K')?,
             ("--active", None) => part.active = true,
+            (known, None) if WITH_VALUE.contains(&known) => return Err(format!("{known} needs a value")),
             (other, _) => {
                 return Err(format!(
-                    "unknown option '{other}' of part; allowed are --source --sourceparams --fstype --mkfs-extraopts --label \
-                     --part-name --part-type --fixed-size --align --active"
+                    "unknown option '{other}' of part; allowed are {} {}",
+                    WITH_VALUE.join(" "),
+                    PART_FLAGS.join(" ")
                 ));
             }
         }
@@ -254,7 +268,7 @@ fn size_bytes(text: &str, unit: char) -> Result<u64, String> {
 /// Pairs options with their values: `--name value`, `--name=value`, `--flag`.
 fn options_of(words: &[String], flags: &[&str]) -> Result<Vec<(String, Option<String>)>, String> {
     let mut out = Vec::new();
-    let mut words = words.iter();
+    let mut words = words.iter().peekable();
     while let Some(word) = words.next() {
         if !word.starts_with("--") {
             return Err(format!("'{word}' stands where an option was expected"));
@@ -264,8 +278,8 @@ fn options_of(words: &[String], flags: &[&str]) -> Result<Vec<(String, Option<St
         } else if flags.contains(&word.as_str()) {
             out.push((word.clone(), None));
         } else {
-            let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
-            out.push((word.clone(), Some(value.clone())));
+            // An option that nobody knows may take none; it must not eat the one behind it.
+            out.push((word.clone(), words.next_if(|next| !next.starts_with("--")).cloned()));
         }
     }
     Ok(out)
@@ -325,6 +339,8 @@ mod tests {
         let cases = [
             ("bootloader --ptable gpt\npart --size 10 --fixed-size 1M\n", "x:2: unknown option '--size'"),
             ("bootloader --ptable gpt\nincludes y.wks\n", "x:2: unknown command 'includes'"),
+            ("bootloader --ptable gpt\npart --use-uuid --fixed-size 1M\n", "x:2: unknown option '--use-uuid'"),
+            ("bootloader --ptable gpt\npart --label --fixed-size 1M\n", "x:2: --label needs a value"),
             ("bootloader --timeout 1\n", "x:1: unknown option '--timeout'"),
             ("bootloader --ptable gpt\npart --fstype btrfs --fixed-size 1M\n", "x:2: --fstype btrfs"),
             ("bootloader --ptable gpt\npart --fixed-size 1T\n", "x:2: '1T' is no size"),

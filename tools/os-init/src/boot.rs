@@ -4,25 +4,26 @@
 //! be mounted the machine restarts, so that the bootloader's counter gets it to the other slot; when state or data
 //! cannot be mounted the device boots without them and says so.
 
+mod persistent;
+mod volumes;
+
 use crate::cmdline::{Cmdline, Wipe};
 use crate::console;
-use crate::disk::{self, BootDisk, Part};
-use crate::encryption::{self, Data, Protection};
+use crate::disk::{self, BootDisk};
+use crate::encryption::Protection;
 use crate::modules::Scope;
-use crate::report::{Report, Volume};
-use crate::{identity, logins, modules, nodes, persist, storage, trial, wipe, zram};
+use crate::report::Report;
+use crate::{identity, logins, modules, nodes, trial, wipe, zram};
 use anyhow::{Context, Result, bail};
 use os_config::engine::Places;
 use os_config::types::Config;
-use os_disk::gpt::Table;
 use os_hostname::Hostname;
 use os_sys::cmd::Cmd;
 use os_sys::files;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, mount_move, unmount};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
 use std::collections::BTreeSet;
 use std::ffi::CString;
-use std::fs::File;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -113,36 +114,33 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     if let Err(err) = mount_etc() {
         note(&mut report, format!("{err:#}; /etc is read-only and part of config.json cannot be applied"));
     }
-    mount_boot(&disk, &mut report);
+    volumes::mount_boot(&disk, &mut report);
     let wipe = wipe::plan(Path::new(BOOT), cmdline.wipe);
     let (wipe_state, wipe_data) = wipe.erase.map_or((false, false), |what| (what.state(), what.data()));
-    let state_done = !wipe_state || erase_state(&disk, !wipe_data, &mut report);
-    let first_boot = mount_state(&disk, wipe_state && state_done, &mut report);
+    let state_done = !wipe_state || volumes::erase_state(&disk, !wipe_data, &mut report);
+    let first_boot = volumes::mount_state(&disk, wipe_state && state_done, &mut report);
     if first_boot {
-        make_unique(&disk, &mut report);
+        volumes::make_unique(&disk, &mut report);
     }
     console::info("state is mounted");
     let config = configuration();
     let wanted = Protection::wanted(config.os.encryption.data.as_deref());
-    let data_done = mount_data(&disk, wipe_data, first_boot, wanted, &mut report);
-    let apps = wipe.erase != Some(Wipe::Apps) || erase_apps(&mut report);
-    if state_done
-        && data_done
-        && apps
-        && let Err(err) = wipe::finish(Path::new(BOOT), &wipe)
-    {
-        note(&mut report, format!("the wipe is done but its request cannot be removed, it will run again: {err}"));
+    let data_done = volumes::mount_data(&disk, wipe_data, first_boot, wanted, &mut report);
+    let apps = wipe.erase != Some(Wipe::Apps) || volumes::erase_apps(&mut report);
+    let left = wipe::left(wipe.erase, state_done, data_done, apps);
+    if let Err(err) = wipe::finish(Path::new(BOOT), &wipe, left) {
+        note(&mut report, format!("what was wiped cannot be taken from its request, it will run again: {err}"));
     }
     console::info("data is mounted");
     identify(first_boot, &mut report);
     lay_down(&config, &mut report);
-    let persistent = prepare_persistent(&mut report);
+    let persistent = persistent::prepare(&mut report);
     report.zram_swap = config.os.memory.zram_swap;
     if let Err(err) = mount_zram(report.zram_swap) {
         note(&mut report, format!("{err:#}; /var and /tmp are plain tmpfs"));
     }
     for entry in persistent {
-        if let Err(err) = bind(&entry) {
+        if let Err(err) = persistent::bind(&entry) {
             note(&mut report, format!("{} is not persistent in this boot: {err:#}", entry.path.display()));
         }
     }
@@ -152,10 +150,17 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     switch_root()
 }
 
-/// Says something on the console and keeps it for `os status`.
+/// Says on the console what is wrong, and keeps it for `os status`.
 fn note(report: &mut Report, text: String) {
     console::warn(&text);
     report.messages.push(text);
+}
+
+/// The same for what is done because somebody asked for it.
+fn as_asked(report: &mut Report, what: &str) {
+    let text = format!("{what}, as asked");
+    console::warn(&text);
+    report.notes.push(text);
 }
 
 fn find_disk(cmdline: &Cmdline, report: &mut Report) -> Result<BootDisk> {
@@ -276,264 +281,11 @@ fn mount_etc() -> Result<()> {
     mount("overlay", &etc, "overlay", flags, Some(options.as_c_str())).context("cannot put a layer over /etc")
 }
 
-fn mount_boot(disk: &BootDisk, report: &mut Report) {
-    let Some(part) = disk.part("os-boot") else {
-        return note(report, format!("{} has no partition os-boot", disk.name));
-    };
-    // fsck.fat(8): 0 clean, 1 corrected. Anything else shows when the mount fails.
-    let _ = Cmd::new("fsck.fat").arg("-a").arg(&part.device).run();
-    let options = c"umask=0077,flush";
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::NOATIME;
-    if let Err(err) = mount(&part.device, BOOT, "vfat", flags, Some(options)) {
-        note(report, format!("cannot mount os-boot: {err}; the last good configuration stays in force"));
-    }
-}
-
-/// Formats the state partition; true when that is done. The key of data is kept when data is.
-fn erase_state(disk: &BootDisk, keep_key: bool, report: &mut Report) -> bool {
-    note(report, "wiping os-state, as asked".to_owned());
-    let erase = || -> Result<()> {
-        let part = disk.part("os-state").with_context(|| format!("{} has no partition os-state", disk.name))?;
-        // A state that cannot be mounted has no key to keep.
-        if keep_key && mount_ext4(&part.device, STATE).is_ok() {
-            let carried = encryption::carry_key(Path::new(STATE), Path::new(BOOT));
-            unmount(STATE, UnmountFlags::empty())?;
-            carried.context("the key of data cannot be kept")?;
-        }
-        Ok(storage::format(&part.device, "os-state")?)
-    };
-    let done = erase();
-    if let Err(err) = &done {
-        note(report, format!("wiping os-state failed and will be tried again at the next boot: {err:#}"));
-    }
-    done.is_ok()
-}
-
-/// Erases what the engine keeps; true when nothing is left of it.
-fn erase_apps(report: &mut Report) -> bool {
-    note(report, "wiping containers and images, as asked".to_owned());
-    let mut left = Vec::new();
-    for dir in ["docker", "containerd", "preload"] {
-        match std::fs::remove_dir_all(Path::new(DATA).join(dir)) {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => left.push(format!("{dir}: {err}")),
-            _ => {}
-        }
-    }
-    if !left.is_empty() {
-        note(report, format!("wiping failed and will be tried again at the next boot: {}", left.join("; ")));
-    }
-    left.is_empty()
-}
-
 /// The initramfs needs a few keys of config.json. Anything wrong is said later, by who applies the rest.
 fn configuration() -> Config {
     let store = os_config::store::Store::at(Path::new(BOOT), &Path::new(STATE).join("os/config"));
     let (decision, _) = os_config::decide::from_store(&store);
     decision.accepted.config
-}
-
-fn mount_ext4(device: &Path, target: &str) -> rustix::io::Result<()> {
-    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-    // A longer commit interval spares flash; fsync still reaches the medium at once.
-    mount(device, target, "ext4", flags, Some(c"commit=30"))
-}
-
-/// Mounts state; returns true when the device has no identity yet.
-fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> bool {
-    report.state = match disk.part("os-state") {
-        Some(part) => match storage::prepare(&part.device, "os-state") {
-            Volume::Unusable => Volume::Unusable,
-            found if mount_ext4(&part.device, STATE).is_ok() => {
-                if found == Volume::Repaired {
-                    note(report, "os-state had errors; they were repaired".to_owned());
-                }
-                if wiped { Volume::Formatted } else { found }
-            }
-            _ => Volume::Unusable,
-        },
-        None => Volume::Unusable,
-    };
-    if report.state == Volume::Unusable {
-        note(
-            report,
-            "os-state cannot be repaired: this boot uses a temporary state with a new identity. Nothing was erased; \
-             'os wipe state' makes a new one"
-                .to_owned(),
-        );
-        if let Err(err) = fs("tmpfs", STATE, MountFlags::NOSUID | MountFlags::NODEV, "mode=0755,size=64m") {
-            console::error(&format!("{err:#}"));
-        }
-        // A damaged state is no first boot: the disk keeps its identifiers.
-        return false;
-    }
-    if let Err(err) = encryption::return_key(Path::new(STATE), Path::new(BOOT)) {
-        note(report, format!("the key of data cannot be put back: {err:#}"));
-    }
-    identity::is_missing(Path::new(STATE))
-}
-
-/// Gives this copy of the image identifiers of its own, so that two disks never clash.
-fn make_unique(disk: &BootDisk, report: &mut Report) {
-    let mut failed = Vec::new();
-    if let Some(part) = disk.part("os-state") {
-        // The UUID of a mounted filesystem must not change under it.
-        let _ = unmount(STATE, UnmountFlags::empty());
-        if let Err(err) = storage::new_uuid(&part.device) {
-            failed.push(format!("os-state: {err}"));
-        }
-        if let Err(err) = mount_ext4(&part.device, STATE) {
-            failed.push(format!("os-state: {err}"));
-        }
-    }
-    if let Some(part) = disk.part("os-data")
-        && storage::is_blank(&part.device).is_ok_and(|blank| !blank)
-        && !encryption::is_luks(&part.device)
-        && let Err(err) = storage::new_uuid(&part.device)
-    {
-        failed.push(format!("os-data: {err}"));
-    }
-    let table = || -> Result<()> {
-        let mut file = File::options().read(true).write(true).open(&disk.device)?;
-        let mut table = Table::read(&mut file)?;
-        table.randomize()?;
-        table.write(&mut file)?;
-        Ok(file.sync_all()?)
-    };
-    if let Err(err) = table() {
-        failed.push(format!("partition table: {err:#}"));
-    }
-    if failed.is_empty() {
-        console::info("disk and filesystems have identifiers of their own now");
-    } else {
-        note(report, format!("first boot: cannot give new identifiers to {}", failed.join("; ")));
-    }
-}
-
-/// Mounts data; false when it was to be wiped and was not.
-fn mount_data(disk: &BootDisk, wipe: bool, first_boot: bool, wanted: Option<Protection>, report: &mut Report) -> bool {
-    let Some(part) = disk.part("os-data") else {
-        note(report, format!("{} has no partition os-data: containers will not run", disk.name));
-        return !wipe;
-    };
-    let data = Data {
-        device: &part.device,
-        sysroot: Path::new(SYSROOT),
-        state: (report.state != Volume::Unusable).then_some(Path::new(STATE)),
-        boot: Path::new(BOOT),
-        wanted,
-    };
-    if wanted.is_some() || encryption::is_luks(&part.device) {
-        lend_to_root(report);
-    }
-    let mut wiped = false;
-    if wipe {
-        note(report, "wiping os-data, as asked".to_owned());
-        match data.format() {
-            Ok(()) => wiped = true,
-            Err(err) => {
-                note(report, format!("wiping os-data failed and will be tried again at the next boot: {err:#}"));
-            }
-        }
-    }
-    let opened = open_data(disk, part, &data, report);
-    take_back(report);
-    let (found, device) = match &opened {
-        Ok(device) => (storage::prepare(device, "os-data"), device.as_path()),
-        Err(err) => {
-            report.encryption.problem = Some(format!("{err:#}"));
-            note(report, format!("{err:#}"));
-            (Volume::Unusable, part.device.as_path())
-        }
-    };
-    if found == Volume::Unusable || mount_ext4(device, DATA).is_err() {
-        report.data = Volume::Unusable;
-        note(
-            report,
-            "os-data cannot be used: the device runs without containers. Nothing was erased; 'os wipe data' makes a \
-             new one"
-                .to_owned(),
-        );
-        return wiped || !wipe;
-    }
-    if found == Volume::Repaired && !first_boot {
-        note(report, "os-data had errors; they were repaired".to_owned());
-    }
-    report.data = if wiped { Volume::Formatted } else { found };
-    if let Err(err) = storage::grow(device) {
-        note(report, format!("cannot grow the filesystem of os-data: {err}"));
-    }
-    wiped || !wipe
-}
-
-/// Grows the partition, encrypts it when that is wanted, opens it when it is encrypted; returns what to mount.
-fn open_data(disk: &BootDisk, part: &Part, data: &Data<'_>, report: &mut Report) -> Result<PathBuf> {
-    report.encryption.wanted = data.wanted.map(Protection::word).map(str::to_owned);
-    if data.wanted.is_some() && storage::is_blank(&part.device)? {
-        data.format()?;
-    } else if let Err(err) = data.encrypt(|needed| grow_partition(disk, part.entry.number, Some(needed)).map(drop)) {
-        report.encryption.problem = Some(format!("{err:#}"));
-        note(report, format!("{err:#}"));
-    }
-    if !encryption::is_luks(&part.device) {
-        grow_data(disk, part, report);
-        return Ok(part.device.clone());
-    }
-    data.finish_encrypting()?;
-    grow_data(disk, part, report);
-    let opened = data.open()?;
-    report.encryption.found = match data.settle(opened) {
-        Ok(now) => now,
-        Err(err) => {
-            report.encryption.problem = Some(format!("{err:#}"));
-            note(report, format!("{err:#}"));
-            opened
-        }
-    };
-    Ok(encryption::MAPPED.into())
-}
-
-fn grow_data(disk: &BootDisk, part: &Part, report: &mut Report) {
-    match grow_partition(disk, part.entry.number, None) {
-        Ok(0) => {}
-        Ok(more) => console::info(&format!("os-data grew by {} MiB", more >> 20)),
-        Err(err) => note(report, format!("cannot grow os-data: {err:#}")),
-    }
-}
-
-/// What programs of the root slot need when they run inside it already now.
-const LENT: [&str; 4] = ["dev", "proc", "sys", "run"];
-
-fn lend_to_root(report: &mut Report) {
-    for dir in LENT {
-        if let Err(err) = mount_bind(format!("/{dir}"), Path::new(SYSROOT).join(dir)) {
-            note(report, format!("cannot lend /{dir} to the root slot: {err}"));
-        }
-    }
-}
-
-fn take_back(report: &mut Report) {
-    for dir in LENT.map(|dir| format!("{SYSROOT}/{dir}")) {
-        if files::is_mount_point(&dir)
-            && let Err(err) = unmount(&dir, UnmountFlags::DETACH)
-        {
-            note(report, format!("cannot take {dir} back: {err}"));
-        }
-    }
-}
-
-/// Grows the partition to `size` bytes, or to the end of the disk, and tells the kernel; returns the bytes gained.
-fn grow_partition(disk: &BootDisk, number: u32, size: Option<u64>) -> Result<u64> {
-    let mut file = File::options().read(true).write(true).open(&disk.device)?;
-    let mut table = Table::read(&mut file)?;
-    let more = table.growth(number)?;
-    if more == 0 {
-        return Ok(0);
-    }
-    table.grow(number, size)?;
-    table.write(&mut file)?;
-    file.sync_all()?;
-    Cmd::new("partx").args(["--update", "--nr", &number.to_string()]).arg(&disk.device).run()?;
-    Ok(more)
 }
 
 /// Puts the machine id where systemd looks for it before anything else runs.
@@ -580,82 +332,6 @@ fn lay_down(config: &Config, report: &mut Report) {
     }
 }
 
-/// Makes the directories behind the persist lists, with what the image has in their place as first content; returns those
-/// that are there.
-fn prepare_persistent(report: &mut Report) -> Vec<persist::Entry> {
-    let mut there = Vec::new();
-    let sysroot = Path::new(SYSROOT);
-    let (entries, complaints) = persist::load(sysroot);
-    for complaint in complaints {
-        note(report, format!("persist list: {complaint}"));
-    }
-    for entry in entries {
-        if entry.partition == persist::Partition::Data && report.data == Volume::Unusable {
-            continue;
-        }
-        let inside = |path: &Path| sysroot.join(path.strip_prefix("/").unwrap_or(path));
-        let source = inside(&entry.source());
-        if source.exists() {
-            there.push(entry);
-            continue;
-        }
-        let made = || -> Result<()> {
-            let template = inside(&entry.path);
-            let new = source.with_extension("os-new");
-            let _ = std::fs::remove_dir_all(&new);
-            std::fs::create_dir_all(&new)?;
-            if template.is_dir() {
-                copy_tree(&template, &new)?;
-            }
-            chown(&new, Some(entry.uid), Some(entry.gid))?;
-            std::fs::set_permissions(&new, std::fs::Permissions::from_mode(entry.mode))?;
-            // Renamed when complete: a power cut leaves no half-filled directory that counts as there.
-            Ok(std::fs::rename(&new, &source)?)
-        };
-        match made() {
-            Ok(()) => there.push(entry),
-            Err(err) => note(report, format!("{} is not persistent in this boot: {err:#}", entry.path.display())),
-        }
-    }
-    there
-}
-
-/// Puts a directory of the persist lists into its place. A mount unit for each would have systemd start a program for each,
-/// all of them before the first service.
-fn bind(entry: &persist::Entry) -> Result<()> {
-    let inside = |path: &Path| Path::new(SYSROOT).join(path.strip_prefix("/").unwrap_or(path));
-    let target = inside(&entry.path);
-    if !target.is_dir() {
-        std::fs::create_dir_all(&target).context("the image has no such directory")?;
-    }
-    mount_bind(inside(&entry.source()), &target).context("cannot bind it")
-}
-
-/// Copies directories, files and links with owner and mode. Device nodes and sockets are left out.
-fn copy_tree(from: &Path, to: &Path) -> std::io::Result<()> {
-    for item in std::fs::read_dir(from)? {
-        let item = item?;
-        let (source, target) = (item.path(), to.join(item.file_name()));
-        let meta = item.metadata()?;
-        let kind = meta.file_type();
-        if kind.is_symlink() {
-            std::os::unix::fs::symlink(std::fs::read_link(&source)?, &target)?;
-        } else if kind.is_dir() {
-            std::fs::create_dir_all(&target)?;
-            copy_tree(&source, &target)?;
-        } else if kind.is_file() {
-            std::fs::copy(&source, &target)?;
-        } else {
-            continue;
-        }
-        std::os::unix::fs::lchown(&target, Some(meta.uid()), Some(meta.gid()))?;
-        if !kind.is_symlink() {
-            std::fs::set_permissions(&target, meta.permissions())?;
-        }
-    }
-    Ok(())
-}
-
 /// `/var` and `/tmp` on compressed RAM, and compressed swap.
 fn mount_zram(swap: Option<u32>) -> Result<()> {
     let meminfo = files::read_text(Path::new("/proc/meminfo"))?;
@@ -670,7 +346,7 @@ fn mount_zram(swap: Option<u32>) -> Result<()> {
         Err(_) => mount("tmpfs", NEW_VAR, "tmpfs", flags, Some(c"mode=0755")),
     }
     .context("cannot mount /var")?;
-    copy_tree(&var, Path::new(NEW_VAR))?;
+    persistent::copy_tree(&var, Path::new(NEW_VAR))?;
     let _ = std::fs::remove_dir(Path::new(NEW_VAR).join("lost+found"));
     mount_move(NEW_VAR, &var).context("cannot move /var")?;
     mounted?;

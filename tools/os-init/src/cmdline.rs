@@ -31,6 +31,16 @@ impl Wipe {
         }
     }
 
+    /// The word for it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Apps => "apps",
+            Self::State => "state",
+            Self::Data => "data",
+            Self::All => "all",
+        }
+    }
+
     /// True when this includes the state partition.
     pub fn state(self) -> bool {
         matches!(self, Self::State | Self::All)

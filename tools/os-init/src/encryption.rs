@@ -5,6 +5,10 @@
 //! first boot has grown it; after that, when data is wiped. Encrypting in place goes on at the next boot where a power
 //! cut stopped it: cryptsetup keeps its place in the header, and the key is in state before the first byte changes.
 //!
+//! The header takes the place of the first bytes of the filesystem, which cryptsetup moves to the end of the partition
+//! before, without waiting for the medium. So they are brought there, for good, before it begins; and as long as state has
+//! the header that it made, that header is put in place again, whatever the partition looks like.
+//!
 //! The programs are the root slot's, run inside it, so that the initramfs stays small.
 
 use crate::console;
@@ -15,7 +19,7 @@ use os_sys::cmd::Cmd;
 use os_sys::files;
 use serde::{Deserialize, Serialize};
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 /// The key, on the state partition.
@@ -32,8 +36,13 @@ const WORK: &str = "os/encryption";
 pub const MAPPED: &str = "/dev/mapper/os-data";
 /// What LUKS2 needs in front of the data and for moving them, in bytes (cryptsetup-reencrypt(8), --reduce-device-size).
 pub const ROOM: u64 = 32 << 20;
-/// `LUKS`, 0xba, 0xbe, version 2.
+/// What the header takes, half of [`ROOM`]; so much of the filesystem is moved.
+const HEADER: u64 = ROOM / 2;
+/// `LUKS`, 0xba, 0xbe, version 2 (LUKS2 On-Disk Format Specification, 2.1).
 const MAGIC: [u8; 8] = [b'L', b'U', b'K', b'S', 0xba, 0xbe, 0, 2];
+/// The second header begins with this, at one of these places.
+const SECOND_MAGIC: [u8; 8] = [b'S', b'K', b'U', b'L', 0xba, 0xbe, 0, 2];
+const SECOND: [u64; 9] = [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
 /// The key is as random as the volume key, so stretching it would only cost time.
 pub const PBKDF: &[&str] = &["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 /// What the kernel needs for it; what is built in or does not exist on a machine is no error.
@@ -99,10 +108,16 @@ impl Protection {
     }
 }
 
-/// True when the device starts with a LUKS2 header.
+/// True when the device has a LUKS2 header. The second one counts as well: a power cut, or worn flash, may have taken the
+/// first, and what is behind it must never be repaired as if it were a filesystem. [`storage::format`] removes both.
 pub fn is_luks(device: &Path) -> bool {
-    let mut start = [0; 8];
-    File::open(device).and_then(|mut f| f.read_exact(&mut start)).is_ok() && start == MAGIC
+    let Ok(mut file) = File::open(device) else { return false };
+    let mut is_at = |place: u64, magic: [u8; 8]| {
+        let mut start = [0; 8];
+        let read = file.seek(SeekFrom::Start(place)).and_then(|_| file.read_exact(&mut start));
+        read.is_ok() && start == magic
+    };
+    is_at(0, MAGIC) || SECOND.iter().any(|place| is_at(*place, SECOND_MAGIC))
 }
 
 /// Saves the key of data on the boot partition, because the state partition is about to be formatted.
@@ -135,11 +150,11 @@ impl Data<'_> {
     /// # Errors
     /// When a program fails, or there is no place for the key.
     pub fn format(&self) -> Result<()> {
+        self.remove_work()?;
         if self.wanted.is_none() {
             return Ok(storage::format(self.device, "os-data")?);
         }
         let key = self.new_key()?;
-        self.remove_work()?;
         self.load_modules();
         let format = self.cryptsetup().args(["luksFormat", "--type", "luks2", "--label", "os-data"]);
         format.args(PBKDF).arg(self.device).arg(self.inside(&key)).run()?;
@@ -172,6 +187,7 @@ impl Data<'_> {
         ensure!(storage::check(self.device) != storage::Check::Broken, "os-data has errors that cannot be repaired");
         let key = self.new_key()?;
         let work = self.new_work()?;
+        copy_start_to_end(self.device).context("cannot make room for a header on os-data")?;
         let reduce = format!("{}M", ROOM >> 20);
         // Two steps: when the second begins, the header made in `work` is gone for good and cannot be put back by `open`.
         self.cryptsetup_in(&work)
@@ -190,7 +206,6 @@ impl Data<'_> {
     /// When the key is gone or a program fails. The partition must not grow then: it is in the middle of moving.
     pub fn finish_encrypting(&self) -> Result<()> {
         self.load_modules();
-        self.put_header_in_place()?;
         if !self.header()?.contains("online-reencrypt") {
             return Ok(());
         }
@@ -308,13 +323,28 @@ impl Data<'_> {
         }
     }
 
+    /// A power cut came while the partition was being encrypted in place, before its header was.
+    pub fn is_unfinished(&self) -> bool {
+        self.state.is_some_and(|state| state.join(WORK).exists())
+    }
+
     /// A power cut may have come while cryptsetup put a header in place that it had made in [`WORK`]: it is put there
-    /// again. Nothing behind the header has changed then.
-    fn put_header_in_place(&self) -> Result<()> {
+    /// again. One that is not whole was not being put anywhere yet. To be called before anything else is done with the
+    /// partition.
+    ///
+    /// # Errors
+    /// When the header cannot be put in place. The partition is not to be touched then.
+    pub fn recover(&self) -> Result<()> {
         let Some(work) = self.state.map(|state| state.join(WORK)).filter(|work| work.exists()) else { return Ok(()) };
         for entry in std::fs::read_dir(&work)?.flatten() {
+            let header = self.inside(&entry.path());
+            // cryptsetup writes this last.
+            let made = self.cryptsetup().arg("luksDump").arg(&header).read();
+            if !made.is_ok_and(|dump| dump.contains("online-reencrypt")) {
+                continue;
+            }
             let restore = self.cryptsetup().args(["luksHeaderRestore", "--header-backup-file"]);
-            let restored = restore.arg(self.inside(&entry.path())).arg(self.device).run();
+            let restored = restore.arg(header).arg(self.device).run();
             restored.context("cannot put the header of os-data in place")?;
         }
         self.remove_work()
@@ -372,6 +402,9 @@ impl Data<'_> {
 
     /// A program of the root slot, inside it. `/dev`, `/proc`, `/sys` and `/run` have to be mounted there too.
     fn tool_in(&self, dir: &str, name: &str) -> Cmd {
+        if self.sysroot == Path::new("/") {
+            return Cmd::new(name).env("DM_DISABLE_UDEV", "1").dir(dir);
+        }
         let root = format!("--root={}", self.sysroot.display());
         // Without a udev to answer, device-mapper must make its node itself.
         Cmd::new("unshare").env("DM_DISABLE_UDEV", "1").arg(root).arg(format!("--wd={dir}")).arg(name).named(name)
@@ -382,6 +415,17 @@ impl Data<'_> {
         let inside = path.strip_prefix(self.sysroot).map(|p| Path::new("/").join(p));
         inside.unwrap_or_else(|_| path.to_owned()).display().to_string()
     }
+}
+
+/// Brings to the end of the partition, and onto the medium, what cryptsetup is going to move there.
+fn copy_start_to_end(device: &Path) -> std::io::Result<()> {
+    let mut file = File::options().read(true).write(true).open(device)?;
+    let mut start = Vec::new();
+    Read::by_ref(&mut file).take(HEADER).read_to_end(&mut start)?;
+    let end = file.seek(SeekFrom::End(0))?;
+    file.seek(SeekFrom::Start(end.saturating_sub(HEADER)))?;
+    file.write_all(&start)?;
+    file.sync_all()
 }
 
 fn size(device: &Path) -> std::io::Result<u64> {
@@ -434,6 +478,97 @@ mod tests {
             format.arg(&path).arg(&key).run().unwrap();
             assert_eq!(is_luks(&path), wanted, "{kind}");
         }
+    }
+
+    /// The real cryptsetup on a plain file. Every cut that the medium may make of what it was told: the header is one long
+    /// write, of which any part may be there, and cryptsetup's own copy of what it moved may not.
+    #[test]
+    fn a_cut_while_the_header_is_put_in_place_loses_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, device) = (dir.path().join("state"), dir.path().join("data"));
+        std::fs::create_dir_all(state.join("os")).unwrap();
+        File::create(&device).unwrap().set_len(56 << 20).unwrap();
+        Cmd::new("mkfs.ext4").args(["-q", "-F"]).arg(&device).arg("24M").run().unwrap();
+        let mut before = std::fs::read(&device).unwrap();
+        let data = Data {
+            device: &device,
+            sysroot: Path::new("/"),
+            state: Some(&state),
+            boot: dir.path(),
+            wanted: Some(Protection::Key),
+        };
+        // What cryptsetup leaves in state is there only while it runs: its end is what it would have removed.
+        let kept = dir.path().join("header");
+        let watched = state.join(WORK);
+        let watch = std::thread::spawn({
+            let kept = kept.clone();
+            move || {
+                let mut whole = Vec::new();
+                let start = std::time::Instant::now();
+                while start.elapsed().as_secs() < 60 && !kept.with_extension("stop").exists() {
+                    for entry in std::fs::read_dir(&watched).into_iter().flatten().flatten() {
+                        let made = std::fs::read(entry.path()).unwrap_or_default();
+                        let is_last = made.windows(16).take(16 << 10).any(|w| w == b"online-reencrypt");
+                        if is_last {
+                            whole = made;
+                        }
+                    }
+                }
+                std::fs::write(&kept, &whole).unwrap();
+            }
+        });
+        data.encrypt(|_| Ok(())).unwrap();
+        std::fs::write(kept.with_extension("stop"), "").unwrap();
+        watch.join().unwrap();
+        let after = std::fs::read(&device).unwrap();
+        let header = usize::try_from(HEADER).unwrap();
+        // The header of the device is what cryptsetup made, so it stands for it where the watch was too slow.
+        let made = std::fs::read(&kept).unwrap();
+        let made = if made.len() == header { made } else { after[..header].to_vec() };
+        let moved = &after[after.len() - header..];
+        // The check before it writes the superblock, which tells when that was.
+        before[1024..2048].copy_from_slice(&moved[1024..2048]);
+        assert!(before[..header] == *moved, "the start is not at the end");
+        let pieces = [0, 4 << 10, 16 << 10, 32 << 10, 1 << 20, header];
+        for subset in 0..1u32 << (pieces.len() - 1) {
+            let mut torn = after.clone();
+            for (number, piece) in pieces.windows(2).enumerate() {
+                if subset & 1 << number == 0 {
+                    torn[piece[0]..piece[1]].copy_from_slice(&before[piece[0]..piece[1]]);
+                }
+            }
+            std::fs::write(&device, &torn).unwrap();
+            let work = data.new_work().unwrap();
+            std::fs::write(work.join("LUKS2-temp.new"), &made).unwrap();
+            data.recover().unwrap();
+            assert!(std::fs::read(&device).unwrap() == after && !work.exists(), "pieces {subset:05b}");
+        }
+        // Cut before the header was whole: it is forgotten, and the filesystem was not touched.
+        for made in [&made[..0], &made[..3000], &[0; 1 << 20]] {
+            std::fs::write(&device, &before).unwrap();
+            let work = data.new_work().unwrap();
+            std::fs::write(work.join("LUKS2-temp.new"), made).unwrap();
+            data.recover().unwrap();
+            assert!(std::fs::read(&device).unwrap() == before && !work.exists());
+        }
+    }
+
+    #[test]
+    fn a_header_of_which_only_the_second_is_left_is_no_filesystem() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("luks");
+        File::create(&path).unwrap().set_len(64 << 20).unwrap();
+        let key = dir.path().join("key");
+        std::fs::write(&key, "secret").unwrap();
+        let format = Cmd::new("cryptsetup").args(["luksFormat", "-q", "--type", "luks2"]).args(PBKDF);
+        format.arg(&path).arg(&key).run().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[..4096].fill(0);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(is_luks(&path));
+        Cmd::new("cryptsetup").arg("luksDump").arg(&path).run().unwrap();
+        storage::format(&path, "os-data").unwrap();
+        assert!(!is_luks(&path));
     }
 
     #[test]

@@ -44,8 +44,11 @@ pub struct Report {
     /// Size of the compressed swap that config.json asked for, in percent of RAM; none for the default.
     #[serde(default)]
     pub zram_swap: Option<u32>,
-    /// What a person should know, in order.
+    /// What is wrong, in order.
     pub messages: Vec<String>,
+    /// What was done because somebody asked for it.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 impl Report {

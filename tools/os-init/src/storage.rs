@@ -3,12 +3,15 @@
 use crate::report::Volume;
 use os_sys::cmd::{Cmd, CmdError};
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
 
 /// How much of a partition must be zero for it to count as blank, in bytes. Every filesystem, LUKS and RAID signature
 /// lies within it.
 const BLANK_PROBE: u64 = 4 << 20;
+
+/// So much is overwritten before a filesystem is made, in bytes: both headers of LUKS2 lie within it.
+const WIPED: u64 = 5 << 20;
 
 /// Outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,12 +45,28 @@ fn fsck(device: &Path, mode: &str) -> Check {
     }
 }
 
-/// True when the start of the device is all zero: nothing was ever there.
+/// Where ext4 keeps the first copy of its superblock, for blocks of 1, 2 and 4 KiB, in bytes.
+const COPIES: [u64; 3] = [8193 << 10, 32 << 20, 128 << 20];
+/// `s_magic`, and its place in a superblock (the kernel's Documentation/filesystems/ext4/super.rst).
+const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
+const EXT4_MAGIC_AT: u64 = 0x38;
+
+/// True when nothing was ever there: the start of the device is all zero, and so is every place of a copy of ext4's
+/// superblock. Flash that lost its first block reads as zero as well, and the filesystem can be had back then.
 ///
 /// # Errors
 /// When the device cannot be read.
 pub fn is_blank(device: &Path) -> std::io::Result<bool> {
-    let mut file = File::open(device)?.take(BLANK_PROBE);
+    let mut file = File::open(device)?;
+    for copy in COPIES {
+        let mut magic = [0; 2];
+        file.seek(SeekFrom::Start(copy + EXT4_MAGIC_AT))?;
+        if file.read_exact(&mut magic).is_ok() && magic == EXT4_MAGIC {
+            return Ok(false);
+        }
+    }
+    file.rewind()?;
+    let mut file = file.take(BLANK_PROBE);
     let mut buffer = vec![0; 64 << 10];
     loop {
         let got = file.read(&mut buffer)?;
@@ -65,8 +84,18 @@ pub fn is_blank(device: &Path) -> std::io::Result<bool> {
 /// # Errors
 /// When mkfs fails.
 pub fn format(device: &Path, label: &str) -> Result<(), CmdError> {
+    // No header of what was there before is to be found again; where that fails, mkfs does as well.
+    let _ = wipe_start(device);
     // metadata_csum_seed lets the UUID change without rewriting every checksum.
     Cmd::new("mkfs.ext4").args(["-F", "-q", "-O", "metadata_csum_seed", "-L", label]).arg(device).run()
+}
+
+fn wipe_start(device: &Path) -> std::io::Result<()> {
+    let mut file = File::options().write(true).open(device)?;
+    let end = file.seek(SeekFrom::End(0))?.min(WIPED);
+    file.rewind()?;
+    std::io::copy(&mut std::io::repeat(0).take(end), &mut file)?;
+    file.sync_all()
 }
 
 /// Grows a mounted ext4 filesystem to its partition; nothing happens when it fills it already.
@@ -106,7 +135,7 @@ pub fn prepare(device: &Path, label: &str) -> Volume {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::{Seek, SeekFrom, Write};
+    use std::io::Write;
 
     fn image(dir: &Path) -> std::path::PathBuf {
         let path = dir.join("fs.img");
@@ -139,6 +168,19 @@ mod tests {
         damage(&path, 1024 + 0x18, 32, 0xff);
         assert_eq!(prepare(&path, "os-data"), Volume::Repaired);
         assert_eq!(prepare(&path, "os-data"), Volume::Ok);
+    }
+
+    #[test]
+    fn a_filesystem_that_lost_its_start_is_not_blank() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fs.img");
+        File::create(&path).unwrap().set_len(160 << 20).unwrap();
+        for block in ["1024", "4096"] {
+            Cmd::new("mkfs.ext4").args(["-q", "-F", "-b", block]).arg(&path).run().unwrap();
+            damage(&path, 0, 4 << 20, 0);
+            assert!(!is_blank(&path).unwrap(), "{block}");
+            assert_eq!(prepare(&path, "os-data"), Volume::Repaired, "{block}");
+        }
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! A request comes as the file `wipe` on the boot partition (`apps`, `state`, `data` or `all`; written by `os wipe`, by
 //! config.json's `os.wipe` or by a person with a card reader), or as `os.wipe=` typed at the bootloader. The file is
-//! removed only after the work is done, so a power cut in the middle starts it again. What cannot be removed is
-//! remembered: an argument until a boot comes without it, the mark of config.json for good.
+//! removed only after the work is done, so a power cut in the middle starts it again, and what could not be done stays
+//! requested, without what was. What cannot be removed is remembered: an argument until a boot comes without it, the mark
+//! of config.json for good.
 
 use crate::cmdline::Wipe;
 use os_config::wipe::{self, REQUEST};
@@ -45,16 +46,33 @@ pub fn plan(boot: &Path, argument: Option<Wipe>) -> Plan {
     }
 }
 
-/// Records that the plan was carried out, so that it is not carried out again.
+/// What is still to be erased when of a wish only this much was done; `None` when all of it was.
+pub fn left(asked: Option<Wipe>, state: bool, data: bool, apps: bool) -> Option<Wipe> {
+    let asked = asked?;
+    match (asked.state() && !state, asked.data() && !data) {
+        (true, true) => Some(Wipe::All),
+        (true, false) => Some(Wipe::State),
+        (false, true) => Some(Wipe::Data),
+        (false, false) => (asked == Wipe::Apps && !apps).then_some(Wipe::Apps),
+    }
+}
+
+/// Records what was carried out, so that it is not carried out again; what is `left` is what the next boot is asked for.
 ///
 /// # Errors
 /// When the boot partition cannot be written.
-pub fn finish(boot: &Path, plan: &Plan) -> Result<(), files::FileError> {
+pub fn finish(boot: &Path, plan: &Plan, left: Option<Wipe>) -> Result<(), files::FileError> {
+    if let Some(left) = left {
+        wipe::ask(boot, left.word(), plan.mark.as_deref())?;
+    }
     if plan.from_argument {
         files::write_if_changed(&boot.join(OBEYED), b"os.wipe on the kernel command line was obeyed\n", 0o644)?;
     }
     if plan.forget_mark {
         files::remove_if_there(&boot.join(OBEYED))?;
+    }
+    if left.is_some() {
+        return Ok(());
     }
     if let Some(mark) = &plan.mark {
         wipe::done(boot, mark)?;
@@ -77,7 +95,7 @@ mod tests {
         // A power cut here: the next boot starts again.
         let again = plan(dir.path(), None);
         assert_eq!(again.erase, Some(Wipe::Data));
-        finish(dir.path(), &again).unwrap();
+        finish(dir.path(), &again, None).unwrap();
         assert_eq!(plan(dir.path(), None).erase, None);
     }
 
@@ -86,11 +104,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let first = plan(dir.path(), Some(Wipe::All));
         assert_eq!(first.erase, Some(Wipe::All));
-        finish(dir.path(), &first).unwrap();
+        finish(dir.path(), &first, None).unwrap();
         let second = plan(dir.path(), Some(Wipe::All));
         assert_eq!(second.erase, None);
-        finish(dir.path(), &second).unwrap();
-        finish(dir.path(), &plan(dir.path(), None)).unwrap();
+        finish(dir.path(), &second, None).unwrap();
+        finish(dir.path(), &plan(dir.path(), None), None).unwrap();
         assert_eq!(plan(dir.path(), Some(Wipe::State)).erase, Some(Wipe::State));
     }
 
@@ -107,7 +125,7 @@ mod tests {
         wipe::done(boot, "1").unwrap();
         let p = plan(boot, None);
         assert_eq!(p.erase, None);
-        finish(boot, &p).unwrap();
+        finish(boot, &p, None).unwrap();
         assert!(!boot.join(REQUEST).exists());
         // The key still stands in config.json.
         wipe::request(boot, Some(("apps", "1")), false).unwrap();
@@ -115,8 +133,32 @@ mod tests {
         wipe::request(boot, Some(("state", "2")), false).unwrap();
         let p = plan(boot, None);
         assert_eq!(p.erase, Some(Wipe::State));
-        finish(boot, &p).unwrap();
+        finish(boot, &p, None).unwrap();
         assert_eq!(wipe::last(boot).as_deref(), Some("2"));
+    }
+
+    #[test]
+    fn what_could_not_be_done_stays_requested_and_nothing_else() {
+        assert_eq!(left(Some(Wipe::All), true, false, true), Some(Wipe::Data));
+        assert_eq!(left(Some(Wipe::All), false, true, true), Some(Wipe::State));
+        assert_eq!(left(Some(Wipe::All), false, false, true), Some(Wipe::All));
+        assert_eq!(left(Some(Wipe::Apps), true, true, false), Some(Wipe::Apps));
+        for done in [Wipe::All, Wipe::State, Wipe::Data, Wipe::Apps] {
+            assert_eq!(left(Some(done), true, true, true), None);
+        }
+        assert_eq!(left(None, false, false, false), None);
+        let dir = tempfile::tempdir().unwrap();
+        let boot = dir.path();
+        // By config.json: its mark is obeyed when everything is done.
+        wipe::request(boot, Some(("all", "1")), false).unwrap();
+        finish(boot, &plan(boot, None), Some(Wipe::Data)).unwrap();
+        let next = plan(boot, None);
+        assert_eq!((next.erase, wipe::last(boot)), (Some(Wipe::Data), None));
+        finish(boot, &next, None).unwrap();
+        assert_eq!((plan(boot, None).erase, wipe::last(boot).as_deref()), (None, Some("1")));
+        // By an argument that stays there.
+        finish(boot, &plan(boot, Some(Wipe::All)), Some(Wipe::Data)).unwrap();
+        assert_eq!(plan(boot, Some(Wipe::All)).erase, Some(Wipe::Data));
     }
 
     #[test]
@@ -125,7 +167,7 @@ mod tests {
         std::fs::write(dir.path().join(REQUEST), "everything!").unwrap();
         let p = plan(dir.path(), None);
         assert_eq!(p.erase, None);
-        finish(dir.path(), &p).unwrap();
+        finish(dir.path(), &p, None).unwrap();
         assert!(!dir.path().join(REQUEST).exists());
     }
 }
