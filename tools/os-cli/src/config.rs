@@ -1,7 +1,7 @@
 //! `os config`: look at the configuration and change it. Every change is a change of the file, checked as a whole before
 //! it is written, and applied at once.
 
-use crate::{code, print_json};
+use crate::code;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use os_config::edit::{self, Difference};
@@ -10,10 +10,12 @@ use os_config::json::{self, dotted, names};
 use os_config::keys::{KEYS, WITHOUT_EFFECT};
 use os_config::lock::Lock;
 use os_config::model::{self, Problem};
-use os_config::status::{Outcome, Status};
+use os_config::status::{Outcome, Row, Status};
 use os_config::store::{self, Store, Version};
+use os_sys::{date, out};
 use serde::Serialize;
 use serde_json::{Value, json};
+use std::fmt;
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -123,7 +125,7 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
         Command::Seal => {
             let moved = os_config::apply::seal_now(&store, &Lock::take()?)?;
             if json {
-                print_json(&json!({ "sealed": moved }))?;
+                out::json(&json!({ "sealed": moved }));
             } else {
                 os_sys::say!("{moved} secrets were moved into state.");
                 if moved > 0 {
@@ -136,9 +138,9 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             let lock = if check { None } else { Some(Lock::take()?) };
             let report = import::import(&store, &dir, None, check)?;
             if json {
-                print_json(&report)?;
+                out::json(&report);
             } else {
-                os_sys::out::print(format_args!("{report}"));
+                out::print(format_args!("{report}"));
             }
             if let Some(lock) = lock
                 && report.taken
@@ -150,7 +152,8 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             Ok(code(report.problems.is_empty()))
         }
         Command::Schema => {
-            print_json(&model::schema()?)?;
+            // A document of another standard, with or without --json.
+            os_sys::say!("{:#}", model::schema()?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Keys if json => {
@@ -160,7 +163,7 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
                     "default": key.default, "applies": key.applies.to_string(),
                 })
             };
-            print_json(&json!({ "version": 1, "keys": KEYS.iter().map(row).collect::<Vec<_>>() }))?;
+            out::json(&json!({ "keys": KEYS.iter().map(row).collect::<Vec<_>>() }));
             Ok(ExitCode::SUCCESS)
         }
         Command::Keys => {
@@ -174,9 +177,9 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
 
 fn show_status(status: &Status, json: bool) -> Result<ExitCode> {
     if json {
-        print_json(status)?;
+        out::json(status);
     } else {
-        os_sys::out::print(format_args!("{status}"));
+        out::print(format_args!("{status}"));
     }
     Ok(code(status.is_good()))
 }
@@ -230,9 +233,14 @@ fn get(store: &Store, key: Option<&str>, secrets: bool, json: bool) -> Result<Ex
         root = edit::without_secrets(&root);
     }
     let place = key.map(names).unwrap_or_default();
-    match edit::get(&root, &place) {
-        Some(Value::String(text)) if !json => os_sys::say!("{text}"),
-        Some(value) => print_json(value)?,
+    let found = edit::get(&root, &place);
+    if json {
+        out::json(&json!({ "key": place.join("."), "set": found.is_some(), "value": found }));
+        return Ok(code(found.is_some()));
+    }
+    match found {
+        Some(Value::String(text)) => os_sys::say!("{text}"),
+        Some(value) => os_sys::say!("{value:#}"),
         None => {
             let key = key.unwrap_or_default();
             let known = KEYS.iter().find(|k| names(k.pointer) == place);
@@ -256,6 +264,56 @@ fn given(value: &str) -> Result<String> {
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
+/// What came of a change. The JSON form is stable; fields are only ever added.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Change {
+    /// The new configuration is in force.
+    pub(crate) taken: bool,
+    /// One row for each key that changed.
+    pub(crate) keys: Vec<Row>,
+    /// What is wrong with it.
+    pub(crate) problems: Vec<Problem>,
+    /// Keys that nobody knows.
+    #[serde(with = "json::as_keys")]
+    pub(crate) unknown: Vec<String>,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for row in &self.keys {
+            let outcome = match row.outcome {
+                Outcome::Applied => "applied".to_owned(),
+                Outcome::Unchanged => "in force".to_owned(),
+                Outcome::Pending => "takes effect at the next boot".to_owned(),
+                Outcome::Failed => format!("FAILED: {}", row.reason.as_deref().unwrap_or_default()),
+            };
+            writeln!(f, "{}: {outcome}", dotted(&row.key))?;
+        }
+        self.problems.iter().try_for_each(|problem| writeln!(f, "{problem}"))?;
+        for key in &self.unknown {
+            writeln!(f, "{}: unknown key, no effect", dotted(key))?;
+        }
+        match (self.taken, self.keys.as_slice()) {
+            (true, []) => writeln!(f, "Nothing that has an effect was changed."),
+            (true, _) => Ok(()),
+            (false, []) => writeln!(f, "Nothing was changed."),
+            (false, _) => writeln!(f, "config.json is as it was before."),
+        }
+    }
+}
+
+impl Change {
+    fn say(&self, json: bool) -> ExitCode {
+        if json {
+            out::json(self);
+        } else {
+            out::print(format_args!("{self}"));
+        }
+        code(self.taken)
+    }
+}
+
 async fn change(store: &Store, json: bool, make: impl FnOnce(&mut Value) -> Result<()>) -> Result<ExitCode> {
     let lock = Lock::take()?;
     let before = current(store)?;
@@ -268,11 +326,7 @@ async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: 
     let secrets = store.secrets();
     let accepted = match model::check(after.clone(), &|id| secrets.get(id).cloned()) {
         Ok(accepted) => accepted,
-        Err(problems) => {
-            show_problems(&problems, json)?;
-            eprintln!("Nothing was changed.");
-            return Ok(ExitCode::from(1));
-        }
+        Err(problems) => return Ok(Change { problems, ..Change::default() }.say(json)),
     };
     if text.len() as u64 > os_config::MAX_SIZE {
         bail!("the file would have {} bytes; at most {}", text.len(), os_config::MAX_SIZE);
@@ -288,30 +342,8 @@ async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: 
         store.write(&former)?;
         os_config::apply::run(lock).await?;
     }
-    let rows: Vec<_> = status.keys.iter().filter(|row| keys.contains(&row.key.as_str())).collect();
-    if json {
-        print_json(&rows)?;
-    } else {
-        for row in &rows {
-            let outcome = match row.outcome {
-                Outcome::Applied => "applied".to_owned(),
-                Outcome::Unchanged => "was in force already".to_owned(),
-                Outcome::Pending => "takes effect at the next boot".to_owned(),
-                Outcome::Failed => format!("FAILED: {}", row.reason.as_deref().unwrap_or_default()),
-            };
-            os_sys::say!("{}: {outcome}", dotted(&row.key));
-        }
-        for key in accepted.unknown {
-            eprintln!("{}: unknown key, no effect", dotted(&key));
-        }
-        if refused {
-            eprintln!("config.json is as it was before.");
-        }
-        if rows.is_empty() {
-            os_sys::say!("Nothing that has an effect was changed.");
-        }
-    }
-    Ok(code(rows.iter().all(|row| row.outcome != Outcome::Failed)))
+    let rows = status.keys.into_iter().filter(|row| keys.contains(&row.key.as_str())).collect();
+    Ok(Change { taken: !refused, keys: rows, problems: Vec::new(), unknown: accepted.unknown }.say(json))
 }
 
 async fn edit_file(store: &Store, json: bool) -> Result<ExitCode> {
@@ -365,8 +397,8 @@ async fn edit_until_good(store: &Store, editor: &str, work: &Path, before: &[u8]
                 return write(store, &lock, &value(before), &value(&text), &text, json).await;
             }
             Err(problems) => {
-                show_problems(&problems, false)?;
-                os_sys::out::print(format_args!("Edit again? [Y/n] "));
+                problems.iter().for_each(|problem| os_sys::say!("{problem}"));
+                out::print(format_args!("Edit again? [Y/n] "));
                 std::io::stdout().flush()?;
                 let mut answer = String::new();
                 std::io::stdin().read_line(&mut answer)?;
@@ -379,15 +411,27 @@ async fn edit_until_good(store: &Store, editor: &str, work: &Path, before: &[u8]
     }
 }
 
-fn show_problems(problems: &[Problem], json: bool) -> Result<()> {
-    if json {
-        return print_json(&problems);
-    }
-    for problem in problems {
-        let place = if problem.pointer.is_empty() { "the file".to_owned() } else { dotted(&problem.pointer) };
-        os_sys::say!("{place}: {}", problem.message);
-    }
-    Ok(())
+/// What a file is good for. The JSON form is stable; fields are only ever added.
+#[derive(Debug, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Validation {
+    /// It would be taken.
+    pub(crate) good: bool,
+    /// What is wrong with it.
+    pub(crate) problems: Vec<Problem>,
+    /// Keys that nobody knows.
+    #[serde(with = "json::as_keys")]
+    pub(crate) unknown: Vec<String>,
+    /// Keys of balenaOS that mean nothing here.
+    pub(crate) without_effect: Vec<WithoutEffect>,
+}
+
+/// A key that means nothing here, and why.
+#[derive(Debug, Serialize)]
+pub(crate) struct WithoutEffect {
+    #[serde(with = "json::as_key")]
+    pub(crate) key: String,
+    pub(crate) reason: &'static str,
 }
 
 fn validate(file: &Path, json: bool) -> Result<ExitCode> {
@@ -398,22 +442,33 @@ fn validate(file: &Path, json: bool) -> Result<ExitCode> {
     } else {
         os_sys::files::read_limited(file, os_config::MAX_SIZE)?
     };
-    match model::parse(&bytes) {
-        Ok(accepted) => {
-            if json {
-                print_json(&Vec::<Problem>::new())?;
-            } else {
-                accepted.unknown.iter().for_each(|key| os_sys::say!("{}: unknown key, no effect", dotted(key)));
-                accepted.without_effect.iter().for_each(|(key, why)| os_sys::say!("{}: no effect; {why}", dotted(key)));
-                os_sys::say!("{} is a good configuration", file.display());
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(problems) => {
-            show_problems(&problems, json)?;
-            Ok(ExitCode::from(1))
-        }
+    let found = match model::parse(&bytes) {
+        Ok(accepted) => Validation {
+            good: true,
+            problems: Vec::new(),
+            unknown: accepted.unknown,
+            without_effect: accepted
+                .without_effect
+                .into_iter()
+                .map(|(key, reason)| WithoutEffect { key, reason })
+                .collect(),
+        },
+        // What nobody knows is said in the same round.
+        Err(problems) => Validation { problems, unknown: model::unknown(&bytes), ..Validation::default() },
+    };
+    if json {
+        out::json(&found);
+        return Ok(code(found.good));
     }
+    found.problems.iter().for_each(|problem| os_sys::say!("{problem}"));
+    found.unknown.iter().for_each(|key| os_sys::say!("{}: unknown key, no effect", dotted(key)));
+    for WithoutEffect { key, reason } in &found.without_effect {
+        os_sys::say!("{}: no effect; {reason}", dotted(key));
+    }
+    if found.good {
+        os_sys::say!("{} is a good configuration", file.display());
+    }
+    Ok(code(found.good))
 }
 
 fn find(store: &Store, number: Option<u64>) -> Result<Version> {
@@ -437,7 +492,7 @@ fn diff(store: &Store, version: Option<u64>, json: bool) -> Result<ExitCode> {
     let before = json::read(&before.unwrap_or_else(|| b"{}".to_vec())).map_err(anyhow::Error::msg)?;
     let differences = edit::diff(&before, &current(store)?);
     if json {
-        print_json(&differences)?;
+        out::json(&json!({ "differences": differences }));
     } else {
         for Difference { key, before, after } in &differences {
             let line = |sign: &str, value: &Option<Value>| {
@@ -452,13 +507,14 @@ fn diff(store: &Store, version: Option<u64>, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// One row of the history. The JSON form is stable.
+/// One row of the history. The JSON form is stable; fields are only ever added.
 #[derive(Debug, Serialize)]
-struct Accepted {
-    version: u64,
+pub(crate) struct Accepted {
+    /// Counts up.
+    pub(crate) number: u64,
     /// Seconds since 1970, by the device's clock.
-    time: Option<u64>,
-    changed: Vec<String>,
+    pub(crate) at: Option<u64>,
+    pub(crate) changed: Vec<String>,
 }
 
 fn history(store: &Store, json: bool) -> Result<ExitCode> {
@@ -467,23 +523,17 @@ fn history(store: &Store, json: bool) -> Result<ExitCode> {
     for version in store.history() {
         let Some(text) = store.text(&version).ok().and_then(|b| json::read(&b).ok()) else { continue };
         let changed = edit::diff(&before, &text).iter().map(|d| dotted(&d.key)).collect();
-        rows.push(Accepted { version: version.number, time: version.time.map(store::seconds), changed });
+        rows.push(Accepted { number: version.number, at: version.time.map(store::seconds), changed });
         before = text;
     }
     if json {
-        print_json(&rows)?;
+        out::json(&json!({ "versions": rows }));
     } else {
-        for row in rows {
-            os_sys::say!("{:>4}  {}  {}", row.version, date(row.time.unwrap_or_default()), row.changed.join(" "));
+        for Accepted { number, at, changed } in rows {
+            os_sys::say!("{number:>4}  {}  {}", date::local(at.unwrap_or_default()), changed.join(" "));
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A date in UTC, as date(1) says it.
-fn date(seconds: u64) -> String {
-    let read = os_sys::cmd::Cmd::new("date").args(["-u", "+%Y-%m-%d %H:%M"]).arg(format!("-d@{seconds}")).read();
-    read.map_or_else(|_| seconds.to_string(), |text| text.trim().to_owned())
 }
 
 async fn rollback(store: &Store, version: Option<u64>, json: bool) -> Result<ExitCode> {

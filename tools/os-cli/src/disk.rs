@@ -1,13 +1,12 @@
 //! `os disk`: the encryption of the data partition.
 
-use crate::print_json;
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
 use os_init::encryption::{self, Protection};
 use os_init::identity;
 use os_init::report::{self, Report};
 use os_sys::cmd::Cmd;
-use os_sys::files;
+use os_sys::{files, out};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -31,7 +30,7 @@ pub(crate) enum Command {
 pub(crate) fn run(command: &Command, json: bool) -> Result<ExitCode> {
     let facts = Report::load(Path::new(report::PATH)).context("the initramfs left no report of this boot")?.encryption;
     match command {
-        Command::Encryption if json => print_json(&facts)?,
+        Command::Encryption if json => out::json(&facts),
         Command::Encryption => {
             os_sys::say!("{}", facts.found.word());
             if let Some(problem) = &facts.problem {
@@ -41,7 +40,7 @@ pub(crate) fn run(command: &Command, json: bool) -> Result<ExitCode> {
         Command::RecoveryKey => {
             let key = new_recovery_key(facts.found)?;
             if json {
-                print_json(&serde_json::json!({ "recoveryKey": key }))?;
+                out::json(&serde_json::json!({ "recoveryKey": key }));
             } else {
                 os_sys::say!("{key}");
             }

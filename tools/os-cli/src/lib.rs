@@ -1,4 +1,7 @@
 //! `os`: the one command on the device.
+//!
+//! With `--json` every command prints one object ([`os_sys::out::json`]); docs/json.md has an example of each, and the tests
+//! here compare them.
 
 mod config;
 mod disk;
@@ -8,7 +11,11 @@ mod wipe;
 
 use anyhow::{Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
+use os_sys::cmd::Cmd;
+use os_sys::out;
 use os_update::Mark;
+use serde::Serialize;
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// Look after this device.
@@ -17,7 +24,7 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "os", version)]
 pub struct Args {
-    /// Print JSON instead of text; its form is stable
+    /// Print JSON instead of text; its form is stable (docs/json.md)
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -49,6 +56,9 @@ enum Command {
         command: disk::Command,
     },
     /// Erase apps, state, data or all of it at the next boot
+    ///
+    /// config.json stays in any case: host name, networks and ssh keys in it are in force again. Apps that came with the
+    /// image are brought back.
     Wipe {
         /// What to erase
         what: WipeTarget,
@@ -97,11 +107,39 @@ enum WipeTarget {
     All,
 }
 
+/// What was typed. What is not understood is said as text, or as JSON where that was asked for.
+///
+/// # Errors
+/// The exit code to end with: 0 after `--help`, 2 when the command was not understood.
+pub fn parse(words: impl Iterator<Item = OsString>) -> Result<Args, ExitCode> {
+    let words: Vec<OsString> = words.collect();
+    Args::try_parse_from(&words).map_err(|err| {
+        if err.use_stderr() && words.iter().any(|word| word == "--json") {
+            let text = err.render().to_string();
+            out::json_error(text.trim_start_matches("error: ").trim());
+        } else {
+            let _ = err.print();
+        }
+        ExitCode::from(u8::try_from(err.exit_code()).unwrap_or(2))
+    })
+}
+
 /// The applet.
 ///
 /// # Errors
-/// When what was asked for cannot be done.
+/// When what was asked for cannot be done; with `--json` that is printed.
 pub async fn main(args: Args) -> Result<ExitCode> {
+    let json = args.json;
+    match run(args).await {
+        Err(err) if json => {
+            out::json_error(&format!("{err:#}"));
+            Ok(ExitCode::from(1))
+        }
+        done => done,
+    }
+}
+
+async fn run(args: Args) -> Result<ExitCode> {
     let json = args.json;
     let for_everybody = matches!(&args.command, Command::Config { command } if command.is_for_everybody());
     if !for_everybody && !rustix::process::geteuid().is_root() {
@@ -111,9 +149,9 @@ pub async fn main(args: Args) -> Result<ExitCode> {
         Command::Status => {
             let status = status::collect().await;
             if json {
-                print_json(&status)?
+                out::json(&status);
             } else {
-                os_sys::out::print(format_args!("{status}"))
+                out::print(format_args!("{status}"));
             }
             Ok(code(status.is_good()))
         }
@@ -121,7 +159,7 @@ pub async fn main(args: Args) -> Result<ExitCode> {
         Command::Slot { command } => slot::run(command, json).await,
         Command::Update { command } => os_update::run(command, json).await,
         Command::Disk { command } => disk::run(&command, json),
-        Command::Wipe { what, yes, reboot } => wipe::request(what, yes, reboot),
+        Command::Wipe { what, yes, reboot } => wipe::request(what, yes, reboot, json),
     }
 }
 
@@ -129,7 +167,18 @@ fn code(good: bool) -> ExitCode {
     if good { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
-fn print_json(value: &impl serde::Serialize) -> Result<()> {
-    os_sys::say!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+/// Says that something was done, and restarts the device where that was asked for.
+fn finish(text: &str, answer: &impl Serialize, reboot: bool, json: bool) -> Result<ExitCode> {
+    if json {
+        out::json(answer);
+    } else {
+        os_sys::say!("{text}");
+    }
+    if reboot {
+        Cmd::new("systemctl").arg("reboot").run()?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod tests;

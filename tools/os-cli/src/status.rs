@@ -2,28 +2,36 @@
 //!
 //! A part that cannot be asked is missing from the answer, with a line that says why; it never hides the rest.
 
+use crate::slot::{self, Row};
 use anyhow::Result;
 use os_config::decide::Source;
 use os_config::status::Status as ConfigStatus;
-use os_dbus::{Bus, Slot, Tried};
+use os_dbus::{Bus, Tried};
 use os_init::report::{self, Report, Volume};
+use os_update::health::Waits;
+use os_update::standing::Standing;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+/// systemd's word for a device, and for a unit, that is not up yet.
+const STARTING: &str = "starting";
+/// How long the engine may take to answer.
+const ENGINE_ANSWERS: Duration = Duration::from_secs(10);
+
 /// The answer. The JSON form is stable; fields are only ever added.
 #[derive(Debug, Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Status {
-    version: u32,
     os: Os,
     hostname: String,
     device_id: Option<String>,
     uptime_seconds: Option<u64>,
     health: Health,
-    slots: Vec<SlotRow>,
+    slots: Vec<Row>,
+    update: Option<Standing>,
     boot: Option<Report>,
     disk: BTreeMap<String, Space>,
     memory: Option<Memory>,
@@ -32,6 +40,8 @@ pub(crate) struct Status {
     config: Option<Config>,
     /// What could not be asked, and what is wrong.
     messages: Vec<String>,
+    /// What else a person should know; nothing is wrong.
+    notes: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Default)]
@@ -51,30 +61,8 @@ struct Health {
     /// systemd's word: running, degraded, starting, …
     system: String,
     failed_units: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct SlotRow {
-    name: String,
-    bootname: Option<String>,
-    state: String,
-    boot_status: Option<String>,
-    version: Option<String>,
-}
-
-impl fmt::Display for SlotRow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{:<10} {:<2} {:<9} {:<5} {}",
-            self.name,
-            self.bootname.as_deref().unwrap_or(""),
-            self.state,
-            self.boot_status.as_deref().unwrap_or(""),
-            self.version.as_deref().unwrap_or("")
-        )
-    }
+    /// While the device starts: what its health check waits for, or else which units are still to come.
+    waits_for: Vec<String>,
 }
 
 /// Bytes.
@@ -101,6 +89,8 @@ struct Network {
 
 #[derive(Debug, Serialize, Default)]
 struct Engine {
+    /// `running`, `starting`, `silent`, or `off` where data cannot be used.
+    state: &'static str,
     version: Option<String>,
     running: usize,
     containers: usize,
@@ -122,7 +112,7 @@ impl Status {
 }
 
 pub(crate) async fn collect() -> Status {
-    let mut status = Status { version: 1, ..Status::default() };
+    let mut status = Status { update: Some(Standing::of_device()), ..Status::default() };
     status.os = os();
     status.hostname = read("/proc/sys/kernel/hostname");
     status.device_id = std::fs::read_to_string(os_hostname::DEVICE_ID).ok().map(|id| id.trim().to_owned());
@@ -142,7 +132,9 @@ pub(crate) async fn collect() -> Status {
     ask_engine(&mut status).await;
     if let Some(boot) = &status.boot {
         status.messages.extend(boot.messages.iter().cloned());
+        status.notes.extend(boot.notes.iter().cloned());
     }
+    status.notes.extend(status.update.iter().flat_map(Standing::refusals));
     match ConfigStatus::load(Path::new(os_config::STATUS)) {
         Ok(config) => {
             status.messages.extend(config.complaints());
@@ -220,8 +212,19 @@ async fn ask_bus(bus: &Bus, status: &mut Status) {
     let asked: Result<()> = async {
         let systemd = bus.systemd().await?;
         status.health.system = systemd.system_state().await.tried("cannot ask systemd for its state")?;
-        let failed = systemd.list_units_filtered(&["failed"]).await.tried("cannot list failed units")?;
+        let units = systemd.list_units_filtered(&["failed", "activating"]).await.tried("cannot list units")?;
+        let (failed, coming): (Vec<_>, Vec<_>) = units.into_iter().partition(|unit| unit.3 == "failed");
         status.health.failed_units = failed.into_iter().map(|unit| unit.0).collect();
+        if coming.iter().any(|unit| unit.0 == "docker.service") {
+            status.engine.state = STARTING;
+        }
+        if status.health.system == STARTING {
+            status.health.waits_for = Waits::load().waits_for;
+        }
+        if status.health.system == STARTING && status.health.waits_for.is_empty() {
+            let jobs = systemd.list_jobs().await.tried("cannot list jobs")?;
+            status.health.waits_for = jobs.into_iter().filter(|job| job.3 == "running").map(|job| job.1).collect();
+        }
         status.network.state = match bus.network_manager().await? {
             Some(nm) => network_word(nm.state().await.tried("cannot ask NetworkManager")?).to_owned(),
             None => "NetworkManager does not run".to_owned(),
@@ -232,22 +235,10 @@ async fn ask_bus(bus: &Bus, status: &mut Status) {
     if let Err(err) = asked {
         status.messages.push(format!("{err:#}"));
     }
-    match slots(bus).await {
-        Ok(slots) => status.slots = slots,
+    match slot::rows(bus).await {
+        Ok(rows) => status.slots = rows,
         Err(err) => status.messages.push(format!("{err:#}")),
     }
-}
-
-/// The slots, through RAUC.
-pub(crate) async fn slots(bus: &Bus) -> Result<Vec<SlotRow>> {
-    let slots = bus.slots().await;
-    os_update::let_rauc_rest(bus).await;
-    Ok(slots?.into_iter().map(row).collect())
-}
-
-fn row(slot: Slot) -> SlotRow {
-    let Slot { name, bootname, state, boot_status, version, .. } = slot;
-    SlotRow { name, bootname, state, boot_status, version }
 }
 
 /// `NMState` in a word (NetworkManager's D-Bus documentation).
@@ -264,14 +255,20 @@ fn network_word(state: u32) -> &'static str {
 
 async fn ask_engine(status: &mut Status) {
     if status.boot.as_ref().is_some_and(|b| b.data == Volume::Unusable) {
+        status.engine.state = "off";
         return;
     }
-    let limit = Duration::from_secs(10);
-    status.engine.version = os_apps::engine::version(limit).await;
+    // It would be waited for, as long as it takes to start.
+    if status.engine.state == STARTING {
+        return;
+    }
+    status.engine.version = os_apps::engine::version(ENGINE_ANSWERS).await;
     if status.engine.version.is_none() {
+        status.engine.state = "silent";
         status.messages.push("the container engine does not answer; see journalctl -u docker".to_owned());
         return;
     }
+    status.engine.state = "running";
     if let Ok(docker) = os_apps::engine::connect().await
         && let Ok((running, all)) = os_apps::engine::containers(&docker).await
     {
@@ -294,12 +291,18 @@ impl fmt::Display for Status {
         if let Some(up) = self.uptime_seconds {
             row(f, "Uptime", format!("{} d {:02}:{:02}:{:02}", up / 86400, up / 3600 % 24, up / 60 % 60, up % 60))?;
         }
-        row(f, "Health", self.health.system.clone())?;
+        match self.health.waits_for.as_slice() {
+            [] => row(f, "Health", self.health.system.clone())?,
+            some => row(f, "Health", format!("{}, waits for: {}", self.health.system, some.join("; ")))?,
+        }
         for unit in &self.health.failed_units {
             row(f, "", format!("failed: {unit}"))?;
         }
         for slot in &self.slots {
             row(f, "Slot", slot.to_string())?;
+        }
+        if let Some(update) = &self.update {
+            row(f, "Updates", update.headline())?;
         }
         for (mount, space) in &self.disk {
             row(f, "Disk", format!("{mount:<10} {} of {} MiB free", mib(space.free), mib(space.total)))?;
@@ -316,7 +319,7 @@ impl fmt::Display for Status {
                 let Engine { running, containers, .. } = self.engine;
                 row(f, "Engine", format!("{version}, {running} of {containers} containers running"))?;
             }
-            None => row(f, "Engine", "does not answer".to_owned())?,
+            None => row(f, "Engine", self.engine.state.to_owned())?,
         }
         if let Some(config) = &self.config {
             let source = match config.source {
@@ -326,16 +329,58 @@ impl fmt::Display for Status {
             };
             row(f, "Config", format!("{source}{}", if config.good { "" } else { ", needs attention" }))?;
         }
-        for message in &self.messages {
-            writeln!(f, "! {message}")?;
-        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "  {note}"))?;
+        self.messages.iter().try_for_each(|message| writeln!(f, "! {message}"))?;
         Ok(())
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A device on trial.
+    pub(crate) fn example(update: Standing) -> Status {
+        let text = |text: &str| text.to_owned();
+        Status {
+            os: Os {
+                name: text("OS"),
+                version: text("0.3.0"),
+                variant: text("production"),
+                machine: text("raspberrypi4-64"),
+                build: text("0.3.0"),
+                kernel: text("6.12.47"),
+            },
+            hostname: text("till-3"),
+            device_id: Some(text("0f2b6f1e5d8a4c7b9e3d2a1c0b9f8e7d")),
+            uptime_seconds: Some(93),
+            health: Health {
+                system: text("starting"),
+                failed_units: vec![],
+                waits_for: vec![text("docker.service does not run")],
+            },
+            slots: slot::tests::example(),
+            update: Some(update),
+            boot: Some(Report {
+                slot: text("B"),
+                disk: text("mmcblk0"),
+                verity: true,
+                state: Volume::Ok,
+                data: Volume::Ok,
+                ..Report::default()
+            }),
+            disk: BTreeMap::from([(text("/mnt/data"), Space { total: 30_000_000_000, free: 29_000_000_000 })]),
+            memory: Some(Memory { total: 4_000_000_000, available: 3_500_000_000 }),
+            network: Network {
+                state: text("online"),
+                addresses: BTreeMap::from([(text("eth0"), vec![text("192.0.2.7/24")])]),
+            },
+            engine: Engine { state: STARTING, ..Engine::default() },
+            config: Some(Config { source: Source::File, good: true }),
+            messages: vec![],
+            notes: vec![text("0.2.5 failed here: no engine")],
+        }
+    }
 
     #[test]
     fn addresses_of_containers_and_loopback_are_left_out() {
@@ -349,9 +394,25 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_starts_says_what_it_waits_for_and_where_its_update_is() {
+        let mut update = Standing::of_device();
+        update.phase = "idle";
+        let said = example(update).to_string();
+        for line in [
+            "starting, waits for: docker.service",
+            "Slot       A inactive   good  0.1.0",
+            "Updates ",
+            "Engine     starting",
+        ] {
+            assert!(said.contains(line), "{line}: {said}");
+        }
+        assert!(!said.contains("! "), "{said}");
+    }
+
+    #[test]
     fn a_status_that_knows_nothing_is_not_good_and_still_prints() {
         let status = Status::default();
         assert!(!status.is_good());
-        assert!(status.to_string().contains("Engine     does not answer"));
+        assert!(status.to_string().contains("Engine "));
     }
 }

@@ -53,7 +53,7 @@ pub async fn main(args: Args) -> Result<ExitCode> {
                 log::info(&format!("configuration taken over from {}: {}", device.display(), report.changed.join(" ")));
             }
             for problem in &report.problems {
-                log::warn(&format!("{}: {} {}", device.display(), problem.pointer, problem.message));
+                log::warn(&format!("{}: {problem}", device.display()));
             }
             Ok(ExitCode::SUCCESS)
         }

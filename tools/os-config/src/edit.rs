@@ -100,6 +100,7 @@ pub fn merge(target: &mut Value, patch: &Value) {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Difference {
     /// JSON pointer.
+    #[serde(with = "json::as_key")]
     pub key: String,
     /// Former value; secrets are hidden.
     #[serde(skip_serializing_if = "Option::is_none")]

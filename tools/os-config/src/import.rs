@@ -82,7 +82,7 @@ impl fmt::Display for Report {
             writeln!(f, "  changed: {key}")?;
         }
         for problem in &self.problems {
-            writeln!(f, "! {} {}", problem.pointer, problem.message)?;
+            writeln!(f, "! {problem}")?;
         }
         for line in &self.complaints {
             writeln!(f, "! {line}")?;
@@ -399,7 +399,7 @@ pub(crate) fn from_boot_partition(store: &Store) -> Option<Waiting> {
         ..Report::default()
     });
     for problem in &report.problems {
-        os_sys::log::warn(&format!("{NAME}/ on the boot partition: {} {}", problem.pointer, problem.message));
+        os_sys::log::warn(&format!("{NAME}/ on the boot partition: {problem}"));
     }
     Some(Waiting(report))
 }

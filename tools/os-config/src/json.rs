@@ -63,6 +63,52 @@ pub fn dotted(pointer: &str) -> String {
     pointer.trim_start_matches('/').replace('/', ".")
 }
 
+/// A key in an answer to `--json`: as people write it, `os.time.zone`; a JSON pointer in here. For serde's `with`.
+pub mod as_key {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    /// Writes a pointer as a key.
+    ///
+    /// # Errors
+    /// Those of the format.
+    pub fn serialize<S: Serializer>(pointer: &str, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&super::dotted(pointer))
+    }
+
+    /// Reads a key as a pointer.
+    ///
+    /// # Errors
+    /// When it is no text.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+        let key = String::deserialize(deserializer)?;
+        Ok(if key.is_empty() { key } else { format!("/{}", key.trim_start_matches('/').replace('.', "/")) })
+    }
+}
+
+/// The same for several.
+pub mod as_keys {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Key(#[serde(with = "super::as_key")] String);
+
+    /// Writes pointers as keys.
+    ///
+    /// # Errors
+    /// Those of the format.
+    pub fn serialize<S: Serializer>(pointers: &[String], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(pointers.iter().cloned().map(Key))
+    }
+
+    /// Reads keys as pointers.
+    ///
+    /// # Errors
+    /// When they are no texts.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+        Ok(Vec::<Key>::deserialize(deserializer)?.into_iter().map(|key| key.0).collect())
+    }
+}
+
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

@@ -3,17 +3,19 @@
 //! Keys that balenaOS documents keep their names and meaning. Every wrong value is reported, not only the first, with
 //! its JSON pointer (RFC 6901), what was found and what is allowed.
 
-use crate::json::{self, kind, names, pointer_to};
+use crate::json::{self, dotted, kind, names, pointer_to};
 use crate::keys::{KEYS, WITHOUT_EFFECT};
 use crate::shape;
 use crate::types::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use std::fmt;
 
 /// What is wrong at one place of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
     /// JSON pointer; empty for the file as a whole.
+    #[serde(rename = "key", with = "json::as_key")]
     pub pointer: String,
     /// What was found and what is allowed. Never contains the value of a secret.
     pub message: String,
@@ -23,6 +25,15 @@ impl Problem {
     /// A problem of the file as a whole.
     pub fn whole(message: impl Into<String>) -> Self {
         Self { pointer: String::new(), message: message.into() }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pointer.as_str() {
+            "" => f.write_str(&self.message),
+            pointer => write!(f, "{}: {}", dotted(pointer), self.message),
+        }
     }
 }
 
@@ -77,9 +88,21 @@ pub fn check(root: Value, unseal: Unseal<'_>) -> Result<Accepted, Vec<Problem>> 
     walk(root, unseal, true)
 }
 
+/// Pointers of keys that nobody knows, also in a file that is refused for something else.
+pub fn unknown(bytes: &[u8]) -> Vec<String> {
+    let Ok(Value::Object(root)) = json::read(bytes) else { return Vec::new() };
+    let mut walk = Walk { problems: Vec::new(), out: Accepted::default(), unseal: &|_| Some(String::new()) };
+    walk.object("", root);
+    walk.slips();
+    walk.out.unknown
+}
+
 fn walk(root: Value, unseal: Unseal<'_>, slips: bool) -> Result<Accepted, Vec<Problem>> {
     let Value::Object(root) = root else {
-        return Err(vec![Problem::whole(format!("is {}; a configuration is an object: {{ … }}", kind(&root)))]);
+        return Err(vec![Problem::whole(format!(
+            "the file is {}; a configuration is an object: {{ … }}",
+            kind(&root)
+        ))]);
     };
     let mut walk = Walk { problems: Vec::new(), out: Accepted::default(), unseal };
     let known = walk.object("", root);

@@ -1,7 +1,7 @@
 //! The result per key, kept for `os config status`.
 
 use crate::decide::Source;
-use crate::json::dotted;
+use crate::json::{as_key, as_keys, dotted};
 use crate::model::Problem;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -26,6 +26,7 @@ pub enum Outcome {
 #[serde(rename_all = "camelCase")]
 pub struct Row {
     /// JSON pointer of the key.
+    #[serde(with = "as_key")]
     pub key: String,
     /// The configuration sets it; otherwise its default is in force.
     pub set: bool,
@@ -47,6 +48,7 @@ pub struct Status {
     /// What is wrong with the file.
     pub problems: Vec<Problem>,
     /// Keys that nobody knows.
+    #[serde(with = "as_keys")]
     pub unknown: Vec<String>,
     /// Keys of balenaOS that mean nothing here, each with the reason.
     #[serde(default)]
@@ -92,9 +94,7 @@ impl Status {
     pub fn complaints(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for problem in &self.problems {
-            let place =
-                if problem.pointer.is_empty() { String::new() } else { format!(" {}", dotted(&problem.pointer)) };
-            lines.push(format!("config.json{place}: {}", problem.message));
+            lines.push(format!("config.json: {problem}"));
         }
         if !self.problems.is_empty() {
             lines.push(match self.source {

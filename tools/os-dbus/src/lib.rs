@@ -85,6 +85,8 @@ pub struct Slot {
     pub version: Option<String>,
     /// Identifier of the installation.
     pub transaction: Option<String>,
+    /// SHA-256 of the manifest of the bundle that was installed, hex.
+    pub manifest_hash: Option<String>,
     /// `ok`, `failed` or `pending`, where RAUC installed it.
     pub status: Option<String>,
 }
@@ -317,16 +319,30 @@ impl Bus {
     /// Installs a bundle into the slots that are not booted, and waits until that is over. Nothing is activated.
     /// `progress` is called with RAUC's percent whenever that changes, and every two seconds.
     ///
+    /// `hash` is what [`Bus::inspect`] said of the bundle's manifest. RAUC reads the bundle again: from 1.14 on it refuses
+    /// another one itself; what earlier ones wrote, [`Slot::manifest_hash`] says.
+    ///
     /// # Errors
     /// When RAUC cannot be reached or goes away; what it says against the bundle otherwise, as [`BusError::Refused`].
-    pub async fn install(&self, source: &str, transaction: &str, progress: &dyn Fn(i32)) -> Result<(), BusError> {
+    pub async fn install(
+        &self,
+        source: &str,
+        transaction: &str,
+        hash: &str,
+        progress: &dyn Fn(i32),
+    ) -> Result<(), BusError> {
         use futures_util::StreamExt;
         let rauc = self.rauc().await?;
         // Subscribed before the call: it may be over before the call returns.
         let mut completed = rauc.receive_completed().await.tried("cannot listen to RAUC")?;
         let mut percent = rauc.receive_progress_changed().await;
-        let args = HashMap::from([("transaction-id", zbus::wire::Variant::Str(transaction.into()))]);
-        rauc.install_bundle(source, args).await.tried("RAUC does not begin to install")?;
+        let plain = HashMap::from([("transaction-id", Variant::Str(transaction.into()))]);
+        let mut pinned = plain.clone();
+        pinned.insert("require-manifest-hash", Variant::Str(hash.into()));
+        // One that does not know an argument refuses the call.
+        if rauc.install_bundle(source, pinned).await.is_err() {
+            rauc.install_bundle(source, plain).await.tried("RAUC does not begin to install")?;
+        }
         let mut owner = rauc.inner().receive_owner_changed().await.tried("cannot watch RAUC")?;
         let mut ticks = tokio::time::interval(PROGRESS);
         let mut reached = 0;
@@ -477,6 +493,7 @@ fn slot(name: String, values: &HashMap<String, OwnedVariant>) -> Slot {
         boot_status: text("boot-status"),
         version: text("bundle.version"),
         transaction: text("installed.transaction"),
+        manifest_hash: text("bundle.hash"),
         status: text("status"),
         name,
     }

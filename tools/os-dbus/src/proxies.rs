@@ -27,6 +27,8 @@ pub trait SystemdManager {
     fn reload_or_try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// Units in any of the given states.
     fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<SystemdUnit>>;
+    /// Jobs that are queued or run: number, unit, kind, state, and two paths.
+    fn list_jobs(&self) -> zbus::Result<Vec<(u32, String, String, String, OwnedObjectPath, OwnedObjectPath)>>;
     /// Asks for signals.
     fn subscribe(&self) -> zbus::Result<()>;
     /// `running`, `degraded`, `starting`, …

@@ -1,6 +1,8 @@
 //! Runs other programs. Never through a shell; a failure carries what the program said last.
 
+use std::collections::VecDeque;
 use std::ffi::OsStr;
+use std::io::Read;
 use std::process::{Command, Output, Stdio};
 
 /// How much of a failed program's stderr goes into the error, in bytes.
@@ -130,6 +132,33 @@ impl Cmd {
         self.check(out).map(|out| String::from_utf8_lossy(&out.stdout).into_owned())
     }
 
+    /// Runs to the end; an error carries the last of what it wrote to stdout and stderr, in the order it came. For programs
+    /// that are not ours: where they say why is theirs to choose.
+    ///
+    /// # Errors
+    /// When the program cannot be started or does not exit with 0.
+    pub fn hear(mut self) -> Result<(), CmdError> {
+        let failed = |cause| CmdError::Start { program: self.program.clone(), cause };
+        let (mut reader, writer) = std::io::pipe().map_err(failed)?;
+        let both = writer.try_clone().map_err(failed)?;
+        let mut child = self.inner.stdout(writer).stderr(both).spawn().map_err(failed)?;
+        // Its ends of the pipe are still open in here, and the end would never come.
+        self.inner = Command::new(&self.program);
+        let mut said = VecDeque::new();
+        let mut piece = [0; 4096];
+        loop {
+            match reader.read(&mut piece) {
+                Ok(0) => break,
+                Ok(got) => said.extend(piece.iter().take(got)),
+                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+            said.drain(..said.len().saturating_sub(STDERR_TAIL));
+        }
+        let status = child.wait().map_err(|cause| CmdError::Start { program: self.program.clone(), cause })?;
+        self.check(Output { status, stdout: Vec::new(), stderr: said.into() }).map(drop)
+    }
+
     fn check(&self, out: Output) -> Result<Output, CmdError> {
         if out.status.success() {
             return Ok(out);
@@ -167,6 +196,16 @@ mod tests {
     fn what_leads_to_a_program_is_not_blamed() {
         let err = Cmd::new("env").arg("false").named("false").run().unwrap_err();
         assert!(err.to_string().starts_with("false failed"), "{err}");
+    }
+
+    #[test]
+    fn what_a_program_says_is_heard_wherever_it_says_it() {
+        let run = |script: &str| Cmd::new("sh").args(["-c", script]).named("till").hear();
+        let said = run("echo the till; echo does not answer >&2; exit 1").unwrap_err().to_string();
+        assert_eq!(said, "till failed (exit status: 1): the till\ndoes not answer");
+        let long = run("yes | head -c 1000000; echo the end; exit 1").unwrap_err().to_string();
+        assert!(long.ends_with("the end") && long.len() < 3000);
+        run("yes | head -c 1000000").unwrap();
     }
 
     #[test]

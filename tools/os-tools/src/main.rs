@@ -16,7 +16,10 @@ fn main() -> ExitCode {
     match name.as_str() {
         // As PID 1 of the initramfs the kernel calls it /init.
         "os-init" | "init" => os_init::boot::main(),
-        "os" => run(os_cli::main(os_cli::Args::parse())),
+        "os" => match os_cli::parse(std::env::args_os()) {
+            Ok(args) => run(os_cli::main(args)),
+            Err(code) => code,
+        },
         "os-config" => run(os_config::cli::main(os_config::cli::Args::parse())),
         "os-hostname" => {
             let args = os_hostname::Args::parse();

@@ -2,23 +2,21 @@
 
 use crate::course::Course;
 use crate::health;
-use crate::index;
 use crate::machine::{Device, Machine, Mark};
 use crate::policy::{Mode, Policy, Trial};
-use crate::relay::{Bundle, Relay};
-use crate::state::{Phase, State, Store, Target, Verdict};
+
+use crate::state::{Phase, State, Store, Verdict};
 use crate::step::{Event, other};
 use crate::trust::{self, now};
 use anyhow::{Context, Result, bail, ensure};
-use os_channel::channel::Asking;
+use os_channel::channel::{Asking, Held};
 use os_channel::{Channel, Choice, Release};
-use os_dbus::{Bus, BusError, Slot, Tried, Verb};
+use os_dbus::{Bus, Slot, Tried, Verb};
 use os_fetch::Source;
 use os_sys::{files, log};
 use rustix::fs::{FlockOperation, flock};
 use semver::Version;
 use serde::Serialize;
-use std::cell::Cell;
 use std::fs::File;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -28,40 +26,18 @@ const LOCK: &str = "/run/os/update.lock";
 /// How long to wait for it where waiting is not wanted.
 const LOCK_PATIENCE: Duration = Duration::from_secs(10);
 /// Whoever installs stops while this is there.
-const STOP: &str = "/run/os/update.stop";
-/// How long that may take, and how often it is looked at.
+pub(crate) const STOP: &str = "/run/os/update.stop";
+/// How long that may take.
 const STOP_PATIENCE: Duration = Duration::from_secs(120);
-const STOP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often it is tried again to keep a release, and after how long: RAUC is started for it, on a board that is busy.
 const KEEP_RETRIES: u32 = 3;
 const KEEP_PAUSE: Duration = Duration::from_secs(20);
-/// Progress of an installation, for `os update status`.
-pub const PROGRESS: &str = "/run/os/update-progress.json";
 /// The journal of the last boot that failed its health check.
 pub const FAILED_JOURNAL: &str = "failed-boot.log";
-/// How often a bundle that could not be mounted is tried again at once.
-const MOUNT_RETRIES: u32 = 3;
 /// Who typed nothing on a console for so long is not there; less than os-rescue.timer waits.
 const TYPED: Duration = Duration::from_secs(10 * 60);
-const OLD_RAUC: &str = "this RAUC does not say which bundle it was given; updates need RAUC 1.9 or later";
 /// Lines of [`FAILED_JOURNAL`].
 const JOURNAL_LINES: &str = "400";
-
-/// How far an installation is.
-#[derive(Debug, Clone, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Progress {
-    /// Version.
-    pub version: String,
-    /// Percent, as RAUC counts.
-    pub percent: i32,
-    /// Bytes that came from the channel.
-    pub fetched: u64,
-    /// Bytes of the bundle.
-    pub size: u64,
-    /// What holds it up.
-    pub trouble: Option<String>,
-}
 
 /// Who asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +46,45 @@ pub enum Asked {
     Timer,
     /// A person, who wants it now.
     Person,
+}
+
+/// What became of a wish for an update.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The device restarts into it.
+    Restarting,
+    /// There is nothing newer.
+    UpToDate,
+    /// There is something newer, and this device's turn has not come.
+    NotReached,
+    /// What is newer failed on this device.
+    FailedHere,
+    /// A release is on trial.
+    OnTrial,
+    /// A rule of the device speaks against it now.
+    Waiting,
+}
+
+/// What became of a wish for an update, and a sentence about it.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Done {
+    /// For programs.
+    pub outcome: Outcome,
+    /// For people.
+    pub text: String,
+}
+
+impl Done {
+    pub(crate) fn new(outcome: Outcome, text: impl Into<String>) -> Self {
+        Self { outcome, text: text.into() }
+    }
+
+    /// It restarts, or there is nothing to be done.
+    pub fn is_yes(&self) -> bool {
+        matches!(self.outcome, Outcome::Restarting | Outcome::UpToDate | Outcome::NotReached)
+    }
 }
 
 /// What a check found.
@@ -102,11 +117,6 @@ impl Look {
     }
 }
 
-/// An installation that an operator did not want.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Stopped(&'static str);
-
 /// Takes the lock. `patience`: at most so long; what only looks at the slots holds it for a moment.
 async fn take_lock(patience: Option<Duration>) -> Result<File> {
     std::fs::create_dir_all("/run/os")?;
@@ -128,8 +138,8 @@ async fn take_lock(patience: Option<Duration>) -> Result<File> {
 /// The agent, with the lock held.
 #[derive(Debug)]
 pub struct Agent {
-    course: Course<Machine>,
-    policy: Policy,
+    pub(crate) course: Course<Machine>,
+    pub(crate) policy: Policy,
     _lock: File,
 }
 
@@ -187,7 +197,7 @@ impl Agent {
         self.course.device.save(&self.course.state)
     }
 
-    async fn bus(&self) -> Result<&Bus> {
+    pub(crate) async fn bus(&self) -> Result<&Bus> {
         Ok(self.course.device.bus().await?)
     }
 
@@ -205,55 +215,68 @@ impl Agent {
     ///
     /// # Errors
     /// When something that was to be done cannot be.
-    pub async fn run(&mut self, asked: Asked, from: Option<&Source>, told: &dyn Fn(&str)) -> Result<String> {
+    pub async fn run(&mut self, asked: Asked, from: Option<&Source>, told: &dyn Fn(&str)) -> Result<Done> {
         if asked == Asked::Timer && self.course.device.store.paused() {
-            return Ok("updates are paused; os update resume goes on".to_owned());
+            return Ok(Done::new(Outcome::Waiting, "updates are paused; os update resume goes on"));
         }
         if let Phase::Trial { target, .. } = self.course.state.phase.clone() {
             if self.course.waits_for_restart()? {
-                told(&format!("{} is installed; restarting into it", target.version));
-                self.start_installed().await?;
-                return Ok(format!("restarting into {}", target.version));
+                return self.restart_into(&target.version, told).await;
             }
-            return Ok("a release is on trial; its health check decides".to_owned());
+            return Ok(Done::new(Outcome::OnTrial, "a release is on trial; its health check decides"));
         }
         let look = match self.look(from).await {
             Ok(look) => look,
-            Err(err) if asked == Asked::Person && from.is_none() => return self.start_unasked(err).await,
+            Err(err) if asked == Asked::Person && from.is_none() => return self.start_unasked(err, told).await,
             Err(err) => return Err(err),
         };
         let (source, choice) = (&look.source, look.choice());
         let (_, text) = describe(&choice, &look.running);
-        match choice {
-            Choice::Offer(release) if !self.is_installed(release) => {
-                if let Some(why) = self.objection(asked, source, Some(release)).await? {
-                    return Ok(format!("{text}; {why}"));
+        let found = match choice {
+            Choice::Offer(release) => {
+                if !self.is_installed(release) {
+                    if let Some(why) = self.objection(asked, source, Some(release)).await? {
+                        return Ok(Done::new(Outcome::Waiting, format!("{text}; {why}")));
+                    }
+                    self.install(asked, source, release).await?;
                 }
-                self.install(asked, source, release).await?;
+                Outcome::Waiting
             }
-            Choice::Offer(_) => {}
+            Choice::Held { why: Held::FailedHere, .. } => Outcome::FailedHere,
             // What was installed yesterday may have been stopped or revoked since.
-            Choice::Held { release, .. } if self.is_installed(release) => return Ok(text),
-            Choice::Held { .. } | Choice::UpToDate => self.course.note(Event::Withdrawn)?,
+            Choice::Held { release, .. } if self.is_installed(release) => {
+                return Ok(Done::new(Outcome::NotReached, text));
+            }
+            Choice::Held { .. } => Outcome::NotReached,
+            Choice::UpToDate => Outcome::UpToDate,
+        };
+        if found != Outcome::Waiting {
+            self.course.note(Event::Withdrawn)?;
         }
-        let Phase::Installed { target, .. } = self.course.state.phase.clone() else { return Ok(text) };
+        let Phase::Installed { target, .. } = self.course.state.phase.clone() else {
+            return Ok(Done::new(found, text));
+        };
+        let version = &target.version;
         if asked == Asked::Timer && self.policy.mode != Mode::Automatic {
-            return Ok(format!("{} is installed and waits for: os update apply", target.version));
+            return Ok(Done::new(Outcome::Waiting, format!("{version} is installed and waits for: os update apply")));
         }
         if let Some(why) = self.objection(asked, source, None).await? {
-            return Ok(format!("{} is installed; {why}", target.version));
+            return Ok(Done::new(Outcome::Waiting, format!("{version} is installed; {why}")));
         }
-        told(&format!("{} is installed; restarting into it", target.version));
+        self.restart_into(version, told).await
+    }
+
+    pub(crate) async fn restart_into(&mut self, version: &str, told: &dyn Fn(&str)) -> Result<Done> {
+        told(&format!("{version} is installed; restarting into it"));
         self.start_installed().await?;
-        Ok(format!("restarting into {}", target.version))
+        Ok(Done::new(Outcome::Restarting, format!("restarting into {version}")))
     }
 
     /// A person may start what is installed although the channel, which may have revoked it, cannot be asked.
-    async fn start_unasked(&mut self, why: anyhow::Error) -> Result<String> {
+    async fn start_unasked(&mut self, why: anyhow::Error, told: &dyn Fn(&str)) -> Result<Done> {
         let Phase::Installed { target, .. } = self.course.state.phase.clone() else { return Err(why) };
         log::warn(&format!("{why:#}; starting what is installed"));
-        self.start_installed().await?;
-        Ok(format!("restarting into {}", target.version))
+        self.restart_into(&target.version, told).await
     }
 
     async fn look(&mut self, from: Option<&Source>) -> Result<Look> {
@@ -284,158 +307,10 @@ impl Agent {
         matches!(&self.course.state.phase, Phase::Installed { target, .. } if target.digest == release.bundle.sha256)
     }
 
-    async fn install(&mut self, asked: Asked, source: &Source, release: &Release) -> Result<()> {
-        let target = Target { version: release.version.to_string(), digest: release.bundle.sha256.clone() };
-        let transaction = uuid()?;
-        self.course.note(Event::Found(target.clone(), transaction.clone()))?;
-        log::info(&format!("installing {}", target.version));
-        let relay = Relay::start(Bundle {
-            source: source.clone(),
-            path: release.bundle.path.clone(),
-            size: release.bundle.size,
-            limit: self.policy.limit,
-        })?;
-        let done = self.write_slot(&relay, release, &transaction, asked).await;
-        let fetched = relay.fetched();
-        let event = match &done {
-            Ok(()) => Event::Written,
-            Err(err) => {
-                // It is no fault of the release, nor of the channel, when somebody stops it.
-                if err.downcast_ref::<Stopped>().is_none() {
-                    self.course.state.wait_for(now(), &target.digest);
-                }
-                let trouble = relay.trouble().map(|t| format!(" ({t})")).unwrap_or_default();
-                Event::NotWritten(format!("{err:#}{trouble}"))
-            }
-        };
-        if done.is_ok() {
-            self.course.state.waiting = None;
-        }
-        self.course.state.note(now(), format!("{} MiB came from the channel", fetched >> 20));
-        self.course.note(event)?;
-        done.with_context(|| format!("{} was not installed", target.version))
-    }
-
-    async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str, asked: Asked) -> Result<()> {
-        self.prepare_streaming().await;
-        let address = relay.address();
-        let facts = self.bus().await?.inspect(&address).await?;
-        // With it the signed list says which bundle this is; RAUC's own signature alone would let an old one through.
-        let wanted = &release.bundle.manifest_hash;
-        let found = facts.manifest_hash.context(OLD_RAUC)?;
-        ensure!(&found == wanted, "the channel served another bundle than the one its list names");
-        // Whoever can sign lists only cannot pass an old bundle off as a new release.
-        let version = release.version.to_string();
-        let inside = facts.version.context("the bundle names no version")?;
-        ensure!(inside == version, "the list calls the bundle {version}, the bundle itself {inside}");
-        let seen = || (relay.fetched(), release.bundle.size, relay.trouble());
-        self.have_rauc_write(&address, &version, transaction, asked, &seen).await
-    }
-
-    /// `seen` tells bytes that came, bytes in all, and what holds it up.
-    async fn have_rauc_write(
-        &self,
-        address: &str,
-        version: &str,
-        transaction: &str,
-        asked: Asked,
-        seen: &dyn Fn() -> (u64, u64, Option<String>),
-    ) -> Result<()> {
-        let last = Cell::new(None);
-        let progress = |percent: i32| {
-            let (fetched, size, trouble) = seen();
-            let progress = Progress { version: version.to_owned(), percent, fetched, size, trouble };
-            if let Ok(text) = serde_json::to_vec(&progress) {
-                let _ = files::write_if_changed(Path::new(PROGRESS), &text, 0o644);
-            }
-            // A journal is read by people: tenths of either will do. RAUC says nothing while it looks at a slot, and
-            // while it takes blocks from one; os update status has every byte.
-            let tenths = Some((percent / 10, fetched.saturating_mul(10).checked_div(size)));
-            if last.replace(tenths) != tenths {
-                log::info(&percent_of(percent.unsigned_abs().into(), fetched, size));
-            }
-        };
-        match index::forget_unfinished(Path::new(index::DATA)) {
-            Ok(true) => log::info("the slot is half written; what is there is not fetched again"),
-            Ok(false) => {}
-            Err(err) => log::warn(&format!("{err}; more is fetched than must be")),
-        }
-        let bus = self.bus().await?;
-        let mut left = MOUNT_RETRIES;
-        let install = async {
-            loop {
-                match bus.install(address, transaction, &progress).await {
-                    Err(BusError::Refused(why)) if why.contains("mounting bundle") && left > 0 => {
-                        left -= 1;
-                        log::warn(&format!("{why}; once more"));
-                    }
-                    other => return other,
-                }
-            }
-        };
-        let done = tokio::select! {
-            done = install => done.map_err(Into::into),
-            stopped = self.stopped(asked) => {
-                self.course.device.stop_rauc().await;
-                Err(stopped.into())
-            }
-        };
-        let _ = std::fs::remove_file(PROGRESS);
-        done
-    }
-
-    /// Comes when an operator does not want what is being installed.
-    async fn stopped(&self, asked: Asked) -> Stopped {
-        loop {
-            tokio::time::sleep(STOP_INTERVAL).await;
-            if Path::new(STOP).exists() {
-                return Stopped("an operator stopped it");
-            }
-            if asked == Asked::Timer && self.course.device.store.paused() {
-                return Stopped("an operator paused updates");
-            }
-        }
-    }
-
-    /// Installs a bundle that an operator names, whatever channels say of it: RAUC believes it for its signature, and the
-    /// trial decides as always.
-    ///
-    /// # Errors
-    /// When RAUC refuses the bundle or does not write it.
-    pub async fn install_by_hand(&mut self, bundle: &str) -> Result<String> {
-        self.not_on_trial()?;
-        self.prepare_streaming().await;
-        let facts = self.bus().await?.inspect(bundle).await?;
-        let version = facts.version.context("the bundle names no version")?;
-        let target = Target { version: version.clone(), digest: facts.manifest_hash.context(OLD_RAUC)? };
-        let transaction = uuid()?;
-        self.course.note(Event::Found(target, transaction.clone()))?;
-        log::info(&format!("installing {version}, as an operator asks"));
-        let done = self.have_rauc_write(bundle, &version, &transaction, Asked::Person, &|| (0, 0, None)).await;
-        let event = match &done {
-            Ok(()) => Event::Written,
-            Err(err) => Event::NotWritten(format!("{err:#}")),
-        };
-        self.course.note(event)?;
-        done.with_context(|| format!("{version} was not installed"))?;
-        self.start_installed().await?;
-        Ok(format!("restarting into {version}"))
-    }
-
-    fn not_on_trial(&self) -> Result<()> {
+    pub(crate) fn not_on_trial(&self) -> Result<()> {
         let trial = matches!(self.course.state.phase, Phase::Trial { .. });
         ensure!(!trial, "a release is on trial; its health check decides, or os update rollback");
         Ok(())
-    }
-
-    /// RAUC reads a bundle through a network block device that goes away when its last reader closes it. udev looks at
-    /// every new device, so the module comes early, and a race that udev won is run again.
-    async fn prepare_streaming(&self) {
-        let loaded = async { self.course.device.bus().await?.unit_job(Verb::Start, "modprobe@nbd.service").await };
-        if let Err(err) = loaded.await {
-            log::warn(&format!("{err:#}"));
-        }
-        let _ = os_sys::cmd::Cmd::new("udevadm").args(["settle", "--timeout=20"]).run();
     }
 
     /// Starts what is installed in the other slot, for a trial.
@@ -625,11 +500,18 @@ impl Agent {
     }
 
     /// The version that runs: the booted slot's, or the image's where nothing was installed yet.
-    async fn running_version(&self) -> Result<Version> {
+    async fn running_version(&mut self) -> Result<Version> {
         let slots = self.bus().await?.slots().await?;
-        let installed = slots.iter().find(|s: &&Slot| s.state == "booted").and_then(|s| s.version.clone());
-        let text =
-            installed.or_else(|| os_sys::release::field("VERSION_ID")).context("os-release has no VERSION_ID")?;
+        let booted = slots.iter().find(|s: &&Slot| s.state == "booted");
+        let text = match booted.and_then(|slot| slot.version.clone()) {
+            Some(installed) => installed,
+            None => {
+                let shipped = os_sys::release::field("VERSION_ID").context("os-release has no VERSION_ID")?;
+                // RAUC knows it of what it installed only, and soon the other slot runs.
+                self.course.state.shipped = Some(shipped.clone());
+                shipped
+            }
+        };
         text.parse().with_context(|| format!("'{text}' is no version that can be compared (semver.org)"))
     }
 }
@@ -645,10 +527,14 @@ fn describe(choice: &Choice<'_>, running: &Version) -> (Option<String>, String) 
             format!("{} is there ({} MiB); {running} runs", release.version, release.bundle.size >> 20),
         ),
         Choice::UpToDate => (None, format!("{running} runs, and nothing newer is there")),
-        Choice::Held { release, why: os_channel::channel::Held::FailedHere } => {
-            (None, format!("{} failed on this device and is not tried again; {running} runs", release.version))
-        }
-        Choice::Held { release, why: os_channel::channel::Held::Rollout } => {
+        Choice::Held { release, why: Held::FailedHere } => (
+            None,
+            format!(
+                "{} failed on this device and is not tried again by itself; os update install BUNDLE tries it. {running} runs",
+                release.version
+            ),
+        ),
+        Choice::Held { release, why: Held::Rollout } => {
             (None, format!("{} is being rolled out and has not reached this device; {running} runs", release.version))
         }
     }
@@ -661,17 +547,4 @@ pub async fn let_rauc_rest(bus: &Bus) {
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
         let _ = bus.let_rauc_rest().await;
     }
-}
-
-/// How far it is, for people. A bundle of unknown size counts no bytes.
-pub(crate) fn percent_of(percent: u64, fetched: u64, size: u64) -> String {
-    match size {
-        0 => format!("{percent} %"),
-        _ => format!("{percent} %, {} of {} MiB", fetched >> 20, size >> 20),
-    }
-}
-
-/// An identifier for RAUC, as RFC 9562 writes random ones.
-fn uuid() -> Result<String> {
-    Ok(os_disk::gpt::Guid::random()?.to_string())
 }

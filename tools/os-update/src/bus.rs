@@ -1,6 +1,6 @@
 //! The D-Bus interface `os.Update1`: every call is a command of `os-update`, whose lock and rules count for it too.
 
-use crate::agent::PROGRESS;
+use crate::progress::{self, Progress};
 use crate::state::{Phase, Store};
 use os_dbus::updates::{Status, Updates};
 use os_sys::cmd::{Cmd, CmdError};
@@ -18,7 +18,7 @@ pub(crate) struct Service {
 impl Service {
     /// The device's own.
     pub(crate) fn device() -> Self {
-        Self { program: "os-update".into(), store: Store::device(), progress: PROGRESS.into() }
+        Self { program: "os-update".into(), store: Store::device(), progress: progress::PATH.into() }
     }
 
     fn command(&self, words: &[&str], channel: &str) -> Result<String, String> {
@@ -75,9 +75,7 @@ impl Updates for Service {
 
 /// Of the installation that is under way; -1 without one.
 fn percent(progress: &Path) -> i32 {
-    let value = std::fs::read(progress).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-    let percent = value.as_ref().and_then(|value| value.get("percent")).and_then(Value::as_i64);
-    percent.and_then(|percent| i32::try_from(percent).ok()).unwrap_or(-1)
+    Progress::load(progress).and_then(|progress| i32::try_from(progress.percent).ok()).unwrap_or(-1)
 }
 
 #[cfg(test)]
@@ -199,7 +197,11 @@ mod tests {
         let store = Store::at(desk.dir.path());
         store.pause(true).unwrap();
         store.save(&State { phase, ..State::default() }).unwrap();
-        std::fs::write(desk.dir.path().join("progress.json"), r#"{"percent": 40}"#).unwrap();
+        std::fs::write(
+            desk.dir.path().join("progress.json"),
+            r#"{"version": "1.1.0", "percent": 40, "size": 0, "fetched": 0, "trouble": null}"#,
+        )
+        .unwrap();
         assert_eq!(desk.ask(&get), "s \"installing\"\ns \"1.1.0\"\ni 40\nb true");
         // Whoever listens is told the same, at once or one after the other, and no more.
         let mut told = serde_json::Map::new();

@@ -4,11 +4,11 @@
 //! other slot, which would find the same damage. After an update, what the device did before is asked for too: its
 //! network, and the containers that ran.
 
-use crate::policy::programs;
+use crate::policy::{objects, programs};
 use crate::state::Store;
 use os_dbus::{Bus, Tried};
 use os_init::report::{self, Report, Volume};
-use os_sys::cmd::Cmd;
+use os_sys::{files, log};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -27,6 +27,41 @@ const CONNECTED: u32 = 50;
 
 /// How long a boot may take, unless the release says so itself with the kernel argument `os.health=SECONDS`.
 const DEFAULT_LIMIT: u64 = 240;
+
+/// What the health check of this boot still waits for, for `os status`; in RAM.
+pub const WAITS: &str = "/run/os/health.json";
+
+/// The content of [`WAITS`].
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waits {
+    /// A line each; empty when it passed.
+    pub waits_for: Vec<String>,
+}
+
+impl Waits {
+    /// What was said last; nothing when no check has begun.
+    pub fn load() -> Self {
+        let read = std::fs::read(WAITS).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        read.unwrap_or_default()
+    }
+
+    /// Says it, where it is not what was said before.
+    fn say(&mut self, missing: &[String]) {
+        if self.waits_for == missing {
+            return;
+        }
+        self.waits_for = missing.to_vec();
+        log::info(&match missing {
+            [] => "healthy".to_owned(),
+            some => format!("not healthy yet: {}", some.join("; ")),
+        });
+        let text = serde_json::to_vec(self).unwrap_or_default();
+        if let Err(err) = files::write_if_changed(Path::new(WAITS), &text, 0o644) {
+            log::warn(&format!("{err}; os status does not say what is waited for"));
+        }
+    }
+}
 
 /// What a device did before an update.
 #[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,7 +141,7 @@ pub async fn now(bus: &Bus) -> Result<Before, os_dbus::BusError> {
 pub async fn wait(limit: Duration) -> Result<(), Vec<String>> {
     let before = Store::device().load().before.unwrap_or_default();
     let start = Instant::now();
-    let mut connected = None;
+    let (mut connected, mut waits) = (None, Waits::default());
     loop {
         // A bus that does not work is what a release may have broken; one that was restarted is another connection.
         let seen = match connected.take() {
@@ -124,6 +159,7 @@ pub async fn wait(limit: Duration) -> Result<(), Vec<String>> {
         if missing.is_empty() {
             missing = SCRIPTS.iter().flat_map(|dir| failing(Path::new(dir), limit)).collect();
         }
+        waits.say(&missing);
         if missing.is_empty() {
             return Ok(());
         }
@@ -136,8 +172,9 @@ pub async fn wait(limit: Duration) -> Result<(), Vec<String>> {
 
 /// What the programs of a directory say against this boot.
 fn failing(dir: &Path, limit: Duration) -> Vec<String> {
-    let run = |program: &Path| Cmd::new("timeout").arg(limit.as_secs().to_string()).arg(program).run();
-    programs(dir).iter().filter_map(|p| run(p).err().map(|err| format!("{}: {err}", p.display()))).collect()
+    let name = |program: &Path| program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let said = |program: &Path| Some(format!("{}: {}", name(program), objects(program, limit.as_secs())?));
+    programs(dir).iter().filter_map(|program| said(program)).collect()
 }
 
 async fn observe(bus: &Bus) -> Result<Observation, os_dbus::BusError> {
@@ -207,7 +244,9 @@ mod tests {
         let path = dir.path().join("door");
         std::fs::write(&path, "#!/bin/sh\necho the door is open >&2; exit 1\n").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(failing(dir.path(), Duration::from_secs(5))[0].contains("the door is open"));
+        assert_eq!(failing(dir.path(), Duration::from_secs(5)), ["door: exit status: 1: the door is open"]);
+        std::fs::write(&path, "#!/bin/sh\nsleep 9\n").unwrap();
+        assert_eq!(failing(dir.path(), Duration::from_secs(1)), ["door: no answer in 1 seconds"]);
     }
 
     #[test]

@@ -3,13 +3,13 @@
 //! - [`step`] is the whole of it as a function without side effects, [`state`] what is remembered
 //! - [`trust`] reads a channel and decides what of it is believed; [`policy`] whether now is the time
 //! - [`eos`] finds the channel where another system has it
-//! - [`relay`] brings the bundle to RAUC, which checks and writes it
+//! - `install` has RAUC check and write a bundle, [`relay`] brings it there, [`progress`] says how far it is
 //! - `index` has RAUC look at a slot that is half written, so that what is there is not fetched again
 //! - [`stick`] takes a channel from a USB stick
 //! - `bus` offers the same to other programs, as `os.Update1`
 //! - `kexec` brings the kernel of a slot into memory
 //! - [`health`] decides about a boot; `course` does what follows, `machine` is the device that it is done to
-//! - [`agent`] carries everything on
+//! - [`agent`] carries everything on, [`standing`] says where it is
 //!
 //! The bootloader counts a try at every boot. Only a boot that passes [`health`] resets the count through RAUC; three
 //! boots that do not, whatever the reason, lead to the other slot, even if nothing of ours runs.
@@ -20,22 +20,27 @@ mod course;
 pub mod eos;
 pub mod health;
 mod index;
+mod install;
 mod kexec;
 mod machine;
 pub mod policy;
+pub mod progress;
 pub mod relay;
+pub mod standing;
 pub mod state;
 pub mod step;
 pub mod stick;
 pub mod trust;
 
 pub use agent::let_rauc_rest;
-use agent::{Agent, Asked, FAILED_JOURNAL, PROGRESS};
-use anyhow::{Context, Result};
+use agent::{Agent, Asked, Done, Outcome};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 pub use machine::Mark;
 use os_fetch::Source;
-use os_sys::log;
+use os_sys::{log, out};
+use serde_json::json;
+use standing::{Log, Standing};
 use state::{Phase, Store, Verdict};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -47,7 +52,7 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug, Parser)]
 #[command(name = "os-update", version)]
 pub struct Args {
-    /// Print JSON instead of text; its form is stable
+    /// Print JSON instead of text; its form is stable (docs/json.md)
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -63,7 +68,7 @@ pub enum Command {
         #[command(flatten)]
         from: From,
     },
-    /// Install the newest release and restart into it, now
+    /// Install the newest release and restart into it, now; nothing is asked
     Apply {
         /// Another channel
         #[command(flatten)]
@@ -86,8 +91,15 @@ pub enum Command {
     Pause,
     /// End a `pause`
     Resume,
-    /// What happened, and the journal of the last boot that failed its health check
-    Log,
+    /// What happened, and the end of the journal of the last boot that failed its health check
+    Log {
+        /// So many lines of that journal; all that was kept, if not given
+        #[arg(short = 'n', long, value_name = "LINES")]
+        lines: Option<usize>,
+        /// Print it in one piece, also where a terminal could show it page by page
+        #[arg(long)]
+        no_pager: bool,
+    },
     /// What the timer does
     #[command(hide = true)]
     Timer,
@@ -166,26 +178,27 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             let source = from.source()?;
             let found = agent(false, async |agent| agent.check(source.as_ref()).await).await?;
             if json {
-                os_sys::say!("{}", serde_json::to_string_pretty(&found)?);
+                out::json(&found);
             } else {
                 os_sys::say!("{}", found.text);
             }
         }
         Command::Apply { from } => {
             let source = from.source()?;
-            os_sys::say!(
-                "{}",
-                agent(false, async |agent| agent.run(Asked::Person, source.as_ref(), &|_| ()).await).await?
-            );
+            let told = |text: &str| tell(text, json);
+            let done = agent(false, async |agent| agent.run(Asked::Person, source.as_ref(), &told).await).await?;
+            return Ok(answer(&done, json));
         }
         Command::Install { bundle } => {
-            os_sys::say!("{}", agent(false, async |agent| agent.install_by_hand(&bundle).await).await?);
+            let told = |text: &str| tell(text, json);
+            let done = agent(false, async |agent| agent.install_by_hand(&bundle, &told).await).await?;
+            return Ok(answer(&done, json));
         }
         Command::Timer => {
             if !matches!(policy::Policy::load().channel, Ok(None)) {
                 // A channel out of reach is nothing that ails the device. What was said is kept for os update status.
                 match agent(false, async |agent| agent.run(Asked::Timer, None, &|_| ()).await).await {
-                    Ok(text) => log::info(&text),
+                    Ok(done) => log::info(&done.text),
                     Err(err) => log::warn(&format!("{err:#}")),
                 }
             }
@@ -193,7 +206,14 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
         Command::Stick { device } => log::info(&stick::update(&device).await?),
         Command::LoadKernel { slot } => kexec::load(&slot)?,
         Command::Serve => os_dbus::updates::serve(bus::Service::device(), IDLE).await?,
-        Command::Status => status(json)?,
+        Command::Status => {
+            let standing = Standing::of_device();
+            if json {
+                out::json(&standing);
+            } else {
+                out::print(format_args!("{standing}"));
+            }
+        }
         Command::Rollback { yes } => {
             if !yes {
                 os_sys::ask::agree("restarts the device into what ran before the last update", "back")?;
@@ -202,10 +222,12 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             let done = agent.go_back().await;
             agent.rest().await;
             done?;
+            return Ok(answer(&Done::new(Outcome::Restarting, "restarting into what ran before"), json));
         }
-        Command::Pause => set_paused(true).await?,
-        Command::Resume => set_paused(false).await?,
-        Command::Log => show_log(json)?,
+        Command::Pause => set_paused(true, json).await?,
+        Command::Resume => set_paused(false, json).await?,
+        Command::Log { lines, .. } if json => out::json(&Log::of_device(lines)),
+        Command::Log { lines, no_pager } => out::paged(&Log::of_device(lines).to_string(), !no_pager),
         Command::Health => return health_of_this_boot().await,
         Command::Commit => {
             agent(true, async |agent| {
@@ -264,77 +286,33 @@ async fn health_of_this_boot() -> Result<ExitCode> {
     Ok(ExitCode::from(1))
 }
 
-async fn set_paused(paused: bool) -> Result<()> {
+async fn set_paused(paused: bool, json: bool) -> Result<()> {
     let agent = Agent::new(false).await;
     // An installation that is under way sees the file and stops.
     Store::device().pause(paused)?;
     if let Ok(mut agent) = agent {
         agent.remember(if paused { "paused by an operator" } else { "resumed by an operator" })?;
     }
-    Ok(())
-}
-
-fn status(json: bool) -> Result<()> {
-    let state = Store::device().load();
-    let progress = std::fs::read(PROGRESS).ok().and_then(|b| serde_json::from_slice::<serde_json::Value>(&b).ok());
     if json {
-        let mut value = serde_json::to_value(&state)?;
-        if let Some(object) = value.as_object_mut() {
-            object.insert("paused".to_owned(), state.paused.into());
-            object.insert("policy".to_owned(), serde_json::to_value(policy::Policy::load().shown)?);
-            object.extend(progress.map(|progress| ("progress".to_owned(), progress)));
-        }
-        os_sys::say!("{}", serde_json::to_string_pretty(&value)?);
-        return Ok(());
-    }
-    match &state.phase {
-        Phase::Idle => os_sys::say!("nothing is under way"),
-        Phase::Installing { target, .. } => os_sys::say!("{} is being installed", target.version),
-        Phase::Installed { target, .. } => {
-            os_sys::say!("{} is installed and waits for: os update apply", target.version)
-        }
-        Phase::Trial { target, slot, .. } => os_sys::say!("{} is on trial in slot {slot}", target.version),
-    }
-    if let Some(progress) = progress {
-        let number = |name: &str| progress.get(name).and_then(serde_json::Value::as_u64).unwrap_or(0);
-        os_sys::say!("  {}", agent::percent_of(number("percent"), number("fetched"), number("size")));
-        if let Some(trouble) = progress.get("trouble").and_then(serde_json::Value::as_str) {
-            os_sys::say!("! {trouble}");
-        }
-    }
-    if state.paused {
-        os_sys::say!("! paused; os update resume goes on");
-    }
-    if !state.last.is_empty() {
-        os_sys::say!("  {}", state.last);
-    }
-    for refused in &state.refused {
-        let (version, verdict) = (&refused.target.version, &refused.verdict);
-        match verdict.by_operator {
-            true => os_sys::say!("  {version} is not installed by itself: {}", verdict.reason),
-            false => os_sys::say!("! {version} failed here: {}", verdict.reason),
-        }
+        out::json(&json!({ "paused": paused }));
     }
     Ok(())
 }
 
-fn show_log(json: bool) -> Result<()> {
-    let store = Store::device();
-    let state = store.load();
-    let journal = std::fs::read_to_string(store.dir().join(FAILED_JOURNAL)).ok();
+/// Says something on the way, where it would not stand in the answer.
+fn tell(text: &str, json: bool) {
+    if !json {
+        os_sys::say!("{text}");
+    }
+}
+
+fn answer(done: &Done, json: bool) -> ExitCode {
     if json {
-        let value = serde_json::json!({ "history": state.history, "failedBoot": journal });
-        os_sys::say!("{}", serde_json::to_string_pretty(&value)?);
-        return Ok(());
+        out::json(done);
+    } else if done.outcome != Outcome::Restarting {
+        os_sys::say!("{}", done.text);
     }
-    for event in &state.history {
-        let when = os_sys::cmd::Cmd::new("date").arg("-d").arg(format!("@{}", event.at)).arg("+%F %T").read();
-        os_sys::say!("{}  {}", when.context("cannot write a date")?.trim(), event.text);
-    }
-    if let Some(journal) = journal {
-        os_sys::say!("\nThe journal of the last boot that failed its health check:\n{journal}");
-    }
-    Ok(())
+    if done.is_yes() { ExitCode::SUCCESS } else { ExitCode::from(1) }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ pub enum Mark {
 
 impl Mark {
     /// RAUC's word for it.
-    pub(crate) fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Good => "good",
             Self::Bad => "bad",

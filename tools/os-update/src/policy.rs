@@ -5,7 +5,7 @@ use os_config::types::Update;
 use os_config::window::Window;
 use os_dbus::{Bus, BusError};
 use os_fetch::Source;
-use os_sys::cmd::Cmd;
+use os_sys::cmd::{Cmd, CmdError};
 use serde::Serialize;
 use std::path::Path;
 
@@ -17,10 +17,11 @@ pub const INHIBIT: &str = "/run/os/update-inhibit";
 const HOOKS: &[&str] = &["/usr/lib/os/update-allow.d", "/mnt/state/os/update-allow.d"];
 
 /// How much happens by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
     /// Install and start.
+    #[default]
     Automatic,
     /// Install.
     Download,
@@ -29,10 +30,11 @@ pub enum Mode {
 }
 
 /// How a release is started for its trial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
 #[serde(rename_all = "kebab-case")]
 pub enum Trial {
     /// By the bootloader, which counts tries.
+    #[default]
     Restart,
     /// By jumping into its kernel; the bootloader hears of it when it passed.
     Kexec,
@@ -57,7 +59,7 @@ pub struct Policy {
 }
 
 /// What is in force, for `os update status`. The form is stable; fields are only ever added.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Shown {
     channel: Option<String>,
@@ -66,6 +68,13 @@ pub struct Shown {
     metered: bool,
     rate_limit: u64,
     trial: Trial,
+}
+
+impl Shown {
+    /// No channel is set.
+    pub(crate) fn is_off(&self) -> bool {
+        self.channel.is_none()
+    }
 }
 
 impl Policy {
@@ -145,10 +154,24 @@ fn inhibitor(dir: &Path) -> Option<String> {
 
 /// What a hook says against it.
 fn refusal(dir: &Path) -> Option<String> {
-    programs(dir).into_iter().find_map(|program| {
-        let err = Cmd::new("timeout").arg("60").arg(&program).run().err()?;
-        Some(format!("{} says no: {err}", program.display()))
-    })
+    programs(dir)
+        .into_iter()
+        .find_map(|program| Some(format!("{} says no: {}", program.display(), objects(&program, 60)?)))
+}
+
+/// Runs a program that may object; what it says when it does, in one line. `seconds`: how long it may take.
+pub(crate) fn objects(program: &Path, seconds: u64) -> Option<String> {
+    /// Exit code of timeout(1) for a program that took too long.
+    const TOOK_TOO_LONG: i32 = 124;
+    let run = Cmd::new("timeout").arg("--kill-after=5").arg(seconds.to_string()).arg(program);
+    match run.hear().err()? {
+        CmdError::Failed { code: Some(TOOK_TOO_LONG), .. } => Some(format!("no answer in {seconds} seconds")),
+        CmdError::Failed { status, stderr, .. } if stderr.is_empty() => Some(status),
+        CmdError::Failed { status, stderr, .. } => {
+            Some(format!("{status}: {}", stderr.lines().map(str::trim).collect::<Vec<_>>().join("; ")))
+        }
+        err @ CmdError::Start { .. } => Some(err.to_string()),
+    }
 }
 
 /// The programs of a drop-in directory, in order.

@@ -4,6 +4,9 @@
 //! request waits until its bytes are there, however often the connection breaks. Nothing here has to be trusted: RAUC
 //! checks every block against the hash in the signed manifest.
 //!
+//! Loopback is open to every program of the device, so the address has a part that only RAUC is told, and whoever does
+//! not name it is shown the door, and soon: nobody else reads a bundle here, or keeps RAUC from reading it.
+//!
 //! RAUC reads a bundle from front to back, with looks at the hash tree at its end, and leaves out what the slots of the
 //! device have already. So there are two ways forward, each a transfer that grows as long as it is followed and is given
 //! up when the next block lies far ahead: what is left out costs little, and what is read in a row comes in one piece.
@@ -11,7 +14,7 @@
 use os_fetch::{FetchError, Source, Stream};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,6 +36,11 @@ const PATIENCE: Duration = Duration::from_secs(240);
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// A request has no larger head, in bytes.
 const MAX_HEAD: u64 = 8 << 10;
+/// Connections that have not named the secret yet; one more ends the oldest. RAUC names it with its first bytes.
+const STRANGERS: usize = 16;
+/// How long a stranger may take, and how long RAUC may ask nothing: it connects anew when it goes on.
+const STRANGER_PATIENCE: Duration = Duration::from_secs(10);
+const IDLE: Duration = Duration::from_secs(60);
 
 /// What is handed on.
 #[derive(Debug, Clone)]
@@ -47,6 +55,41 @@ pub struct Bundle {
     pub limit: u64,
 }
 
+/// What a relay has handed on so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passed {
+    /// Bytes up to the furthest place that RAUC has read, without its looks at the hash tree.
+    pub reached: u64,
+    /// Bytes that came over the network.
+    pub fetched: u64,
+    /// Bytes of the bundle.
+    pub size: u64,
+    /// Why the last attempt to fetch failed, if the last one did.
+    pub trouble: Option<String>,
+}
+
+impl Passed {
+    /// Of what lies in front of the hash tree. A hundred is for RAUC to say.
+    pub(crate) fn percent(&self) -> u64 {
+        let done = u128::from(self.reached) * 100;
+        u64::try_from(done.checked_div(front(self.size).into()).unwrap_or(0)).unwrap_or(0).min(self.most())
+    }
+
+    fn most(&self) -> u64 {
+        if self.reached == u64::MAX { 100 } else { 99 }
+    }
+
+    /// RAUC says that it is done, whatever it did not have to read.
+    pub(crate) fn ended(self) -> Self {
+        Self { reached: u64::MAX, ..self }
+    }
+}
+
+/// Bytes in front of the hash tree of a bundle: dm-verity keeps 32 bytes of every 4096.
+fn front(size: u64) -> u64 {
+    size - size / 128
+}
+
 /// A running relay. Dropping it ends it.
 #[derive(Debug)]
 pub struct Relay {
@@ -54,11 +97,41 @@ pub struct Relay {
     port: u16,
 }
 
+/// Who has not said the secret yet, oldest first.
+#[derive(Debug, Default)]
+struct Strangers {
+    waiting: VecDeque<(u64, TcpStream)>,
+    next: u64,
+}
+
+impl Strangers {
+    /// Lets one in, and the oldest out where there are too many.
+    fn enter(&mut self, stream: TcpStream) -> u64 {
+        let number = self.next;
+        self.next = self.next.wrapping_add(1);
+        self.waiting.push_back((number, stream));
+        if self.waiting.len() > STRANGERS
+            && let Some((_, oldest)) = self.waiting.pop_front()
+        {
+            let _ = oldest.shutdown(Shutdown::Both);
+        }
+        number
+    }
+
+    fn leave(&mut self, number: u64) {
+        self.waiting.retain(|(waiting, _)| *waiting != number);
+    }
+}
+
 #[derive(Debug)]
 struct Shared {
     bundle: Bundle,
+    /// What a request asks for.
+    path: String,
+    strangers: Mutex<Strangers>,
     cache: Mutex<Cache>,
     fetched: AtomicU64,
+    reached: AtomicU64,
     stop: AtomicBool,
     /// Why the last attempt failed, for people.
     trouble: Mutex<Option<String>>,
@@ -106,43 +179,53 @@ impl Relay {
     /// Starts one on a port of its own.
     ///
     /// # Errors
-    /// When there is no loopback.
+    /// When there is no loopback, no random number or no thread.
     pub fn start(bundle: Bundle) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
+        let secret = os_disk::gpt::Guid::random().map_err(std::io::Error::other)?;
         let shared = Arc::new(Shared {
             bundle,
+            path: format!("/{secret}/bundle.raucb"),
+            strangers: Mutex::default(),
             cache: Mutex::default(),
             fetched: AtomicU64::new(0),
+            reached: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             trouble: Mutex::default(),
         });
         let own = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
+        std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
+            for stream in listener.incoming() {
                 if own.stop.load(Ordering::Relaxed) {
                     return;
                 }
+                let Ok(stream) = stream else {
+                    // No file is left to be opened: whoever holds them lets go of them before long.
+                    std::thread::sleep(Duration::from_millis(100));
+                    continue;
+                };
                 let shared = Arc::clone(&own);
-                std::thread::spawn(move || shared.serve(stream));
+                // Without a thread the connection ends, and RAUC makes another one.
+                let _ = std::thread::Builder::new().spawn(move || shared.serve(stream));
             }
-        });
+        })?;
         Ok(Self { shared, port })
     }
 
     /// Where RAUC finds the bundle.
     pub fn address(&self) -> String {
-        format!("http://127.0.0.1:{}/bundle.raucb", self.port)
+        format!("http://127.0.0.1:{}{}", self.port, self.shared.path)
     }
 
-    /// Bytes that came over the network so far.
-    pub fn fetched(&self) -> u64 {
-        self.shared.fetched.load(Ordering::Relaxed)
-    }
-
-    /// Why the last attempt to fetch failed, if the last one did.
-    pub fn trouble(&self) -> Option<String> {
-        self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// How far it is.
+    pub fn passed(&self) -> Passed {
+        Passed {
+            reached: self.shared.reached.load(Ordering::Relaxed),
+            fetched: self.shared.fetched.load(Ordering::Relaxed),
+            size: self.shared.bundle.size,
+            trouble: self.shared.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 }
 
@@ -157,15 +240,24 @@ impl Drop for Relay {
 impl Shared {
     /// Answers the requests of one connection.
     fn serve(&self, stream: TcpStream) {
-        let Ok(mut out) = stream.try_clone() else { return };
+        let (Ok(mut out), Ok(handle)) = (stream.try_clone(), stream.try_clone()) else { return };
+        let strangers = || self.strangers.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = strangers().enter(handle);
+        let _ = out.set_read_timeout(Some(STRANGER_PATIENCE));
         // A head and its bytes are two writes; the second must not wait for an answer to the first.
         let _ = out.set_nodelay(true);
         let mut reader = BufReader::new(stream);
-        while !self.stop.load(Ordering::Relaxed) {
-            let Some(request) = read_head(&mut reader) else { return };
-            if self.answer(&request, &mut out).is_err() {
-                return;
-            }
+        let first = read_head(&mut reader).filter(|request| request.path == self.path);
+        strangers().leave(number);
+        let Some(mut request) = first else {
+            let _ = out.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+            return;
+        };
+        let _ = out.set_read_timeout(Some(IDLE));
+        while self.answer(&request, &mut out).is_ok() && !self.stop.load(Ordering::Relaxed) {
+            let next = read_head(&mut reader).filter(|request| request.path == self.path);
+            let Some(next) = next else { return };
+            request = next;
         }
     }
 
@@ -216,6 +308,9 @@ impl Shared {
             }
             out.write_all(bytes)?;
             at += bytes.len() as u64;
+            if at <= front(size) {
+                self.reached.fetch_max(at, Ordering::Relaxed);
+            }
         }
         match pending {
             Some(head) => out.write_all(head.as_bytes()),
@@ -316,6 +411,7 @@ impl Shared {
 #[derive(Debug, PartialEq, Eq)]
 struct Request {
     method: String,
+    path: String,
     /// First and last byte (RFC 9110, 14.1.2).
     range: Option<(u64, Option<u64>)>,
 }
@@ -325,7 +421,8 @@ fn read_head(reader: &mut impl BufRead) -> Option<Request> {
     let mut head = reader.take(MAX_HEAD);
     let mut line = String::new();
     head.read_line(&mut line).ok().filter(|got| *got > 0)?;
-    let mut request = Request { method: line.split(' ').next()?.to_owned(), range: None };
+    let mut words = line.trim_end().split(' ');
+    let mut request = Request { method: words.next()?.to_owned(), path: words.next()?.to_owned(), range: None };
     loop {
         line.clear();
         if head.read_line(&mut line).ok()? == 0 {
@@ -348,7 +445,6 @@ fn read_head(reader: &mut impl BufRead) -> Option<Request> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Shutdown;
 
     fn content(size: usize) -> Vec<u8> {
         (0..size as u64).map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect()
@@ -409,7 +505,7 @@ mod tests {
         let relay = Relay::start(Bundle { source, path: "b".to_owned(), size: bytes.len() as u64, limit: 0 }).unwrap();
         assert_eq!(curl(&relay.address(), "0-"), bytes);
         // What came before a cut and made no whole block is fetched again, and no more than that.
-        assert!(relay.fetched() < 5 * 1024 * 1024, "{}", relay.fetched());
+        assert!(relay.passed().fetched < 5 * 1024 * 1024, "{}", relay.passed().fetched);
     }
 
     #[test]
@@ -430,7 +526,7 @@ mod tests {
         assert_eq!(curl(&relay.address(), "0-"), bytes);
         let in_a_row = asked.lock().unwrap().clone();
         assert!(in_a_row.len() < 30, "{in_a_row:?}");
-        assert!(relay.fetched() < 42 << 20, "{}", relay.fetched());
+        assert!(relay.passed().fetched < 42 << 20, "{}", relay.passed().fetched);
     }
 
     #[test]
@@ -440,17 +536,34 @@ mod tests {
         let relay = Relay::start(Bundle { source, path: "b".to_owned(), size: 10, limit: 0 }).unwrap();
         let out = std::process::Command::new("curl").args(["-sS", "--fail", &relay.address()]).output().unwrap();
         assert!(!out.status.success());
-        assert_eq!(relay.trouble().as_deref(), Some("there is no b"));
+        assert_eq!(relay.passed().trouble.as_deref(), Some("there is no b"));
+    }
+
+    #[test]
+    fn other_programs_of_the_device_neither_read_a_bundle_nor_keep_rauc_from_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = content(300_000);
+        std::fs::write(dir.path().join("b"), &bytes).unwrap();
+        let source = Source::Directory(dir.path().to_owned());
+        let relay = Relay::start(Bundle { source, path: "b".to_owned(), size: bytes.len() as u64, limit: 0 }).unwrap();
+        let guess = format!("http://127.0.0.1:{}/bundle.raucb", relay.port);
+        let out = std::process::Command::new("curl").args(["-sS", "--fail", &guess]).output().unwrap();
+        assert!(!out.status.success() && relay.passed().fetched == 0);
+        // Far more than are let wait, and none of them says a word.
+        let silent: Vec<_> = (0..300).map(|_| TcpStream::connect(("127.0.0.1", relay.port)).unwrap()).collect();
+        assert_eq!(curl(&relay.address(), "0-"), bytes);
+        assert!(relay.shared.strangers.lock().unwrap().waiting.len() <= STRANGERS);
+        drop(silent);
     }
 
     #[test]
     fn heads_are_read_and_nonsense_is_none() {
         let read = |text: &str| read_head(&mut text.as_bytes());
-        let range = |r| Some(Request { method: "GET".to_owned(), range: r });
-        assert_eq!(read("GET / HTTP/1.1\r\nRange: bytes=5-9\r\n\r\n"), range(Some((5, Some(9)))));
-        assert_eq!(read("GET / HTTP/1.1\r\nrange: bytes=5-\r\n\r\n"), range(Some((5, None))));
-        assert_eq!(read("GET / HTTP/1.1\r\n\r\n"), range(None));
-        for bad in ["", "GET / HTTP/1.1\r\n", "GET /\r\nRange: bytes=a-b\r\n\r\n", &"x".repeat(20_000)] {
+        let range = |r| Some(Request { method: "GET".to_owned(), path: "/b".to_owned(), range: r });
+        assert_eq!(read("GET /b HTTP/1.1\r\nRange: bytes=5-9\r\n\r\n"), range(Some((5, Some(9)))));
+        assert_eq!(read("GET /b HTTP/1.1\r\nrange: bytes=5-\r\n\r\n"), range(Some((5, None))));
+        assert_eq!(read("GET /b HTTP/1.1\r\n\r\n"), range(None));
+        for bad in ["", "GET\r\n\r\n", "GET / HTTP/1.1\r\n", "GET /\r\nRange: bytes=a-b\r\n\r\n", &"x".repeat(20_000)] {
             assert_eq!(read(bad), None, "{bad:.20}");
         }
     }

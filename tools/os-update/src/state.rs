@@ -142,6 +142,9 @@ pub struct State {
     pub history: Vec<Event>,
     /// The release that runs, where this program installed it.
     pub running: Option<Target>,
+    /// Version that a slot has held since the device was flashed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shipped: Option<String>,
     /// A release that could not be installed, and when to try again.
     pub waiting: Option<Waiting>,
     /// What the device did before the trial, which it has to do again.

@@ -40,7 +40,7 @@ pub async fn update(device: &Path) -> Result<String> {
 async fn install(dir: &Path, report: &dyn Fn(&str)) -> Result<String> {
     let own = Policy::load().channel.ok().flatten();
     let source = Source::Directory(choose(channels(dir)?, own.as_ref().map(Source::name))?);
-    crate::agent(true, async |agent| agent.run(Asked::Person, Some(&source), report).await).await
+    Ok(crate::agent(true, async |agent| agent.run(Asked::Person, Some(&source), report).await).await?.text)
 }
 
 /// Directories of the stick that are channels.
@@ -76,8 +76,7 @@ fn choose(found: Vec<PathBuf>, own: Option<&str>) -> Result<PathBuf> {
 fn write_report(dir: &Path, text: &str) -> Result<()> {
     let host = os_sys::host_name();
     let path = dir.join(format!("update-{}.txt", if host.is_empty() { "device" } else { &host }));
-    let when = os_sys::cmd::Cmd::new("date").arg("-d").arg(format!("@{}", now())).arg("+%F %T").read()?;
-    let line = format!("{} {host} ({}): {text}\r\n", when.trim(), crate::agent::device_id());
+    let line = format!("{} {host} ({}): {text}\r\n", os_sys::date::local(now()), crate::agent::device_id());
     // What earlier devices and earlier times said stays.
     stick::append(&path, &line).with_context(|| format!("cannot add to {}", path.display()))
 }

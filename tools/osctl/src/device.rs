@@ -45,7 +45,14 @@ impl Ssh {
     fn read(&self, host: &str, command: &str) -> Result<String> {
         let out =
             self.command().args(["-o", "BatchMode=yes", "--", host, command]).output().context("cannot run ssh")?;
-        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr).trim());
+        let said = String::from_utf8_lossy(&out.stderr);
+        // A device that was never logged in to, or was flashed anew.
+        let hint = match said.contains("Host key verification failed") {
+            true if said.contains("HAS CHANGED") => "; if it was flashed anew: ssh-keygen -R with its address",
+            true => "; to trust it from now on: -o StrictHostKeyChecking=accept-new",
+            false => "",
+        };
+        ensure!(out.status.success(), "{}{hint}", said.trim());
         Ok(String::from_utf8(out.stdout)?)
     }
 }
@@ -65,10 +72,11 @@ pub fn update(host: &str, bundle: &Path, ssh: &Ssh) -> Result<String> {
     let (before, earlier) = status(ssh, host).with_context(|| format!("cannot log in to {host}"))?;
     // On the device's own loopback; a port that is taken there makes ssh fail and nothing else.
     let port = 40_000 + std::process::id() % 20_000;
-    let here = relay.address().trim_start_matches("http://").split('/').next().unwrap_or_default().to_owned();
+    let address = relay.address();
+    let (here, path) = address.trim_start_matches("http://").split_once('/').context("the relay has no address")?;
     // In a unit of its own, which ends the login with the restart and not the other way round.
     let install = format!(
-        "systemd-run --quiet --pipe --wait --collect --unit=os-update-by-hand os update install http://127.0.0.1:{port}/bundle.raucb"
+        "systemd-run --quiet --pipe --wait --collect --unit=os-update-by-hand os update install http://127.0.0.1:{port}/{path}"
     );
     let mut running = ssh
         .command()

@@ -116,7 +116,7 @@ fn check(root: &Value) -> Result<()> {
             Ok(())
         }
         Err(problems) => {
-            let lines: Vec<String> = problems.iter().map(|p| format!("  {}: {}", p.pointer, p.message)).collect();
+            let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
             bail!("the device would refuse this configuration; nothing was written\n{}", lines.join("\n"))
         }
     }

@@ -70,9 +70,9 @@ pub(crate) fn update_status(vm: &Vm) -> Result<Value> {
 
 /// What every installation from a channel fetched, in MiB, oldest first.
 pub(crate) fn came(vm: &Vm) -> Result<Vec<u64>> {
-    let text = vm.ssh("os update log")?;
-    let before = text.lines().filter_map(|line| line.split_once(" MiB came from the channel"));
-    before.map(|(before, _)| Ok(before.rsplit(' ').next().unwrap_or_default().parse()?)).collect()
+    let log: Value = serde_json::from_str(&vm.ssh("os update log --json")?)?;
+    let texts = log["history"].as_array().into_iter().flatten().filter_map(|event| event["text"].as_str());
+    texts.filter_map(|text| text.strip_suffix(" MiB came from the channel")).map(|mib| Ok(mib.parse()?)).collect()
 }
 
 pub(crate) fn slot(vm: &Vm) -> Result<String> {

@@ -31,14 +31,14 @@ pub(super) fn commands(vm: &Vm, lab: &Lab, keys: &mut Keys<'_>) {
         equal(&vm.ssh("os config get country; os config get os.watchdog")?, "AT\n45")?;
         equal(&vm.ssh("os config unset os.watchdog >/dev/null; systemctl show -p RuntimeWatchdogUSec --value")?, "30s")?;
         let history: Value = serde_json::from_str(&vm.ssh("os config history --json")?)?;
-        let last = history.as_array().and_then(|h| h.last()).context("no history")?;
+        let last = history["versions"].as_array().and_then(|h| h.last()).context("no history")?;
         ensure!(last["changed"] == json!(["os.watchdog"]), "{history}");
         vm.ssh("os config rollback >/dev/null")?;
         equal(&vm.ssh("systemctl show -p RuntimeWatchdogUSec --value; hostname")?, "45s\ne2e-set")?;
         vm.ssh("echo '{' > /mnt/boot/config.json; sleep 1")?;
         let (code, _) = vm.ssh_code("os config validate >/dev/null")?;
         ensure!(code == 1, "a broken file is valid");
-        vm.ssh("os config rollback $(os config history --json | grep -o '\"version\": [0-9]*' | tail -1 | grep -o '[0-9]*')")?;
+        vm.ssh("os config rollback $(os config history --json | grep -o '\"number\": [0-9]*' | tail -1 | grep -o '[0-9]*')")?;
         equal(&vm.ssh("os config get hostname; os config diff")?, "e2e-set")
     });
     match witness {

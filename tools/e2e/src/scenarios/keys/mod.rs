@@ -13,6 +13,7 @@ use crate::harness::disk::Disk;
 use crate::harness::lab::Lab;
 use crate::harness::tpm::Tpm;
 use anyhow::{Context, Result, ensure};
+use os_config::json::dotted;
 use os_config::keys::KEYS;
 use os_config::{edit, model};
 use os_sys::cmd::Cmd;
@@ -132,8 +133,10 @@ pub(super) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
         let status: Value = serde_json::from_str(&text)?;
         let rows = status["keys"].as_array().context("no rows")?;
         for key in KEYS {
-            let row =
-                rows.iter().find(|r| r["key"] == key.pointer).with_context(|| format!("no row for {}", key.pointer))?;
+            let row = rows
+                .iter()
+                .find(|r| r["key"] == dotted(key.pointer))
+                .with_context(|| format!("no row for {}", key.pointer))?;
             ensure!(row["outcome"] != "failed" && row["outcome"] != "pending", "{row}");
         }
         ensure!(code == 0, "exit code {code}: {text}");
@@ -161,7 +164,7 @@ pub(super) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
         let status = vm.ssh_code("os config status --json")?.1;
         let status: Value = serde_json::from_str(&status)?;
         let pending: Vec<&str> = status["keys"].as_array().into_iter().flatten().filter(|r| r["outcome"] == "pending").filter_map(|r| r["key"].as_str()).collect();
-        ensure!(pending == ["/os/kernel/arguments", "/os/wipe"], "{pending:?}");
+        ensure!(pending == ["os.kernel.arguments", "os.wipe"], "{pending:?}");
         Ok(())
     });
     checks.check("the power button turns the device off", || vm.power_off());
