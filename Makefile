@@ -12,7 +12,7 @@ export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 help:
 	@echo "make image   build the disk image of the lab lane   (V=production for another variant)"
-	@echo "make run     boot it in QEMU; Ctrl-A X leaves"
+	@echo "make run     boot it in QEMU, built as it was the last time; Ctrl-A X leaves   (RUNFLAGS=--fresh: from the image again)"
 	@echo "make bundle  make a signed update bundle of it"
 	@echo "make test    lints, unit tests, and the end-to-end run in QEMU"
 	@echo "make test-long   the end-to-end runs that make test leaves out: more bad releases, kexec, updates by hand"
@@ -25,8 +25,8 @@ help:
 image: $(OSCTL)
 	@$(OSCTL) lab build --variant $(V) $(if $(CONFIG),--config $(CONFIG))
 
-run: image
-	@$(OSCTL) lab run --variant $(V) $(RUNFLAGS)
+run: $(OSCTL)
+	@$(OSCTL) lab run --build --variant $(V) $(RUNFLAGS)
 
 bundle: image
 	@$(OSCTL) lab bundle --variant $(V)

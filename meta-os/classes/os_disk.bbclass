@@ -7,6 +7,8 @@
 #   OS_DATA_IMAGE     data partition as it is flashed
 #   OS_KERNEL_ARGS, OS_CONSOLES   kernel arguments (os-boot.inc)
 #   OS_WKS_FILE       kickstart file of the disk
+#   OS_PRELOAD        archives on the build machine, as docker save writes them, of apps that come with the system; NAME.json
+#                     beside NAME.tar describes the container. They are there again after a factory reset.
 #
 # Sizes stand in conf/distro/include/os-layout.inc, the order of partitions in files/wic/os-gpt.wks.in.
 
@@ -18,6 +20,9 @@ OS_DATA_IMAGE = "${IMGDEPLOYDIR}/os-data-${MACHINE}.ext4"
 IMAGE_FSTYPES = "wic.zst wic.bmap"
 IMAGE_OVERHEAD_FACTOR = "1.0"
 IMAGE_ROOTFS_EXTRA_SPACE = "0"
+
+OS_PRELOAD ?= ""
+do_rootfs[file-checksums] += "${@' '.join('%s:True %s.json:False' % (f, f.removesuffix('.tar')) for f in (d.getVar('OS_PRELOAD') or '').split())}"
 
 # A machine may name a kickstart file of its own for WKS_FILE; here the disk is the distribution's.
 OS_WKS_FILE ?= "os-gpt.wks.in"
@@ -57,7 +62,7 @@ IMAGE_CMD:os_slot() {
         "os.roothash=$hash os.rootsize=$size ${OS_CONSOLES} ${OS_KERNEL_ARGS}" '$os_kernel' > ${WORKDIR}/slot.cfg
     rm -f ${OS_KERNEL_IMAGE}
     truncate -s ${OS_KERNEL_SIZE} ${OS_KERNEL_IMAGE}
-    mkfs.vfat -n OS-KERNEL -i 6f73006b --invariant ${OS_KERNEL_IMAGE}
+    mkfs.vfat --invariant -n OS-KERNEL -i 6f73006b ${OS_KERNEL_IMAGE}
     mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/${KERNEL_IMAGETYPE} ::vmlinuz
     mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}.cpio.lz4 ::initramfs
     mcopy -i ${OS_KERNEL_IMAGE} ${WORKDIR}/slot.cfg ::slot.cfg
@@ -72,6 +77,12 @@ IMAGE_CMD:os_slot() {
 os_disk_overrides() {
     cp -R --no-dereference ${IMAGE_ROOTFS}${datadir}/os/overrides/. ${IMAGE_ROOTFS}${sysconfdir}/
     rm -rf ${IMAGE_ROOTFS}${datadir}/os/overrides
+    # As lab/compose.rs.
+    for archive in ${OS_PRELOAD}; do
+        install -d ${IMAGE_ROOTFS}${nonarch_libdir}/os/preload
+        install -m 0644 $archive ${IMAGE_ROOTFS}${nonarch_libdir}/os/preload/
+        [ ! -e ${archive%.tar}.json ] || install -m 0644 ${archive%.tar}.json ${IMAGE_ROOTFS}${nonarch_libdir}/os/preload/
+    done
     # Package scripts enable what they like, and presets that are applied afterwards only add to it: presets decide alone.
     find ${IMAGE_ROOTFS}${sysconfdir}/systemd/system -type d \( -name '*.wants' -o -name '*.requires' \) -exec rm -rf {} +
     # systemd-update-done(8): nothing is to be brought up to date. /etc and /var begin anew at every boot; without these

@@ -6,6 +6,11 @@ LICENSE = "MIT"
 
 inherit core-image os_disk
 
-IMAGE_INSTALL = "packagegroup-core-boot packagegroup-os"
+OS_VARIANT ?= "production"
+IMAGE_INSTALL = "\
+    packagegroup-core-boot \
+    packagegroup-os \
+    ${@'packagegroup-os-development' if d.getVar('OS_VARIANT') == 'development' else ''} \
+"
 IMAGE_FEATURES = "read-only-rootfs"
 IMAGE_LINGUAS = ""

@@ -31,8 +31,9 @@ do_install() {
     chown -R root:root ${D}
     # Owned by base-files, systemd and netbase; the image takes ours from os-base-overrides below.
     install -d ${D}${datadir}/os/overrides
-    for file in fstab hosts issue issue.net machine-id nsswitch.conf resolv.conf; do
-        mv ${D}${sysconfdir}/$file ${D}${datadir}/os/overrides/
+    for file in avahi/avahi-daemon.conf fstab hosts issue issue.net machine-id nsswitch.conf resolv.conf; do
+        install -d ${D}${datadir}/os/overrides/$(dirname $file)
+        mv ${D}${sysconfdir}/$file ${D}${datadir}/os/overrides/$file
     done
     # The name is the device's own; it lies there from the first boot on.
     ln -s ../mnt/state/os/hostname ${D}${datadir}/os/overrides/hostname

@@ -38,7 +38,7 @@ enum Command {
 /// When the engine cannot be reached, or an image cannot be loaded.
 pub async fn main(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
-        Command::Preload => preload::run(std::path::Path::new(preload::DIR)).await,
+        Command::Preload => preload::run().await,
         Command::Retry => retry::run().await,
         Command::Shutdown => shutdown::run().await,
     }

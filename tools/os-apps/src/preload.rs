@@ -1,8 +1,11 @@
-//! Images that came with the disk image.
+//! Images that came with the disk image: archives as `docker save` writes them, and beside an archive `NAME.tar` may lie
+//! `NAME.json` with the container to make of it.
 //!
-//! `/mnt/data/preload` holds archives as `docker save` writes them, and beside an archive `NAME.tar` may lie `NAME.json`
-//! with the container to make of it. An archive is removed when its image is loaded and its container runs, so a power
-//! cut in the middle starts it again.
+//! - In `/usr/lib/os/preload` they are part of the system, verified like the rest of it. They are loaded once, and again
+//!   when a wipe has taken them: a device that is reset does what it was made for.
+//! - In `/mnt/data/preload` they are there for once, and removed when the image is loaded and the container runs.
+//!
+//! That an archive is loaded is written down last, so a power cut in the middle starts it again.
 
 use crate::engine;
 use anyhow::{Context, Result};
@@ -19,8 +22,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Where the archives lie.
-pub const DIR: &str = "/mnt/data/preload";
+/// Where the archives lie that are part of the system.
+const SYSTEM: &str = "/usr/lib/os/preload";
+/// Where they lie that are used once.
+const ONCE: &str = "/mnt/data/preload";
+/// A file for each archive of the system that was loaded; goes when apps are wiped.
+pub const LOADED: &str = "/mnt/data/os/preloaded";
 
 /// How much of an archive is in memory at a time, in bytes.
 const CHUNK: usize = 64 << 10;
@@ -75,27 +82,81 @@ impl Spec {
     }
 }
 
-/// Loads every archive in `dir`. One that fails stays for the next boot and does not stop the others.
+/// Where an archive comes from, and what says that it is loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Archive {
+    /// It is removed.
+    Once(PathBuf),
+    /// The second is written.
+    System(PathBuf, PathBuf),
+}
+
+impl Archive {
+    fn path(&self) -> &Path {
+        let (Self::Once(path) | Self::System(path, _)) = self;
+        path
+    }
+
+    /// What is written down of an archive: another one by the same name is loaded anew.
+    fn mark(path: &Path) -> std::io::Result<String> {
+        let meta = path.metadata()?;
+        Ok(format!("{} bytes of {}\n", meta.len(), date_of(&meta)))
+    }
+
+    /// It is loaded, and its container runs.
+    fn done(&self) -> Result<()> {
+        match self {
+            Self::Once(path) => {
+                std::fs::remove_file(path)?;
+                files::remove_if_there(&path.with_extension("json"))?;
+            }
+            Self::System(path, mark) => {
+                if let Some(dir) = mark.parent() {
+                    std::fs::create_dir_all(dir)?;
+                }
+                files::write_if_changed(mark, Self::mark(path)?.as_bytes(), 0o644)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn date_of(meta: &std::fs::Metadata) -> i64 {
+    std::os::unix::fs::MetadataExt::mtime(meta)
+}
+
+/// Loads every archive that is to be. One that fails stays for the next boot and does not stop the others.
 ///
 /// # Errors
 /// When the engine cannot be reached.
-pub async fn run(dir: &Path) -> Result<ExitCode> {
-    let archives = archives(dir);
+pub async fn run() -> Result<ExitCode> {
+    let archives = wanted(Path::new(SYSTEM), Path::new(LOADED), Path::new(ONCE));
     if archives.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
     let docker = engine::connect().await.context("cannot reach the container engine")?;
     let mut failed = false;
     for archive in archives {
+        let path = archive.path();
         match load(&docker, &archive).await {
-            Ok(()) => log::info(&format!("{} is loaded", archive.display())),
+            Ok(()) => log::info(&format!("{} is loaded", path.display())),
             Err(err) => {
                 failed = true;
-                log::error(&format!("cannot load {}: {err:#}", archive.display()));
+                log::error(&format!("cannot load {}: {err:#}", path.display()));
             }
         }
     }
     Ok(if failed { ExitCode::from(1) } else { ExitCode::SUCCESS })
+}
+
+/// What of the system was not loaded yet, and then what is to be used once.
+fn wanted(system: &Path, loaded: &Path, once: &Path) -> Vec<Archive> {
+    let of_system = archives(system).into_iter().filter_map(|path| {
+        let mark = loaded.join(path.file_name()?);
+        let written = std::fs::read_to_string(&mark).ok();
+        (written != Archive::mark(&path).ok()).then_some(Archive::System(path, mark))
+    });
+    of_system.chain(archives(once).into_iter().map(Archive::Once)).collect()
 }
 
 fn archives(dir: &Path) -> Vec<PathBuf> {
@@ -109,15 +170,16 @@ fn archives(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-async fn load(docker: &Docker, archive: &Path) -> Result<()> {
-    let spec_path = archive.with_extension("json");
+async fn load(docker: &Docker, archive: &Archive) -> Result<()> {
+    let path = archive.path();
+    let spec_path = path.with_extension("json");
     // Checked before the work of loading: a typo is told at once.
     let spec = match files::read_limited(&spec_path, MAX_SPEC) {
         Ok(bytes) => Some(Spec::parse(&bytes).with_context(|| format!("{} is not valid", spec_path.display()))?),
         Err(files::ReadError::File(err)) if err.is_not_found() => None,
         Err(err) => return Err(err.into()),
     };
-    let file = File::open(archive)?;
+    let file = File::open(path)?;
     let chunks = stream::unfold(file, |mut file| async move {
         let mut buffer = vec![0; CHUNK];
         let chunk = match file.read(&mut buffer) {
@@ -141,10 +203,9 @@ async fn load(docker: &Docker, archive: &Path) -> Result<()> {
     }
     // The engine keeps what it says of the container in files that it does not push to the medium: data commits every 30
     // seconds, and a power cut before that would leave a container that was made and never started.
-    rustix::fs::syncfs(File::open(archive)?).context("cannot write what the engine keeps to the data partition")?;
-    std::fs::remove_file(archive)?;
-    files::remove_if_there(&spec_path)?;
-    Ok(())
+    let data = File::open("/mnt/data").context("the data partition is gone")?;
+    rustix::fs::syncfs(data).context("cannot write what the engine keeps to the data partition")?;
+    archive.done()
 }
 
 async fn start(docker: &Docker, spec: &Spec) -> Result<()> {
@@ -187,6 +248,32 @@ mod tests {
     fn a_typo_in_a_description_is_an_error() {
         assert!(Spec::parse(br#"{"name":"a","image":"b","port":{}}"#).is_err());
         assert!(Spec::parse(br#"{"name":"a"}"#).is_err());
+    }
+
+    #[test]
+    fn what_the_system_brings_is_loaded_once_and_again_after_a_wipe() {
+        let dir = tempfile::tempdir().unwrap();
+        let [system, loaded, once] = ["system", "loaded", "once"].map(|name| dir.path().join(name));
+        std::fs::create_dir(&system).unwrap();
+        std::fs::create_dir(&once).unwrap();
+        std::fs::write(system.join("till.tar"), "1").unwrap();
+        std::fs::write(once.join("demo.tar"), "1").unwrap();
+        let names = || -> Vec<String> {
+            let archives = wanted(&system, &loaded, &once);
+            archives.iter().map(|a| a.path().file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(names(), ["till.tar", "demo.tar"]);
+        for archive in wanted(&system, &loaded, &once) {
+            archive.done().unwrap();
+        }
+        assert!(names().is_empty() && system.join("till.tar").exists() && !once.join("demo.tar").exists());
+        // A release brings another one.
+        std::fs::write(system.join("till.tar"), "22").unwrap();
+        assert_eq!(names(), ["till.tar"]);
+        wanted(&system, &loaded, &once)[0].done().unwrap();
+        assert!(names().is_empty());
+        std::fs::remove_dir_all(&loaded).unwrap();
+        assert_eq!(names(), ["till.tar"]);
     }
 
     #[test]

@@ -49,7 +49,9 @@ pub async fn main(args: Args) -> Result<ExitCode> {
         }
         Command::ImportStick { device } => {
             let report = stick(&device).await?;
-            if report.problems.is_empty() {
+            if report.taken && report.changed.is_empty() {
+                log::info(&format!("nothing on {} is new", device.display()));
+            } else if report.problems.is_empty() {
                 log::info(&format!("configuration taken over from {}: {}", device.display(), report.changed.join(" ")));
             }
             for problem in &report.problems {

@@ -19,8 +19,8 @@ const MAX_PROFILES: usize = 64;
 pub struct Import {
     /// Something changed.
     pub changed: bool,
-    /// There are profiles.
-    pub any: bool,
+    /// Files of the profiles that are there, in the target.
+    pub files: Vec<String>,
     /// Profiles that were left out, and why.
     pub refused: Vec<String>,
 }
@@ -64,7 +64,7 @@ pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, Fil
     }
     let list: String = now.iter().map(|n| format!("{n}\n")).collect();
     files::write_if_changed(record, list.as_bytes(), 0o600)?;
-    out.any = !now.is_empty();
+    out.files = now.iter().map(|name| target.join(name).to_string_lossy().into_owned()).collect();
     Ok(out)
 }
 
@@ -134,7 +134,7 @@ mod tests {
         std::fs::write(source.join("wifi"), "[connection]\r\nid=a\r\n").unwrap();
         std::fs::write(source.join("notes"), "hello").unwrap();
         let first = import(&source, &target, &record).unwrap();
-        assert!(first.changed && first.any);
+        assert!(first.changed && first.files == [target.join("wifi").to_string_lossy()]);
         assert_eq!(first.refused.len(), 1);
         assert_eq!(std::fs::read_to_string(target.join("wifi")).unwrap(), "[connection]\nid=a\n");
         assert!(!import(&source, &target, &record).unwrap().changed);

@@ -155,7 +155,7 @@ pub fn import(store: &Store, dir: &Path, keyring: Option<&Path>, check: bool) ->
     if !report.problems.is_empty() {
         return Ok(report);
     }
-    report.changed = edit::diff(&before, &after).into_iter().map(|d| d.key).collect();
+    report.changed = edit::diff(&before, &after).iter().map(|d| json::dotted(&d.key)).collect();
     let connections = store.boot().join("system-connections");
     for (name, text) in &plan.profiles {
         let path = connections.join(name);
@@ -178,7 +178,7 @@ fn read(dir: &Path) -> Result<(Files, Vec<Item>)> {
     let root = rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .with_context(|| format!("cannot open {}", dir.display()))?;
     let (mut files, mut items) = (Files::new(), Vec::new());
-    let (mut bundles, mut links) = (Vec::new(), Vec::new());
+    let (mut bundles, mut links, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let mut take = |dir: &OwnedFd, name: &str, path: String, limit: u64| match stick::read(dir, name, limit) {
         Ok(bytes) => {
             files.insert(path, bytes);
@@ -198,9 +198,15 @@ fn read(dir: &Path) -> Result<(Files, Vec<Item>)> {
                 }
                 Err(_) => links.push(name),
             },
-            _ => {}
+            // What devices wrote there.
+            _ if name.starts_with("report-") => {}
+            _ => others.push(name),
         }
     }
+    items.extend(others.iter().take(MAX_FILES).map(|name| Item {
+        file: tame(name, 128),
+        result: "left alone: no part of a configuration has this name".to_owned(),
+    }));
     items.extend(links.iter().map(|name| Item { file: name.clone(), result: "left out: no directory".to_owned() }));
     items.extend(bundles.iter().map(|name| Item {
         file: tame(name, 128),
@@ -528,7 +534,7 @@ mod tests {
         put(&f.stick, "modules/huge.conf", &"a\n".repeat(100_000));
         let report = import(&f.store, &f.stick, None, false).unwrap();
         assert!(report.taken);
-        assert_eq!(report.changed, ["/ntpServers"]);
+        assert_eq!(report.changed, ["ntpServers"]);
         assert!(report.files.iter().any(|i| i.file == "udev" && i.result.contains("no directory")), "{report}");
         assert!(report.files.iter().any(|i| i.file == "modules/huge.conf" && i.result.contains("larger")), "{report}");
     }
@@ -585,7 +591,7 @@ mod tests {
         assert!(take().problems[0].message.contains("not what was signed"));
         put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
         let report = take();
-        assert!(report.taken && report.changed == ["/ntpServers"], "{report}");
+        assert!(report.taken && report.changed == ["ntpServers"], "{report}");
         assert!(report.files.iter().any(|i| i.file == "config.json" && i.result.contains("not signed")));
     }
 }

@@ -381,6 +381,15 @@ impl Bus {
         Ok(matches!(manager.metered().await.tried("cannot ask NetworkManager")?, 1 | 3))
     }
 
+    /// True when the unit that goes by a name, its own or another, is active.
+    ///
+    /// # Errors
+    /// When systemd does not answer.
+    pub async fn is_active(&self, name: &str) -> Result<bool, BusError> {
+        let units = self.systemd().await?.list_units_by_names(&[name]).await.tried("cannot ask for a unit")?;
+        Ok(units.iter().any(|unit| unit.3 == "active"))
+    }
+
     /// Starts, stops or restarts a unit and waits until its job is done.
     ///
     /// # Errors

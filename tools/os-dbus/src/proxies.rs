@@ -27,6 +27,8 @@ pub trait SystemdManager {
     fn reload_or_try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// Units in any of the given states.
     fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<SystemdUnit>>;
+    /// The units that go by these names.
+    fn list_units_by_names(&self, names: &[&str]) -> zbus::Result<Vec<SystemdUnit>>;
     /// Jobs that are queued or run: number, unit, kind, state, and two paths.
     fn list_jobs(&self) -> zbus::Result<Vec<(u32, String, String, String, OwnedObjectPath, OwnedObjectPath)>>;
     /// Asks for signals.
@@ -164,6 +166,8 @@ pub trait NetworkManager {
 pub trait NetworkSettings {
     /// Reads changed profiles from disk.
     fn reload_connections(&self) -> zbus::Result<bool>;
+    /// Reads these files, and says whether all of them are profiles, and which are not.
+    fn load_connections(&self, filenames: &[String]) -> zbus::Result<(bool, Vec<String>)>;
     /// The profile with an identifier.
     fn get_connection_by_uuid(&self, uuid: &str) -> zbus::Result<OwnedObjectPath>;
 }

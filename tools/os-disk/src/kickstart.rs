@@ -185,7 +185,8 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
                 part.fstype = match value.as_str() {
                     "vfat" | "msdos" => FsType::Vfat,
                     "ext4" => FsType::Ext4,
-                    other => return Err(format!("--fstype {other}; allowed are vfat and ext4")),
+                    "none" => FsType::None,
+                    other => return Err(format!("--fstype {other}; allowed are vfat, ext4 and none")),
                 }
             }
             ("--label", Some(value)) => part.label = Some(value),
@@ -237,6 +238,9 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
     }
     if !part.size.is_multiple_of(crate::SECTOR) {
         return Err(format!("--fixed-size is {} bytes; it must be a multiple of 512", part.size));
+    }
+    if part.source == Source::Empty && source.is_none() && !seen.iter().any(|name| name == "--fstype") {
+        return Err("nothing says what is in it, and wic makes a FAT then; write --fstype none for nothing".to_owned());
     }
     if part.source == Source::BootFiles && part.fstype != FsType::Vfat {
         return Err("bootimg-partition needs --fstype vfat".to_owned());
@@ -318,7 +322,7 @@ mod tests {
     const GOOD: &str = "# comment\nbootloader --ptable gpt\n\
         part /boot --source bootimg-partition --fstype=vfat --label os-boot --part-name os-boot --fixed-size 64M\n\
         part --source rawcopy --sourceparams=\"file=root.img\" --part-name os-rootA --fixed-size 1G --align 4096\n\
-        part --part-name os-rootB --fixed-size 1G # empty\n\
+        part --fstype none --part-name os-rootB --fixed-size 1G # empty\n\
         part --fstype ext4 --label os-state --fixed-size 128\n";
 
     #[test]
@@ -348,7 +352,8 @@ mod tests {
             ("bootloader --ptable gpt\npart --label \"a --fixed-size 1M\n", "x:2: \" is opened"),
             ("bootloader --ptable gpt\npart --label a\n", "x:2: every partition needs --fixed-size"),
             ("bootloader --ptable gpt\npart --fixed-size 1M --fixed-size 2M\n", "x:2: --fixed-size is given twice"),
-            ("part --fixed-size 1M\n", "x:1: no bootloader"),
+            ("bootloader --ptable gpt\npart --fixed-size 1M\n", "x:2: nothing says what is in it"),
+            ("part --fstype none --fixed-size 1M\n", "x:1: no bootloader"),
             ("bootloader --ptable gpt\n", "x:1: no partition"),
             ("bootloader --ptable gpt\npart --fixed-size 1M --part-type zz\n", "x:2: --part-type"),
         ];

@@ -140,8 +140,8 @@ mod tests {
     #[test]
     fn partitions_follow_each_other_aligned() {
         let l = plan(
-            "bootloader --ptable gpt\npart --part-name a --fixed-size 3M --align 4096\n\
-             part --part-name b --fixed-size 5M --align 4096\n",
+            "bootloader --ptable gpt\npart --fstype none --part-name a --fixed-size 3M --align 4096\n\
+             part --fstype none --part-name b --fixed-size 5M --align 4096\n",
         )
         .unwrap();
         assert_eq!(l.parts[0].start, 4 << 20);
@@ -152,13 +152,13 @@ mod tests {
 
     #[test]
     fn clashes_are_refused() {
-        let twice = "bootloader --ptable gpt\npart --part-name a --fixed-size 1M\npart --part-name a --fixed-size 1M\n";
+        let twice = "bootloader --ptable gpt\npart --fstype none --part-name a --fixed-size 1M\npart --fstype none --part-name a --fixed-size 1M\n";
         assert!(matches!(plan(twice), Err(LayoutError::DuplicateName { line: 3, .. })));
         assert!(matches!(
-            plan("bootloader --ptable gpt\npart --fixed-size 1M\n"),
+            plan("bootloader --ptable gpt\npart --fstype none --fixed-size 1M\n"),
             Err(LayoutError::NoName { line: 2 })
         ));
-        let huge = "bootloader --ptable gpt\npart --part-name a --fixed-size 17179869183G\npart --part-name b --fixed-size 1G\n";
+        let huge = "bootloader --ptable gpt\npart --fstype none --part-name a --fixed-size 17179869183G\npart --fstype none --part-name b --fixed-size 1G\n";
         assert!(matches!(plan(huge), Err(LayoutError::TooLarge { .. })));
     }
 }

@@ -104,8 +104,7 @@ mod tests {
     use super::*;
     use os_disk::{kickstart, layout::Layout};
 
-    const LAYOUT: &str =
-        "bootloader --ptable gpt\npart --part-name os-boot --fixed-size 1M\npart --part-name os-data --fixed-size 1M\n";
+    const LAYOUT: &str = "bootloader --ptable gpt\npart --fstype none --part-name os-boot --fixed-size 1M\npart --fstype none --part-name os-data --fixed-size 1M\n";
 
     fn disk(dir: &Path, name: &str, text: &str) -> Guid {
         let layout = Layout::plan(&kickstart::parse("x", text).unwrap()).unwrap();
@@ -128,7 +127,7 @@ mod tests {
         std::fs::create_dir(dir.path().join("dev")).unwrap();
         disk(dir.path(), "sda", LAYOUT);
         let ours = disk(dir.path(), "sdb", LAYOUT);
-        disk(dir.path(), "sdc", "bootloader --ptable gpt\npart --part-name other --fixed-size 1M\n");
+        disk(dir.path(), "sdc", "bootloader --ptable gpt\npart --fstype none --part-name other --fixed-size 1M\n");
         std::fs::create_dir_all(dir.path().join("sys/loop0")).unwrap();
         let (sys, dev) = (dir.path().join("sys"), dir.path().join("dev"));
         let scan = super::scan(&sys, &dev, Some(ours));

@@ -181,7 +181,13 @@ async fn observe(bus: &Bus) -> Result<Observation, os_dbus::BusError> {
     let systemd = bus.systemd().await?;
     let units = systemd.list_units_filtered(&["failed", "active"]).await.tried("cannot list units")?;
     let named = |state: &str| units.iter().filter(|u| u.3 == state).map(|u| u.0.clone()).collect::<Vec<_>>();
-    let active = named("active");
+    let mut active = named("active");
+    // A name may lead to another unit, as dbus.service does to dbus-broker.service, and the list has that one's.
+    for unit in REQUIRED_UNITS {
+        if !active.iter().any(|found| found == unit) && bus.is_active(unit).await? {
+            active.push((*unit).to_owned());
+        }
+    }
     // Asking a stopped engine would start it through its socket.
     let engine = active.iter().any(|u| u == "docker.service")
         && os_apps::engine::version(Duration::from_secs(10)).await.is_some();

@@ -1,6 +1,6 @@
 //! What both build lanes must agree on, compared.
 
-use crate::lab::{bundle, compose, disk, slot};
+use crate::lab::{base, bundle, compose, disk, slot};
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
@@ -62,15 +62,21 @@ fn same(what: &str, left: &BTreeSet<String>, right: &BTreeSet<String>) -> Result
 }
 
 fn packages(repo: &Repo) -> Result<()> {
-    let mut lab = BTreeSet::new();
-    for line in repo::list(&repo.root.join("tools/osctl/lab/packages.txt"))? {
+    // The tools and their configuration are not packages in the lab.
+    let ours = ["os-base", "os-tools"].map(str::to_owned);
+    compare_packages(repo, base::LIST, "packagegroup-os", ours.into())?;
+    compare_packages(repo, base::DEVELOPMENT, "packagegroup-os-development", BTreeSet::new())
+}
+
+fn compare_packages(repo: &Repo, list: &str, group: &str, mut lab: BTreeSet<String>) -> Result<()> {
+    for line in repo::list(&repo.root.join("tools/osctl/lab").join(list))? {
         let (_, yocto) = line.split_once(':').with_context(|| format!("no colon in: {line}"))?;
         lab.extend(yocto.split_ascii_whitespace().filter(|n| *n != "-").map(str::to_owned));
     }
-    // The tools and their configuration are not packages in the lab.
-    lab.extend(["os-base".to_owned(), "os-tools".to_owned()]);
-    let recipe = read(repo, "meta-os/recipes-core/packagegroups/packagegroup-os.bb")?;
-    same("packages.txt and packagegroup-os", &lab, &assignment(&recipe, "RDEPENDS:${PN}")?)
+    let recipe = read(repo, &format!("meta-os/recipes-core/packagegroups/{group}.bb"))?;
+    // Empty for a release that its layer has no branch for.
+    let recipe = recipe.replace("${OS_APPARMOR}", "apparmor");
+    same(&format!("{list} and {group}"), &lab, &assignment(&recipe, "RDEPENDS:${PN}")?)
 }
 
 fn layout(repo: &Repo) -> Result<()> {
@@ -109,7 +115,7 @@ fn sealed(repo: &Repo) -> Result<()> {
     let distro = assignment(&read(repo, "meta-os/conf/distro/os.conf")?, "EXTRA_IMAGECMD:erofs-lz4hc")?;
     same("mkfs.erofs and os.conf", &compose::EROFS.map(str::to_owned).into(), &distro)?;
     let class = read(repo, "meta-os/classes/os_disk.bbclass")?;
-    for option in [format!("--uuid={}", slot::VERITY_ID), format!("-i {} --invariant", slot::VOLUME_ID)] {
+    for option in [format!("--uuid={}", slot::VERITY_ID), format!("--invariant -n OS-KERNEL -i {}", slot::VOLUME_ID)] {
         ensure!(class.contains(&option), "os_disk.bbclass has no {option}");
     }
     let bundle = read(repo, "meta-os/dynamic-layers/rauc/recipes-core/bundles/os-bundle.bb")?;

@@ -139,7 +139,7 @@ impl Change {
             let (key, value) = text.split_once('=').with_context(|| format!("--set {text}: write KEY=VALUE"))?;
             set(key, edit::value_for(key, value))?;
         }
-        let mut append = |key: &str, value: Value| -> Result<()> {
+        let append = |root: &mut Value, key: &str, value: Value| -> Result<()> {
             let mut list = edit::get(root, &names(key)).and_then(Value::as_array).cloned().unwrap_or_default();
             if !list.contains(&value) {
                 list.push(value);
@@ -152,7 +152,7 @@ impl Change {
                 bail!("{} is a private key; give the public one, {}.pub", path.display(), path.display());
             }
             for line in text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')) {
-                append("os.sshKeys", line.into())?;
+                append(root, "os.sshKeys", line.into())?;
             }
         }
         if let Some(ssid) = &self.wifi {
@@ -160,7 +160,12 @@ impl Change {
             if let (Some(path), Some(object)) = (&self.wifi_password, network.as_object_mut()) {
                 object.insert("password".to_owned(), password(path)?.into());
             }
-            append("os.network.wifi.networks", network)?;
+            // One of this name is this one, with another password.
+            let same = |before: &Value| before.get("ssid").and_then(Value::as_str) == Some(ssid);
+            if let Some(networks) = root.pointer_mut("/os/network/wifi/networks").and_then(Value::as_array_mut) {
+                networks.retain(|before| !same(before));
+            }
+            append(root, "os.network.wifi.networks", network)?;
         }
         Ok(())
     }
@@ -230,6 +235,9 @@ mod tests {
         for table in [GPT, MBR] {
             let dir = tempfile::tempdir().unwrap();
             let image = disk(dir.path(), table);
+            std::fs::write(dir.path().join("older"), "older words\n").unwrap();
+            let (wifi, older) = (Some("Workshop".to_owned()), Some(dir.path().join("older")));
+            configure(&image, &Change { wifi, wifi_password: older, ..Change::default() }).unwrap();
             let shown = configure(&image, &change(dir.path())).unwrap();
             assert!(!shown.to_string().contains("open sesame"));
             // Twice: a second change adds to the first, and the same one adds nothing.

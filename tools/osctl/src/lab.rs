@@ -19,7 +19,9 @@ pub mod keys;
 pub mod modules;
 pub mod slot;
 pub mod tools_tree;
+pub mod wishes;
 
+use crate::lab::wishes::Wishes;
 use crate::repo::{MACHINE, Repo};
 use crate::step::{Inputs, Steps};
 use anyhow::{Context, Result, bail};
@@ -35,7 +37,7 @@ pub struct Options {
     pub variant: String,
     /// `config.json` for the boot partition; without it one with the developer's ssh key.
     pub config: Option<PathBuf>,
-    /// Container archives (as `docker save` writes them) to preload beside the demo.
+    /// Container archives (as `docker save` writes them) that come with the system.
     pub preload: Vec<PathBuf>,
 }
 
@@ -55,6 +57,11 @@ const NEEDED_SPACE: u64 = 6 << 30;
 pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
     if !VARIANTS.contains(&options.variant.as_str()) {
         bail!("variant '{}'; there are {}", options.variant, VARIANTS.join(", "));
+    }
+    // Minutes of work end in no typing mistake.
+    slot::preloads(&options.preload)?;
+    if let Some(config) = &options.config {
+        boot::check(config)?;
     }
     check_host(repo)?;
     let start = Instant::now();
@@ -77,6 +84,7 @@ pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
     })?;
     let slot = slot::build(repo, &vars, options, &keys, &tools, &base, &steps)?;
     let image = disk::build(repo, &vars, options, &disk::Parts { slot, boot, data }, &steps)?;
+    Wishes::now(repo, options).save(repo, &options.variant)?;
     if steps.did(base::STEP) {
         std::fs::write(lab.join(COLD_BUILD), start.elapsed().as_secs().to_string())?;
     }

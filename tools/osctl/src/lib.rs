@@ -5,7 +5,7 @@
 //! - [`lab`] builds the image of the lab lane
 //! - [`image`] writes a configuration into an image or onto a card
 //! - [`device`] updates a device over ssh
-//! - [`qemu`] starts virtual machines with it
+//! - [`qemu`] starts virtual machines with it, [`run`] one on this terminal
 //! - [`crates_inc`] writes the crate list of the Yocto recipe
 //! - [`config_docs`] writes the reference of config.json from its table of keys
 //! - [`check`] compares what both lanes must agree on
@@ -19,4 +19,5 @@ pub mod image;
 pub mod lab;
 pub mod qemu;
 pub mod repo;
+pub mod run;
 pub mod step;

@@ -1,15 +1,14 @@
 //! `osctl`: the one command on the workstation.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use osctl::channel::keys::SecretKey;
 use osctl::channel::{self, Directory, Publish};
+use osctl::lab::wishes::Wishes;
 use osctl::lab::{self, compose};
-use osctl::qemu::{self, Machine};
 use osctl::repo::Repo;
 use osctl::{check, crates_inc};
 use semver::Version;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -243,15 +242,12 @@ enum Lab {
     /// Build the disk image
     Build(Build),
     /// Boot the image in QEMU with the console on this terminal; Ctrl-A X leaves
-    Run(Run),
+    Run(osctl::run::Options),
     /// Make a signed update bundle of the built slot
     Bundle {
         /// production, development or standalone
-        #[arg(long, default_value = "development")]
+        #[arg(long, default_value = "development", value_parser = lab::VARIANTS.to_vec())]
         variant: String,
-        /// Version of the bundle; OS_VERSION by default
-        #[arg(long)]
-        version: Option<Version>,
     },
     #[command(hide = true)]
     Compose(compose::Args),
@@ -260,45 +256,14 @@ enum Lab {
 #[derive(Debug, clap::Args)]
 struct Build {
     /// production, development or standalone
-    #[arg(long, default_value = "development")]
+    #[arg(long, default_value = "development", value_parser = lab::VARIANTS.to_vec())]
     variant: String,
     /// config.json for the boot partition; without it, one with the key in build/keys
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Container archive to preload, as docker save writes it; NAME.json beside it describes the container
+    /// Container archive that comes with the system, as docker save writes it; NAME.json beside it describes the container
     #[arg(long)]
     preload: Vec<PathBuf>,
-}
-
-#[derive(Debug, clap::Args)]
-struct Run {
-    /// production, development or standalone
-    #[arg(long, default_value = "development")]
-    variant: String,
-    /// Memory in MiB
-    #[arg(long, default_value_t = 1024)]
-    memory: u32,
-    /// Processors [default: 2, or 1 where the emulator is not safe with more]
-    #[arg(long)]
-    cpus: Option<u32>,
-    /// Size of the disk in GiB; data grows into it
-    #[arg(long, default_value_t = 8)]
-    disk: u64,
-    /// Port of this machine that leads to ssh in the guest
-    #[arg(long, default_value_t = 22222)]
-    ssh_port: u16,
-    /// Port of this machine that leads to port 80 in the guest
-    #[arg(long, default_value_t = 8080)]
-    web_port: u16,
-    /// Start from the image again, forgetting what the machine did so far
-    #[arg(long)]
-    fresh: bool,
-    /// Emulate in software even where hardware virtualisation works
-    #[arg(long)]
-    tcg: bool,
-    /// Further arguments for QEMU
-    #[arg(last = true)]
-    qemu: Vec<String>,
 }
 
 fn main() -> ExitCode {
@@ -431,65 +396,22 @@ fn list(directory: &Directory, json: bool) -> Result<()> {
 }
 
 fn lab_command(command: Lab, host_tools: bool) -> Result<ExitCode> {
-    let repo = Repo::find()?;
+    let mut repo = Repo::find()?;
     lab::tools_tree::enter(&repo, host_tools)?;
     match command {
         Lab::Build(Build { variant, config, preload }) => {
             lab::build(&repo, &lab::Options { variant, config, preload })?;
         }
-        Lab::Run(options) => return boot(&repo, &options),
-        Lab::Bundle { variant, version } => {
-            lab::bundle::build(&repo, &variant, version.as_ref())?;
+        Lab::Run(options) => return osctl::run::run(repo, &options),
+        Lab::Bundle { variant } => {
+            // Of the slot that is there: its version too.
+            let mut options = lab::Options { variant, config: None, preload: Vec::new() };
+            Wishes::last(&repo, &options.variant).fill(&mut repo, &mut options);
+            lab::bundle::build(&repo, &options.variant)?;
         }
         Lab::Compose(args) => compose::run(&repo, &args)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn boot(repo: &Repo, options: &Run) -> Result<ExitCode> {
-    let image = repo.image(&options.variant);
-    let dir = repo.build.join("run").join(&options.variant);
-    std::fs::create_dir_all(&dir)?;
-    let (disk, firmware_vars) = (dir.join("disk.qcow2"), dir.join("firmware-vars.fd"));
-    // The disk holds what differs from the image; over another one it would be neither.
-    let (below, identity) = (dir.join("image"), qemu::identity(&image)?);
-    if disk.exists() && !options.fresh {
-        ensure!(
-            std::fs::read_to_string(&below).is_ok_and(|kept| kept == identity),
-            "{} was built anew after this machine was first started, and its disk stands on the one before. Throw away the disk and \
-             all that was done on it with --fresh (make run RUNFLAGS=--fresh); or keep it by building the former image again, and \
-             update it with make bundle and os update install",
-            image.display()
-        );
-    } else {
-        let _ = std::fs::remove_file(&disk);
-        std::fs::write(&below, &identity)?;
-        qemu::overlay(&image, &disk, options.disk << 30)?;
-        std::fs::copy(qemu::firmware()?.1, &firmware_vars)?;
-    }
-    let accel = if options.tcg { qemu::Accel::Tcg } else { qemu::accel(repo, &options.variant)? };
-    let machine = Machine {
-        disk,
-        format: "qcow2",
-        firmware_vars,
-        memory: options.memory,
-        cpus: options.cpus.unwrap_or_else(|| accel.processors()),
-        forwards: vec![(options.ssh_port, 22222), (options.web_port, 80)],
-        isolated: false,
-        services: Vec::new(),
-        sync: true,
-        trace: None,
-        accel,
-        extra: options.qemu.clone(),
-    };
-    os_sys::say!("Leave with Ctrl-A X. From another terminal:");
-    os_sys::say!("  ssh -i {}/keys/ssh_ed25519 -p {} root@localhost", repo.build.display(), options.ssh_port);
-    os_sys::say!("  http://localhost:{}/", options.web_port);
-    if accel == qemu::Accel::Tcg {
-        os_sys::say!("No usable hardware virtualisation: the machine is emulated, a boot takes about a minute.");
-    }
-    let err = machine.command()?.args(["-display", "none", "-serial", "mon:stdio"]).exec();
-    Err(err).context("cannot start qemu-system-x86_64; install it with: sudo apt-get install qemu-system-x86")
 }
 
 fn crates(repo: &Repo, check: bool) -> Result<ExitCode> {

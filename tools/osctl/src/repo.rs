@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use os_disk::vars::Vars;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The machine whose disk the lab builds; the same name and layout as the Yocto machine.
@@ -14,7 +15,13 @@ pub struct Repo {
     pub root: PathBuf,
     /// Build directory.
     pub build: PathBuf,
+    /// What the builder wishes of the variables ([`WISHES`]), by name.
+    pub wishes: BTreeMap<String, String>,
 }
+
+/// Variables that a builder may set in the environment, as BitBake passes them through with BB_ENV_PASSTHROUGH_ADDITIONS.
+pub const WISHES: &[&str] =
+    &["OS_ROOT_COMPRESSION", "OS_KERNEL_ARGS", "OS_VERSION", "OS_UPDATE_CHANNEL", "OS_CHANNEL_ROOT"];
 
 impl Repo {
     /// Finds the checkout from the current directory upwards. `OS_BUILD_DIR` moves the build directory.
@@ -28,7 +35,8 @@ impl Repo {
             bail!("{} is not inside a checkout of this project (no meta-os/conf and tools above it)", here.display());
         };
         let build = std::env::var_os("OS_BUILD_DIR").map_or_else(|| root.join("build"), PathBuf::from);
-        Ok(Self { root: root.to_owned(), build })
+        let wish = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
+        Ok(Self { root: root.to_owned(), build, wishes: WISHES.iter().filter_map(wish).collect() })
     }
 
     /// The lab's own build directory.
@@ -56,11 +64,8 @@ impl Repo {
         for name in ["os-layout.inc", "os-boot.inc", "os-update.inc", "os-version.inc"] {
             vars.load(&self.meta_os().join("conf/distro/include").join(name))?;
         }
-        // A builder's wish from the environment, as BitBake passes through with BB_ENV_PASSTHROUGH_ADDITIONS.
-        for name in ["OS_ROOT_COMPRESSION", "OS_KERNEL_ARGS", "OS_VERSION", "OS_UPDATE_CHANNEL", "OS_CHANNEL_ROOT"] {
-            if let Ok(value) = std::env::var(name) {
-                vars.set(name, &value);
-            }
+        for (name, value) in &self.wishes {
+            vars.set(name, value);
         }
         Ok(vars)
     }

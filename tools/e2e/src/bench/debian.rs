@@ -46,8 +46,8 @@ const HELLO: &str = "[Unit]\nDescription=Load and start the demo container\nRequ
 const GRUB: &str = "linux /vmlinuz root=LABEL=root console=ttyS0,115200 quiet net.ifnames=0\ninitrd /initrd\nboot\n";
 
 const LAYOUT: &str = "bootloader --ptable gpt\n\
-    part --part-name esp --part-type C12A7328-F81F-11D2-BA4B-00A0C93EC93B --fixed-size 256M\n\
-    part --part-name root --fixed-size 3G\n";
+    part --fstype none --part-name esp --part-type C12A7328-F81F-11D2-BA4B-00A0C93EC93B --fixed-size 256M\n\
+    part --fstype none --part-name root --fixed-size 3G\n";
 
 /// Its disk image, made with the demo container of an image of ours; kept while nothing of it changes.
 pub(super) fn build(repo: &Repo, ours: &Path, dir: &Path) -> Result<PathBuf> {

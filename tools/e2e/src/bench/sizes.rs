@@ -15,7 +15,7 @@ pub(super) fn rows(repo: &Repo) -> Result<Vec<(String, String)>> {
     let start = Instant::now();
     Cmd::new(std::env::current_exe()?.with_file_name("osctl")).args(["lab", "build", "--variant", VARIANT]).run()?;
     let again = start.elapsed().as_secs_f64();
-    let bundle = bundle::build(repo, VARIANT, None)?;
+    let bundle = bundle::build(repo, VARIANT)?;
     let slot = repo.lab().join(VARIANT).join("slot");
     let vars = repo.vars()?;
     let name = |variable| repo::need(&vars, variable);

@@ -216,7 +216,7 @@ async fn imported_profiles(device: &Device<'_>, rows: &mut Rows) {
         Path::new("/mnt/state/os/config/imported-connections"),
     );
     let key = "system-connections/";
-    let import = match import {
+    let mut import = match import {
         Ok(import) => import,
         Err(err) => return rows.add_as(key, true, Err(err.into())),
     };
@@ -227,8 +227,24 @@ async fn imported_profiles(device: &Device<'_>, rows: &mut Rows) {
         }
         Ok(())
     });
-    let result = reload.await.and_then(|effect| left_out(effect, &import.refused));
-    rows.add_as(key, import.any, result);
+    let reloaded = reload.await;
+    let refused = refused_by_manager(device.bus, &import.files).await;
+    let result = reloaded.and_then(|effect| {
+        import.refused.extend(refused?);
+        left_out(effect, &import.refused)
+    });
+    rows.add_as(key, !import.files.is_empty(), result);
+}
+
+/// The profiles that NetworkManager cannot use: it says so only to who asks for each.
+async fn refused_by_manager(bus: &Bus, files: &[String]) -> Result<Vec<String>> {
+    let Some(settings) = bus.network_settings().await?.filter(|_| !files.is_empty()) else { return Ok(Vec::new()) };
+    let (_, refused) = settings.load_connections(files).await.tried("NetworkManager cannot read its profiles")?;
+    let line = |file: &String| {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        format!("{name}: NetworkManager refuses it; journalctl -u NetworkManager says why")
+    };
+    Ok(refused.iter().map(line).collect())
 }
 
 fn left_out(effect: Effect, refused: &[String]) -> Applied {

@@ -5,8 +5,7 @@ use crate::{kickstart, layout::Layout};
 use std::io::Cursor;
 
 fn image(size: usize) -> Cursor<Vec<u8>> {
-    let text =
-        "bootloader --ptable gpt\npart --part-name os-boot --fixed-size 2M\npart --part-name os-data --fixed-size 2M\n";
+    let text = "bootloader --ptable gpt\npart --fstype none --part-name os-boot --fixed-size 2M\npart --fstype none --part-name os-data --fixed-size 2M\n";
     let layout = Layout::plan(&kickstart::parse("x", text).unwrap()).unwrap();
     let mut disk = Cursor::new(vec![0; usize::try_from(layout.disk_size).unwrap()]);
     layout.write_table(&mut disk).unwrap();

@@ -13,12 +13,17 @@ pub const SUITE: &str = "trixie";
 /// Name of the step that fetches Debian.
 pub const STEP: &str = "Debian packages";
 
-/// Debian packages of the list, sorted.
+/// The list of packages of every variant, in `lab/`.
+pub const LIST: &str = "packages.txt";
+/// The list of what the development variant has beside it.
+pub const DEVELOPMENT: &str = "packages-development.txt";
+
+/// Debian packages of a list, sorted.
 ///
 /// # Errors
 /// When the list cannot be read or has a line without a colon.
-pub fn packages(repo: &Repo) -> Result<Vec<String>> {
-    let path = repo.root.join("tools/osctl/lab/packages.txt");
+pub fn packages(repo: &Repo, list: &str) -> Result<Vec<String>> {
+    let path = repo.root.join("tools/osctl/lab").join(list);
     let mut names = Vec::new();
     for line in repo::list(&path)? {
         let (debian, _) = line.split_once(':').with_context(|| format!("{}: no colon in: {line}", path.display()))?;
@@ -40,7 +45,7 @@ pub fn build(repo: &Repo, steps: &Steps) -> Result<Output> {
     for hook in [DPKG, NO_INITRD, NO_INITRD_END, LEFT_OVER] {
         inputs = inputs.text(hook);
     }
-    let inputs = with_list(inputs, repo, "packages.txt")?;
+    let inputs = with_list(with_list(inputs, repo, LIST)?, repo, DEVELOPMENT)?;
     let out = repo.lab().join("base");
     // One base serves every variant: its record must not lie with one of them.
     let identity = steps.kept_in(&repo.lab()).run(STEP, inputs, &out, |dir| {
@@ -50,7 +55,7 @@ pub fn build(repo: &Repo, steps: &Steps) -> Result<Output> {
         let cache = cache.with_context(|| format!("a path that mmdebstrap cannot take: {}", repo.build.display()))?;
         let mut cmd = Cmd::new("mmdebstrap")
             .args(["--variant=minbase", "--aptopt=APT::Install-Recommends \"false\""])
-            .arg(format!("--include={}", packages(repo)?.join(",")))
+            .arg(format!("--include={}", [packages(repo, LIST)?, packages(repo, DEVELOPMENT)?].concat().join(",")))
             .arg(format!("--setup-hook={DPKG}"))
             // Packages that were fetched before. apt checks them.
             .arg("--setup-hook=mkdir -p \"$1/var/cache/apt/archives\"")

@@ -4,7 +4,7 @@ use crate::lab::keys::Keys;
 use crate::lab::{Options, tools_tree};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use os_disk::vars::Vars;
 use os_slots::counters;
 use os_sys::cmd::Cmd;
@@ -47,6 +47,17 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
     Ok(Output { path: out.join("os-boot.vfat"), identity })
 }
 
+/// Says what a device would say against a configuration.
+///
+/// # Errors
+/// When it cannot be read, or would be refused.
+pub fn check(config: &Path) -> Result<()> {
+    let bytes = os_sys::files::read_limited(config, os_config::MAX_SIZE)?;
+    let Err(problems) = os_config::model::parse(&bytes) else { return Ok(()) };
+    let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
+    bail!("a device would refuse {}:\n{}", config.display(), lines.join("\n"))
+}
+
 /// A configuration that lets the developer in, and says where the rest is described.
 fn default_config(key: &str) -> Result<String> {
     Ok(serde_json::to_string_pretty(&serde_json::json!({ "os": { "sshKeys": [key] } }))? + "\n")
@@ -55,7 +66,7 @@ fn default_config(key: &str) -> Result<String> {
 fn image(dir: &Path, files: &str, size: u64) -> Result<()> {
     let image = dir.join("os-boot.vfat");
     File::create(&image)?.set_len(size)?;
-    Cmd::new("mkfs.vfat").args(["-n", "OS-BOOT", "-i", "6f730062", "--invariant"]).arg(&image).run()?;
+    Cmd::new("mkfs.vfat").args(["--invariant", "-n", "OS-BOOT", "-i", "6f730062"]).arg(&image).run()?;
     let mut made = std::collections::BTreeSet::new();
     for entry in files.split_ascii_whitespace() {
         let (source, target) = entry.split_once(';').unwrap_or((entry, entry));

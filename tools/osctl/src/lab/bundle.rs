@@ -4,19 +4,15 @@ use crate::lab::keys::{self, Keys};
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;
-use semver::Version;
 use std::path::{Path, PathBuf};
 
 /// Makes `os-bundle-<variant>-<machine>.raucb` and returns its path.
 ///
 /// # Errors
 /// When the slot is not built or rauc fails.
-pub fn build(repo: &Repo, variant: &str, version: Option<&Version>) -> Result<PathBuf> {
+pub fn build(repo: &Repo, variant: &str) -> Result<PathBuf> {
     let vars = repo.vars()?;
-    let version = match version {
-        Some(version) => version.to_string(),
-        None => repo::need(&vars, "OS_VERSION")?,
-    };
+    let version = repo::need(&vars, "OS_VERSION")?;
     let images = Images::built(repo, variant)?;
     let bundle = repo.build.join(format!("os-bundle-{variant}-{}.raucb", repo::MACHINE));
     make(&keys::ensure(repo)?, &repo::need(&vars, "OS_COMPATIBLE")?, &version, &images, &bundle)?;

@@ -1,7 +1,7 @@
 //! Makes the root tree and what is cut from it. Runs as a process of its own, under fakeroot for a plain user, because
 //! the files must belong to root and nothing else of the build has to.
 
-use crate::lab::{base, initramfs, modules};
+use crate::lab::{base, initramfs, modules, slot};
 use crate::repo::{self, MACHINE, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
@@ -24,6 +24,9 @@ pub struct Args {
     /// Root of the channel that the device believes
     #[arg(long)]
     pub channel_root: PathBuf,
+    /// Container archive that comes with the system
+    #[arg(long)]
+    pub preload: Vec<PathBuf>,
     /// Variant
     #[arg(long)]
     pub variant: String,
@@ -51,6 +54,9 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let vars = repo.vars()?;
     Cmd::new("tar").arg("-xpf").arg(&args.base).arg("-C").arg(tree).arg("--exclude=./dev/*").run()?;
     keep_for_later(tree, &args.out)?;
+    if args.variant != "development" {
+        leave_out(tree, &base::packages(repo, base::DEVELOPMENT)?)?;
+    }
     name_keymaps(&tree.join("usr/share/keymaps"))?;
     modules::unpack(repo, tree)?;
     let list = repo::list(&repo.root.join("tools/osctl/lab/remove.txt"))?;
@@ -87,6 +93,12 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     if let Some(channel) = vars.get("OS_UPDATE_CHANNEL")?.filter(|channel| !channel.is_empty()) {
         write(tree, "etc/os/channel", &format!("{channel}\n"))?;
     }
+    // As os_disk.bbclass.
+    for file in slot::preloads(&args.preload)? {
+        let preload = tree.join("usr/lib/os/preload");
+        fs::create_dir_all(&preload)?;
+        fs::copy(&file, preload.join(file.file_name().unwrap_or_default()))?;
+    }
     let release = format!(
         "NAME=\"{name}\"\nID=os\nPRETTY_NAME=\"{name} {version} ({variant})\"\nVERSION_ID={version}\nVARIANT_ID={variant}\n\
          BUILD_ID=lab\nOS_MACHINE={MACHINE}\nOS_COMPATIBLE={compatible}\n",
@@ -95,12 +107,30 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
         variant = args.variant,
     );
     write(tree, "usr/lib/os-release", &release)?;
+    // Debian's PAM reads it at every login, and says so where it is not there.
+    write(tree, "etc/default/locale", "")?;
     // systemd-update-done(8): nothing is to be brought up to date. /etc and /var begin anew at every boot; without these
     // two, every boot would make the linker's cache, the users and the journal's catalog again.
     write(tree, "etc/.updated", "")?;
     write(tree, "var/.updated", "")?;
     // Turns on what the presets say and turns off everything that a package turned on by itself.
     Cmd::new("systemctl").arg("--root").arg(tree).arg("preset-all").run()?;
+    Ok(())
+}
+
+/// Removes the files of packages; what dpkg knows of them tells which. Directories stay.
+fn leave_out(tree: &Path, packages: &[String]) -> Result<()> {
+    let known = tree.join("var/lib/dpkg/info");
+    for package in packages {
+        let lists = [format!("{package}.list"), format!("{package}:amd64.list")].map(|name| known.join(name));
+        let list = lists.iter().find(|list| list.exists()).with_context(|| format!("{package} is not in the base"))?;
+        for path in os_sys::files::read_text(list)?.lines() {
+            let path = tree.join(path.trim_start_matches('/'));
+            if path.symlink_metadata().is_ok_and(|meta| !meta.is_dir()) {
+                fs::remove_file(path)?;
+            }
+        }
+    }
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The data partition as it is flashed: preloaded container images and nothing else.
+//! The data partition as it is flashed: the demo container's image, to be used once, and nothing else.
 
 use crate::lab::{Options, as_root, tools_tree, with_list};
 use crate::repo::{self, Repo};
@@ -26,10 +26,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
     let size = repo::need(vars, "OS_DATA_SIZE")?;
     let page = repo.root.join("tools/osctl/lab/hello.html");
     let inputs = with_list(Inputs::new().text(&size).text(DEMO_COMMAND), repo, "hello.html")?;
-    let mut inputs = inputs.text(&base.identity).text(&tools_tree::identity()?);
-    for archive in &options.preload {
-        inputs = inputs.path(archive)?;
-    }
+    let inputs = inputs.text(&base.identity).text(&tools_tree::identity()?);
     let name = repo::need(vars, "OS_DATA_IMAGE")?;
     let out = repo.lab().join(&options.variant).join("data");
     let identity = steps.run("data partition", inputs, &out, |dir| {
@@ -37,13 +34,6 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
         let preload = tree.join("preload");
         fs::create_dir_all(&preload)?;
         demo(&base.path, &page, &preload)?;
-        for archive in &options.preload {
-            for path in [archive.clone(), archive.with_extension("json")] {
-                if path.exists() {
-                    fs::copy(&path, preload.join(path.file_name().unwrap_or_default()))?;
-                }
-            }
-        }
         let image = dir.join(&name);
         File::create(&image)?.set_len(super::disk::bytes(&size)?)?;
         as_root("mke2fs")
@@ -51,7 +41,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
             .arg(&tree)
             .arg(&image)
             .run()
-            .context("the preloaded images do not fit; OS_DATA_SIZE in os-layout.inc is too small")?;
+            .context("the demo does not fit; OS_DATA_SIZE in os-layout.inc is too small")?;
         Ok(fs::remove_dir_all(&tree)?)
     })?;
     Ok(Output { path: out.join(name), identity })

@@ -4,11 +4,11 @@ use crate::lab::keys::Keys;
 use crate::lab::{Options, as_root, compose, tools_tree};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use os_disk::vars::Vars;
 use os_sys::cmd::Cmd;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Timestamp of everything in a slot when `SOURCE_DATE_EPOCH` does not say: 2026-01-01, also the floor of the clock.
 const DEFAULT_EPOCH: u64 = 1_767_225_600;
@@ -30,7 +30,7 @@ pub fn build(
         Ok(text) => text.parse().context("SOURCE_DATE_EPOCH is no number")?,
         Err(_) => DEFAULT_EPOCH,
     };
-    let inputs = Inputs::new()
+    let mut inputs = Inputs::new()
         .text(&options.variant)
         .text(&epoch.to_string())
         .text(&repo::need(vars, "OS_KERNEL_ARGS")?)
@@ -42,6 +42,9 @@ pub fn build(
         .text(&vars.get("OS_UPDATE_CHANNEL")?.unwrap_or_default())
         .path(&channel_root(vars, keys)?)?
         .path(&keys.bundle_cert)?;
+    for file in preloads(&options.preload)? {
+        inputs = inputs.path(&file)?;
+    }
     let out = repo.lab().join(&options.variant).join("slot");
     let identity = steps.run("system slot", compose::inputs(repo, inputs)?, &out, |dir| {
         as_root(std::env::current_exe()?)
@@ -53,6 +56,7 @@ pub fn build(
             .arg(&keys.bundle_cert)
             .arg("--channel-root")
             .arg(channel_root(vars, keys)?)
+            .args(options.preload.iter().flat_map(|archive| [Path::new("--preload"), archive]))
             .arg("--out")
             .arg(dir)
             .run()?;
@@ -68,8 +72,24 @@ pub fn build(
     Ok(Output { path: out, identity })
 }
 
+/// The files of archives that come with the system: each, and beside it what describes its container.
+///
+/// # Errors
+/// When an archive is missing or is none.
+pub fn preloads(archives: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for archive in archives {
+        let is_archive = archive.extension().is_some_and(|ending| ending == "tar");
+        ensure!(is_archive, "{} is no .tar, as docker save writes them", archive.display());
+        ensure!(archive.is_file(), "there is no {}", archive.display());
+        files.push(archive.clone());
+        files.extend(Some(archive.with_extension("json")).filter(|described| described.is_file()));
+    }
+    Ok(files)
+}
+
 /// The root of the channel that devices believe: the builder's, or the one of the developer's keys.
-fn channel_root(vars: &Vars, keys: &Keys) -> Result<std::path::PathBuf> {
+fn channel_root(vars: &Vars, keys: &Keys) -> Result<PathBuf> {
     let given = vars.get("OS_CHANNEL_ROOT")?.filter(|path| !path.is_empty());
     Ok(given.map_or_else(|| keys.channel_root.clone(), Into::into))
 }
@@ -131,7 +151,7 @@ fn kernel_image(dir: &Path, image: &Path, vars: &Vars, epoch: u64) -> Result<()>
     let size = super::disk::bytes(&repo::need(vars, "OS_KERNEL_SIZE")?)?;
     File::create(image)?.set_len(size)?;
     // A fixed volume id, and the name that a person sees with a card reader.
-    Cmd::new("mkfs.vfat").args(["-n", "OS-KERNEL", "-i", VOLUME_ID, "--invariant"]).arg(image).run()?;
+    Cmd::new("mkfs.vfat").args(["--invariant", "-n", "OS-KERNEL", "-i", VOLUME_ID]).arg(image).run()?;
     for name in ["vmlinuz", "initramfs", "slot.cfg"] {
         Cmd::new("touch").arg("-d").arg(format!("@{epoch}")).arg(dir.join(name)).run()?;
         Cmd::new("mcopy")
