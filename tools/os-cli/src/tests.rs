@@ -8,7 +8,7 @@ use os_config::import::{Item, Report as Import};
 use os_config::model::Problem;
 use os_config::status::{Outcome, Row, Status as ConfigStatus};
 use os_init::encryption::{Encryption, Protection};
-use os_update::agent::{Done, Found, Outcome as Became};
+use os_update::outcome::{Done, Found, Outcome as Became};
 use os_update::standing::{Log, Standing};
 use os_update::state::{Event, Refused, Target, Verdict};
 use serde_json::{Value, json};
@@ -35,6 +35,7 @@ fn standing() -> Standing {
     let refused = Refused { target: older, verdict: Verdict::failed("no engine"), at: 1_764_237_900 };
     Standing {
         phase: "trial",
+        running: Some(Target { version: "0.2.0".to_owned(), digest: "2c26b46b".to_owned() }),
         release: Some(target()),
         slot: Some("B".to_owned()),
         progress: None,

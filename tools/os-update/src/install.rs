@@ -1,7 +1,8 @@
 //! Has RAUC write a bundle into the slot that does not run, from a channel or by hand.
 
-use crate::agent::{Agent, Asked, Done, STOP};
+use crate::agent::{Agent, Asked, STOP};
 use crate::index;
+use crate::outcome::Done;
 use crate::progress::{self, Progress};
 use crate::relay::{Bundle, Relay};
 use crate::state::Target;

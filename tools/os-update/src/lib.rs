@@ -9,7 +9,7 @@
 //! - `bus` offers the same to other programs, as `os.Update1`
 //! - `kexec` brings the kernel of a slot into memory
 //! - [`health`] decides about a boot; `course` does what follows, `machine` is the device that it is done to
-//! - [`agent`] carries everything on, [`standing`] says where it is
+//! - [`agent`] carries everything on, [`outcome`] says what it came to, [`standing`] where it is
 //!
 //! The bootloader counts a try at every boot. Only a boot that passes [`health`] resets the count through RAUC; three
 //! boots that do not, whatever the reason, lead to the other slot, even if nothing of ours runs.
@@ -23,6 +23,7 @@ mod index;
 mod install;
 mod kexec;
 mod machine;
+pub mod outcome;
 pub mod policy;
 pub mod progress;
 pub mod relay;
@@ -33,12 +34,13 @@ pub mod stick;
 pub mod trust;
 
 pub use agent::let_rauc_rest;
-use agent::{Agent, Asked, Done, Outcome};
+use agent::{Agent, Asked};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 pub use machine::Mark;
 use os_fetch::Source;
 use os_sys::{log, out};
+use outcome::{Done, Outcome};
 use serde_json::json;
 use standing::{Log, Standing};
 use state::{Phase, Store, Verdict};

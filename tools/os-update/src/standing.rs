@@ -15,6 +15,8 @@ use std::path::Path;
 pub struct Standing {
     /// `idle`, `installing`, `installed` or `trial`.
     pub phase: &'static str,
+    /// What runs, where it was installed by an update.
+    pub running: Option<Target>,
     /// What is on its way to this device.
     pub release: Option<Target>,
     /// Slot that is on trial.
@@ -50,6 +52,7 @@ impl Standing {
         };
         Self {
             phase,
+            running: state.running,
             release,
             slot,
             progress: progress.filter(|_| phase == "installing"),

@@ -1,5 +1,6 @@
 //! The first boot, of a device whose data partition was being encrypted when the plug was pulled.
 
+use super::healthy::healthy;
 use super::live::live_changes;
 use crate::harness::artifacts::{Demo, NO_DEMO};
 use crate::harness::checks::Checks;
@@ -43,6 +44,7 @@ pub(super) fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         equal(&cycles, "0")?;
         equal(&vm.ssh("cat /proc/sys/kernel/tainted")?, "0")
     });
+    healthy(&vm, lab.artifacts.demo.as_ref(), checks);
     name(&vm, &wire, checks);
     access(&vm, lab, checks);
     match &lab.artifacts.demo {

@@ -8,6 +8,7 @@
 mod bad;
 mod first_boot;
 mod hand;
+mod healthy;
 mod kexec;
 mod keys;
 mod lies;

@@ -42,7 +42,7 @@ pub(super) fn stick_import(vm: &Vm, lab: &Lab, stick: &Disk, keys: &mut Keys<'_>
         unplug()?;
         equal(&vm.ssh("hostname")?, "from-stick")?;
         let text = String::from_utf8(stick.fat.read("report-from-stick.txt")?)?;
-        ensure!(text.contains("nothing was taken over") && text.contains("/hostname"), "{text}");
+        ensure!(text.contains("nothing was taken over") && text.contains("! hostname:"), "{text}");
         Ok(())
     });
     // Nothing unsigned is taken, and what the key of the updates signed is.

@@ -1,0 +1,96 @@
+//! What a healthy device shows whoever looks: a quiet journal, answers to programs, apps that it was shipped with.
+
+use crate::harness::artifacts::{Demo, NO_DEMO};
+use crate::harness::checks::Checks;
+use crate::harness::device::equal;
+use crate::harness::vm::Vm;
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Warnings of a healthy boot that are not ours to mend, each with the reason.
+const EXCUSED: &[(&str, &str)] = &[
+    ("GPT:", "the kernel reads the table before it has grown to the end of a larger disk"),
+    ("tsc:", "the emulated machine"),
+    ("amd_pstate:", "the emulated machine"),
+    ("device-mapper: core: CONFIG_IMA_DISABLE_HTABLE", "how Debian configures its kernel"),
+];
+
+/// Commands that change nothing, and what their object has to have.
+const ANSWERS: &[(&str, &str)] = &[
+    ("os status", "slots"),
+    ("os config status", "keys"),
+    ("os config get", "value"),
+    ("os config get hostname", "value"),
+    ("os config validate", "good"),
+    ("os config diff", "differences"),
+    ("os config history", "versions"),
+    ("os config keys", "keys"),
+    ("os update status", "phase"),
+    ("os update log", "history"),
+    ("os slot status", "slots"),
+    ("os disk encryption", "found"),
+    ("os update check", "error"),
+    ("os config get no.such.key", "value"),
+    ("os config set no.such.key 1", "error"),
+    ("os wipe data", "error"),
+    ("os no-such-command", "error"),
+];
+
+pub(super) fn healthy(vm: &Vm, demo: Option<&Demo>, checks: &mut Checks) {
+    checks.check("nothing in the journal is a warning", || is_quiet(vm));
+    checks.check("--json is one object with a version, whatever comes", || {
+        for (command, field) in ANSWERS {
+            let (_, text) = vm.ssh_code(&format!("{command} --json </dev/null 2>/dev/null"))?;
+            let answer: Value = serde_json::from_str(&text).with_context(|| format!("{command}: {text}"))?;
+            ensure!(answer["version"] == 1 && answer.get(field).is_some(), "{command}: {text}");
+        }
+        Ok(())
+    });
+    checks.check("identifiers of the boot partition and of the kernel slot differ", || {
+        let ids = vm.ssh("blkid -p -o value -s UUID /dev/disk/os/os-boot /dev/disk/os/os-kernelA | sort -u | wc -l")?;
+        equal(&ids, "2")
+    });
+    checks.check("os status calls an empty slot empty", || {
+        let text = vm.ssh("os status")?;
+        ensure!(text.contains("Slot       A booted     good") && text.contains("Slot       B empty"), "{text}");
+        Ok(())
+    });
+    const SHIPPED: &str = "apps of the system are made once, and again after a wipe";
+    match demo {
+        Some(demo) => checks.check(SHIPPED, || shipped(vm, demo)),
+        None => checks.skip(SHIPPED, NO_DEMO),
+    }
+}
+
+fn is_quiet(vm: &Vm) -> Result<()> {
+    let text = vm.ssh("journalctl -b -p warning -o cat --no-pager")?;
+    let said: Vec<&str> =
+        text.lines().filter(|line| !EXCUSED.iter().any(|(start, _)| line.starts_with(start))).collect();
+    ensure!(said.is_empty(), "{}", said.join("\n"));
+    Ok(())
+}
+
+/// The image that is tested ships none: one is put where they lie, for as long as this takes.
+fn shipped(vm: &Vm, demo: &Demo) -> Result<()> {
+    let image = &demo.image;
+    vm.ssh(&format!(
+        "cp -a /usr/lib/os /run/os-copy && mkdir /run/os-copy/preload && docker save {image} -o /run/os-copy/preload/till.tar && \
+         echo '{{\"name\": \"till\", \"image\": \"{image}\"}}' > /run/os-copy/preload/till.json && \
+         mount --bind /run/os-copy /usr/lib/os"
+    ))?;
+    let again = || -> Result<String> {
+        vm.ssh("systemctl restart os-preload")?;
+        vm.wait_for("systemctl is-active os-preload", Duration::from_secs(60))?;
+        vm.ssh("docker ps -a --filter name=till --format '{{.Names}} {{.State}}'; docker rm -f till >/dev/null 2>&1 || true")
+    };
+    let tried = (|| {
+        equal(&again()?, "till running")?;
+        equal(&again()?, "")?;
+        // As a wipe of apps does.
+        vm.ssh("rm -r /mnt/data/os/preloaded")?;
+        equal(&again()?, "till running")
+    })();
+    vm.ssh("umount /usr/lib/os && rm -r /run/os-copy /mnt/data/os/preloaded")?;
+    tried
+}
