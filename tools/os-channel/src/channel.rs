@@ -134,6 +134,8 @@ pub enum Held {
     FailedHere,
     /// The rollout has not reached this device.
     Rollout,
+    /// It is a stepping stone that nobody takes any more.
+    Revoked,
 }
 
 impl Channel {
@@ -187,13 +189,18 @@ impl Channel {
         let mut newer: Vec<&Release> = self
             .releases
             .iter()
-            .filter(|r| r.compatible == asking.compatible && r.revoked.is_none() && r.version > *asking.version)
+            .filter(|r| r.compatible == asking.compatible && r.version > *asking.version)
+            // A stepping stone that nobody takes any more lies in the way until a later one takes its place: what is behind it
+            // has not become safe.
+            .filter(|r| r.revoked.is_none() || r.stepping_stone && !self.is_replaced(r))
             .collect();
         newer.sort_by(|a, b| a.version.cmp(&b.version).then(a.published.cmp(&b.published)));
         let mut held = None;
         let mut best = None;
         for release in newer {
-            if asking.refused.contains(&release.bundle.sha256) {
+            if release.revoked.is_some() {
+                held = Some(Choice::Held { release, why: Held::Revoked });
+            } else if asking.refused.contains(&release.bundle.sha256) {
                 held = Some(Choice::Held { release, why: Held::FailedHere });
             } else if !release.reaches(asking.id) {
                 held = Some(Choice::Held { release, why: Held::Rollout });
@@ -210,6 +217,13 @@ impl Channel {
             (None, Some(held)) => held,
             (None, None) => Choice::UpToDate,
         }
+    }
+}
+
+impl Channel {
+    fn is_replaced(&self, stone: &Release) -> bool {
+        let later = |r: &Release| r.compatible == stone.compatible && r.version > stone.version;
+        self.releases.iter().any(|r| later(r) && r.stepping_stone && r.revoked.is_none())
     }
 }
 

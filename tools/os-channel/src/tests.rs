@@ -228,6 +228,20 @@ fn a_stepping_stone_is_gone_through() {
 }
 
 #[test]
+fn a_stepping_stone_that_was_revoked_lies_in_the_way_until_there_is_another() {
+    let mut stone = release("2.0.0");
+    stone.stepping_stone = true;
+    stone.revoked = Some("eats disks".to_owned());
+    let mut other = release("2.0.1");
+    other.stepping_stone = true;
+    let held = list(1, vec![stone.clone(), release("3.0.0")]);
+    assert!(matches!(choose(&held, "1.0.0", &[]), Choice::Held { why: Held::Revoked, .. }));
+    assert_eq!(version(&choose(&held, "2.0.0", &[])), "3.0.0");
+    let open = list(2, vec![other, stone, release("3.0.0")]);
+    assert_eq!(version(&choose(&open, "1.0.0", &[])), "2.0.1");
+}
+
+#[test]
 fn a_rollout_reaches_about_its_share_and_keeps_whom_it_reached() {
     let mut part = release("2.0.0");
     part.rollout = 20;

@@ -94,7 +94,8 @@ impl Status {
     pub fn complaints(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for problem in &self.problems {
-            lines.push(format!("config.json: {problem}"));
+            let colon = if problem.pointer.is_empty() { ":" } else { "" };
+            lines.push(format!("config.json{colon} {problem}"));
         }
         if !self.problems.is_empty() {
             lines.push(match self.source {

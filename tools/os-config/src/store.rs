@@ -2,8 +2,9 @@
 //!
 //! The boot partition is FAT: it has no journal, and a rename over a file may be seen half done after a power cut. So
 //! the new text is first written whole under a name that carries its checksum, `config.json.<checksum>.new`. Whoever
-//! reads takes `config.json` when it is JSON, else a `.new` file whose checksum is right. The last text that was
-//! accepted, the history and the sealed secrets lie in the state partition (ext4).
+//! reads takes `config.json` when it is JSON. When it is not there, or is what a cut leaves of a text that we know, a `.new` file
+//! whose checksum is right is taken; what a person wrote with a slip stays, and is refused. The last text that was accepted, the
+//! history and the sealed secrets lie in the state partition (ext4).
 
 use crate::{MAX_SIZE, json};
 use os_sys::files::{self, FileError, ReadError, Written};
@@ -92,7 +93,9 @@ impl Store {
         {
             return Ok(bytes.clone());
         }
-        if let Some(whole) = self.left_whole() {
+        if let Some(whole) = self.left_whole()
+            && file.as_ref().map_or(true, |bytes| self.is_torn(bytes, &whole))
+        {
             return Ok(whole);
         }
         match file {
@@ -104,6 +107,12 @@ impl Store {
         }
     }
 
+    /// A cut leaves the beginning of a text, with noise or nothing where clusters were not written.
+    fn is_torn(&self, bytes: &[u8], whole: &[u8]) -> bool {
+        let last_good = self.last_good().unwrap_or_default();
+        bytes.contains(&0) || whole.starts_with(bytes) || last_good.starts_with(bytes)
+    }
+
     fn leftovers(&self) -> Vec<PathBuf> {
         let entries = std::fs::read_dir(&self.boot).into_iter().flatten().flatten();
         let mut found: Vec<PathBuf> = entries
@@ -111,8 +120,11 @@ impl Store {
             .filter(|p| {
                 p.file_name()
                     .and_then(|n| n.to_str())
-                    .and_then(|n| n.strip_prefix(NAME))
-                    .is_some_and(|rest| rest.len() == 21 && rest.starts_with('.') && rest.ends_with(".new"))
+                    .and_then(|n| n.trim_start_matches('.').strip_prefix(NAME))
+                    // The second is what the file was called before it was whole.
+                    .is_some_and(|rest| {
+                        matches!(rest.len(), 21 | 25) && rest.starts_with('.') && rest.ends_with(".new")
+                    })
             })
             .collect();
         found.sort();
@@ -286,6 +298,21 @@ mod tests {
     }
 
     #[test]
+    fn what_a_person_wrote_with_a_slip_is_not_taken_for_a_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = store(dir.path());
+        let (older, slip) = (br#"{"hostname":"older"}"#, br#"{"hostname":"mine",}"#);
+        // A cut left the text of a change, and then somebody took the card out and edited the file.
+        std::fs::write(store.new_path(older), older).unwrap();
+        std::fs::write(store.boot().join(".config.json.0123456789abcdef.new.new"), "{").unwrap();
+        std::fs::write(store.path(), slip).unwrap();
+        assert_eq!(store.read().unwrap(), slip);
+        std::fs::write(store.path(), "{}").unwrap();
+        store.mend(&store.read().unwrap()).unwrap();
+        assert_eq!(std::fs::read_dir(store.boot()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn every_change_of_a_persons_files_shows() {
         let dir = tempfile::tempdir().unwrap();
         let store = store(dir.path());
@@ -362,6 +389,7 @@ mod tests {
             const NEW: &[u8] = br#"{"hostname":"renamed","persistentLogging":true,"os":{"watchdog":20}}"#;
             let dir = tempfile::tempdir().unwrap();
             let store = store(dir.path());
+            store.keep(OLD).unwrap();
             let new = store.new_path(NEW);
             let part = |text: &[u8], n: usize| text[..n.min(text.len())].to_vec();
             match cut {

@@ -192,6 +192,7 @@ impl Agent {
                 Outcome::Waiting
             }
             Choice::Held { why: Held::FailedHere, .. } => Outcome::FailedHere,
+            Choice::Held { why: Held::Revoked, .. } => Outcome::NotReached,
             // What was installed yesterday may have been stopped or revoked since.
             Choice::Held { release, .. } if self.is_installed(release) => {
                 return Ok(Done::new(Outcome::NotReached, text));

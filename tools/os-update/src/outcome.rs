@@ -71,6 +71,13 @@ pub(crate) fn describe(choice: &Choice<'_>, running: &Version) -> (Option<String
                 release.version
             ),
         ),
+        Choice::Held { release, why: Held::Revoked } => (
+            None,
+            format!(
+                "the way forward leads through {}, which was revoked; {running} runs until another one is there",
+                release.version
+            ),
+        ),
         Choice::Held { release, why: Held::Rollout } => {
             (None, format!("{} is being rolled out and has not reached this device; {running} runs", release.version))
         }

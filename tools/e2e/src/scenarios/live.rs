@@ -43,7 +43,7 @@ pub(super) fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
         vm.wait_for("os config status --json | grep -q last-good", Duration::from_secs(30))?;
         let (code, text) = vm.ssh_code("os config status")?;
         ensure!(
-            code == 1 && text.contains("! config.json: hostname:") && text.contains("! config.json: os.sshKeys:"),
+            code == 1 && text.contains("config.json hostname:") && text.contains("config.json os.sshKeys:"),
             "exit code {code}: {text}"
         );
         equal(&vm.ssh("hostname")?, "e2e-two")
