@@ -31,23 +31,51 @@ fn clock() -> Clock {
 /// When the channel cannot be reached or believed.
 pub fn read(source: &Source, name: &str, built_in: &Path, store: &Store, state: &mut State) -> Result<Channel> {
     let mut root = root(built_in, store)?;
+    let mut passed_over = None;
     for _ in 0..MAX_CHAIN {
         let next = root_file(root.version.saturating_add(1));
-        match source.read(&next, MAX_SIZE) {
-            Ok(bytes) => {
-                root = root.successor(&bytes).with_context(|| format!("{next} of the channel is not believed"))?;
+        match successor(source, &root, &next) {
+            Ok((newer, bytes)) => {
+                root = newer;
                 files::write_if_changed(&store.dir().join("root.json"), &bytes, 0o644)?;
             }
-            Err(FetchError::NotFound(_)) => break,
-            Err(err) => return Err(err).context("the channel cannot be reached"),
+            Err(why) => {
+                passed_over = why.map(|why| format!("; {next} was passed over: {why:#}"));
+                break;
+            }
         }
     }
     let bytes = source.read(CHANNEL_FILE, MAX_SIZE).context("the channel cannot be reached")?;
+    ensure!(
+        !is_page(&bytes),
+        "the server answered with a web page in place of {CHANNEL_FILE} (the log-in of a network?)"
+    );
     let seen = state.seen.get(name).cloned().unwrap_or_default();
     let (list, seen) = Channel::accept(&bytes, &root, name, &seen, clock())
-        .with_context(|| format!("{CHANNEL_FILE} of the channel is not believed"))?;
+        .with_context(|| format!("{CHANNEL_FILE} of the channel is not believed{}", passed_over.unwrap_or_default()))?;
     state.seen.insert(name.to_owned(), seen);
     Ok(list)
+}
+
+/// The root that follows another one. A name that is not there yet is answered in many ways: 404, 403 by buckets whose names
+/// nobody may list, the start page by hosts of single-page applications. So whatever is no root is none, and only what could
+/// have been one is worth a word.
+fn successor(source: &Source, root: &Root, next: &str) -> Result<(Root, Vec<u8>), Option<anyhow::Error>> {
+    let bytes = match source.read(next, MAX_SIZE) {
+        Ok(bytes) => bytes,
+        Err(FetchError::NotFound(_) | FetchError::Http { .. }) => return Err(None),
+        Err(err) => return Err(Some(err.into())),
+    };
+    if is_page(&bytes) {
+        return Err(None);
+    }
+    let newer = root.successor(&bytes).map_err(|err| Some(err.into()))?;
+    Ok((newer, bytes))
+}
+
+/// True for HTML, which no file of a channel is.
+fn is_page(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().first() == Some(&b'<')
 }
 
 /// The newest root that is believed: the image's, or one that followed it here.

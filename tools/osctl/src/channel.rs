@@ -318,6 +318,69 @@ mod tests {
         assert!(Directory::verify(&path, Some(&other.path().join("stable/root.json"))).is_err());
     }
 
+    /// A server that has a channel, and its own answer for what it does not have.
+    fn serves(dir: &Path, missing: &'static str) -> os_fetch::Source {
+        use std::io::{BufRead, BufReader, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let dir = dir.to_owned();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut line = String::new();
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                reader.read_line(&mut line).unwrap();
+                let path = line.split(' ').nth(1).unwrap_or("/").trim_start_matches('/');
+                let answer = match std::fs::read(dir.join(path)) {
+                    Ok(bytes) => {
+                        [format!("HTTP/1.0 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len()).into_bytes(), bytes]
+                            .concat()
+                    }
+                    Err(_) => missing.as_bytes().to_vec(),
+                };
+                let _ = stream.write_all(&answer);
+            }
+        });
+        os_fetch::Source::parse(&format!("http://127.0.0.1:{port}/stable")).unwrap()
+    }
+
+    #[test]
+    fn a_device_believes_a_channel_whatever_its_server_says_of_roots_that_are_not_there() {
+        use os_update::state::{State, Store};
+        let page = "HTTP/1.0 200 OK\r\n\r\n<!doctype html><html></html>";
+        let moved = "HTTP/1.0 302 Found\r\nLocation: /stable/channel.json\r\n\r\n";
+        for missing in [
+            "HTTP/1.0 404 Not Found\r\n\r\n",
+            "HTTP/1.0 403 Forbidden\r\n\r\n<Error><Code>AccessDenied</Code></Error>",
+            "HTTP/1.0 401 Unauthorized\r\n\r\n",
+            "HTTP/1.0 400 Bad Request\r\n\r\n",
+            "HTTP/1.0 500 Internal Server Error\r\n\r\n",
+            "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.0 200 OK\r\n\r\n{}",
+            page,
+            moved,
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let (mut made, root, ci) = channel(dir.path());
+            let built_in = dir.path().join("built-in.json");
+            std::fs::copy(dir.path().join("stable/roots/1.json"), &built_in).unwrap();
+            let source = serves(dir.path(), missing);
+            let store = Store::at(&dir.path().join("state"));
+            let mut state = State::default();
+            let mut read = || os_update::trust::read(&source, "stable", &built_in, &store, &mut state);
+            assert_eq!(read().unwrap_or_else(|err| panic!("{missing}: {err:#}")).serial, 1);
+            // The next one is followed when it comes.
+            made.rotate(&root, &SecretKey::generate().unwrap(), &ci).unwrap();
+            assert_eq!(read().unwrap_or_else(|err| panic!("{missing}: {err:#}")).serial, made.list.serial);
+        }
+        let dir = tempfile::tempdir().unwrap();
+        channel(dir.path());
+        let built_in = dir.path().join("stable/roots/1.json");
+        let source = serves(&dir.path().join("nothing"), page);
+        let store = Store::at(&dir.path().join("state"));
+        let said = os_update::trust::read(&source, "stable", &built_in, &store, &mut State::default()).unwrap_err();
+        assert!(said.to_string().contains("a web page"), "{said:#}");
+    }
+
     #[test]
     fn a_tampered_list_is_not_opened() {
         let dir = tempfile::tempdir().unwrap();
