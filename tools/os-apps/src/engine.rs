@@ -1,6 +1,7 @@
 //! The connection to the engine.
 
 use bollard::Docker;
+use bollard::models::RestartPolicyNameEnum;
 use std::time::Duration;
 
 /// Where the engine listens.
@@ -35,12 +36,25 @@ pub async fn containers(docker: &Docker) -> Result<(usize, usize), bollard::erro
     Ok((running.len(), all.len()))
 }
 
-/// Names of the containers that run.
+/// Names of the containers that run and are meant to after a restart: those with the policy `always` or `unless-stopped`. One
+/// without may have ended, and one that removes itself may be gone, with nothing wrong.
 ///
 /// # Errors
 /// When the engine does not answer.
-pub async fn running(docker: &bollard::Docker) -> Result<Vec<String>, bollard::errors::Error> {
-    let list = docker.list_containers(None::<bollard::query_parameters::ListContainersOptions>).await?;
-    let name = |names: Vec<String>| names.into_iter().next().map(|n| n.trim_start_matches('/').to_owned());
-    Ok(list.into_iter().filter_map(|c| name(c.names?)).collect())
+pub async fn meant_to_run(docker: &Docker) -> Result<Vec<String>, bollard::errors::Error> {
+    use bollard::query_parameters::{InspectContainerOptions, ListContainersOptions};
+    let mut names = Vec::new();
+    for listed in docker.list_containers(None::<ListContainersOptions>).await? {
+        let Some(id) = listed.id else { continue };
+        // One that was removed meanwhile is none.
+        let Ok(found) = docker.inspect_container(&id, None::<InspectContainerOptions>).await else { continue };
+        let kept = found.host_config.and_then(|host| host.restart_policy?.name).is_some_and(comes_back);
+        names.extend(found.name.filter(|_| kept).map(|name| name.trim_start_matches('/').to_owned()));
+    }
+    Ok(names)
+}
+
+/// Whether the engine starts a container again by itself.
+pub(crate) fn comes_back(policy: RestartPolicyNameEnum) -> bool {
+    matches!(policy, RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED)
 }

@@ -8,7 +8,7 @@
 use crate::engine;
 use anyhow::{Context, Result};
 use bollard::Docker;
-use bollard::models::{ContainerInspectResponse, RestartPolicyNameEnum};
+use bollard::models::ContainerInspectResponse;
 use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
 use os_sys::log;
 use std::collections::HashMap;
@@ -68,7 +68,7 @@ fn name(container: &ContainerInspectResponse) -> Option<String> {
 /// True when the policy wants the container to run, and its last start failed.
 fn is_missed(container: &ContainerInspectResponse) -> bool {
     let policy = container.host_config.as_ref().and_then(|host| host.restart_policy.as_ref()?.name);
-    let wanted = matches!(policy, Some(RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED));
+    let wanted = policy.is_some_and(engine::comes_back);
     let state = container.state.as_ref();
     let failed = state.and_then(|state| state.error.as_deref()).is_some_and(|error| !error.is_empty());
     wanted && failed && !state.and_then(|state| state.running).unwrap_or_default()

@@ -29,6 +29,7 @@ pub mod model;
 pub mod proxy;
 pub mod seal;
 pub mod shape;
+pub mod ssh_key;
 pub mod status;
 pub mod store;
 pub mod types;

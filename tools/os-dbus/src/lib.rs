@@ -426,6 +426,11 @@ impl Bus {
 
     async fn job(&self, verb: Verb, unit: &str) -> Result<zbus::wire::OwnedObjectPath, BusError> {
         let systemd = self.systemd().await?;
+        // Somebody asked for it: how often that was lately is no reason to refuse (StartLimitBurst=). A unit that is not loaded
+        // has nothing to reset.
+        if verb != Verb::Stop {
+            let _ = systemd.reset_failed_unit(unit).await;
+        }
         match verb {
             Verb::Start => systemd.start_unit(unit, "replace").await,
             Verb::Stop => systemd.stop_unit(unit, "replace").await,

@@ -25,6 +25,8 @@ pub trait SystemdManager {
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// Has a unit read its configuration again, or restarts it where it cannot; nothing when it does not run.
     fn reload_or_try_restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Forgets that a unit failed, and how often it was started.
+    fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     /// Units in any of the given states.
     fn list_units_filtered(&self, states: &[&str]) -> zbus::Result<Vec<SystemdUnit>>;
     /// The units that go by these names.

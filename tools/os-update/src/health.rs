@@ -71,7 +71,7 @@ pub struct Before {
     /// Its data partition was usable; older releases did not say.
     #[serde(default)]
     pub data: bool,
-    /// Names of its containers.
+    /// Names of the containers that ran and are meant to after a restart.
     pub containers: Vec<String>,
 }
 
@@ -193,7 +193,7 @@ async fn observe(bus: &Bus) -> Result<Observation, os_dbus::BusError> {
         && os_apps::engine::version(Duration::from_secs(10)).await.is_some();
     let mut containers = Vec::new();
     if engine && let Ok(docker) = os_apps::engine::connect().await {
-        containers = os_apps::engine::running(&docker).await.unwrap_or_default();
+        containers = os_apps::engine::meant_to_run(&docker).await.unwrap_or_default();
         containers.sort();
     }
     let network = match bus.network_manager().await? {

@@ -23,7 +23,7 @@ async fn daemon(device: &Device<'_>) -> Applied {
     let before = engine::daemon_in_force(etc).unwrap_or_default();
     let verb = if only_reloadable(&before, &wanted) { Verb::Reload } else { Verb::TryRestart };
     let written = engine::write_daemon(etc, &wanted)?;
-    then("docker", written, async { Ok(device.bus.queue(verb, "docker.service").await?) }).await
+    then("docker", written, async { Ok(device.bus.unit_job(verb, "docker.service").await?) }).await
 }
 
 fn only_reloadable(before: &Value, after: &Value) -> bool {
@@ -39,7 +39,7 @@ fn only_reloadable(before: &Value, after: &Value) -> bool {
 
 /// The engine's unit takes its environment and its authorities only when it starts.
 pub(super) async fn restart(device: &Device<'_>) -> Result<()> {
-    Ok(device.bus.queue(Verb::TryRestart, "docker.service").await?)
+    Ok(device.bus.unit_job(Verb::TryRestart, "docker.service").await?)
 }
 
 #[cfg(test)]
