@@ -70,7 +70,7 @@ IMAGE_CMD:os_slot() {
     install -d ${WORKDIR}/os-data/preload
     rm -f ${OS_DATA_IMAGE}
     truncate -s ${OS_DATA_SIZE} ${OS_DATA_IMAGE}
-    mkfs.ext4 -q -F -O metadata_csum_seed -L os-data -d ${WORKDIR}/os-data ${OS_DATA_IMAGE}
+    mkfs.ext4 -q -F ${OS_DATA_MKFS_OPTIONS} -L os-data -d ${WORKDIR}/os-data ${OS_DATA_IMAGE}
 }
 
 # Files that other packages own and the OS decides about (os-base.bb).

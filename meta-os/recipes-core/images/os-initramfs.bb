@@ -16,6 +16,7 @@ PACKAGE_INSTALL = "\
     e2fsprogs-tune2fs \
     kmod \
     os-tools-init \
+    util-linux-blkid \
     util-linux-mkswap \
     util-linux-partx \
     util-linux-swapon \

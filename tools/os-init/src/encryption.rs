@@ -173,6 +173,10 @@ impl Data<'_> {
         if self.wanted.is_none() || is_luks(self.device) {
             return Ok(());
         }
+        // What its owner put there is not ours to move.
+        if let storage::Content::Foreign(what) = storage::content(self.device)? {
+            bail!("os-data holds {what} and is not encrypted");
+        }
         let used = ext4_size(self.device).context("os-data holds no filesystem that can be encrypted in place")?;
         let needed = used.saturating_add(ROOM);
         if size(self.device)? < needed {
@@ -184,7 +188,11 @@ impl Data<'_> {
              os wipe data"
         );
         self.load_modules();
-        ensure!(storage::check(self.device) != storage::Check::Broken, "os-data has errors that cannot be repaired");
+        let checked = storage::check(self.device);
+        ensure!(
+            matches!(checked, storage::Check::Clean | storage::Check::Repaired),
+            "os-data cannot be checked, and is not encrypted: {checked:?}"
+        );
         let key = self.new_key()?;
         let work = self.new_work()?;
         copy_start_to_end(self.device).context("cannot make room for a header on os-data")?;

@@ -13,8 +13,36 @@ const BLANK_PROBE: u64 = 4 << 20;
 /// So much is overwritten before a filesystem is made, in bytes: both headers of LUKS2 lie within it.
 const WIPED: u64 = 5 << 20;
 
+/// What the filesystem of data is made with (mke2fs(8)). Blocks of 4 KiB and an ordinary number of inodes, however small it begins:
+/// it grows to the end of the disk, and what mke2fs takes for a small one ends at 256 GiB and keeps 6 % of all that follows for
+/// inodes. With `metadata_csum_seed` the UUID changes without rewriting every checksum.
+pub const MKFS: &[&str] = &["-T", "default", "-b", "4096", "-O", "metadata_csum_seed"];
+
+/// What the filesystem of state is made with: small files, in many small groups, each with a copy of what the next damage takes.
+const MKFS_SMALL: &[&str] = &["-i", "8192", "-O", "metadata_csum_seed"];
+
+/// What a partition holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Nothing was ever there.
+    Blank,
+    /// An ext4 filesystem, or what is left of one that nothing else has taken the place of.
+    Ext4,
+    /// Something of somebody else's, by its name: a filesystem, a member of a RAID or of LVM, swap, a partition table.
+    Foreign(String),
+}
+
+/// A partition that was looked at, and repaired where that was possible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prepared {
+    /// Its condition.
+    pub volume: Volume,
+    /// Why it is not repaired, or not checked, for people.
+    pub why: Option<String>,
+}
+
 /// Outcome of a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
     /// No errors.
     Clean,
@@ -22,6 +50,8 @@ pub enum Check {
     Repaired,
     /// Errors that could not be corrected, or no filesystem.
     Broken,
+    /// A newer release has used a feature that this e2fsck does not know, in its words. Nothing is known to be damaged.
+    Unsupported(String),
 }
 
 /// Checks an ext4 filesystem: first what is safe without asking, then with every answer yes.
@@ -30,19 +60,51 @@ pub fn check(device: &Path) -> Check {
         Check::Broken => match fsck(device, "-y") {
             // -y answers differ from "nothing to do": the first pass did find errors.
             Check::Clean | Check::Repaired => Check::Repaired,
-            Check::Broken => Check::Broken,
+            other => other,
         },
         other => other,
     }
 }
 
 fn fsck(device: &Path, mode: &str) -> Check {
-    match Cmd::new("e2fsck").arg(mode).arg(device).run() {
+    match Cmd::new("e2fsck").arg(mode).arg(device).hear() {
         Ok(()) => Check::Clean,
         // e2fsck(8): 1 errors corrected, 2 corrected and a reboot advised (only for a mounted filesystem).
         Err(err) if matches!(err.code(), Some(1..=3)) => Check::Repaired,
-        Err(_) => Check::Broken,
+        Err(err) => {
+            let said = err.to_string();
+            let feature = said.lines().find(|line| line.contains("unsupported feature"));
+            feature.map_or(Check::Broken, |line| Check::Unsupported(line.trim().to_owned()))
+        }
     }
+}
+
+/// Looks at what a device holds, by its signatures.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn content(device: &Path) -> std::io::Result<Content> {
+    /// Exit codes of blkid(8): nothing was found, several things were.
+    const NOTHING: Option<i32> = Some(2);
+    const SEVERAL: Option<i32> = Some(8);
+    if is_blank(device)? {
+        return Ok(Content::Blank);
+    }
+    let found = match Cmd::new("blkid").args(["-p", "-o", "export"]).arg(device).read() {
+        Ok(found) => found,
+        Err(err) if err.code() == SEVERAL => return Ok(Content::Foreign("several things at once".to_owned())),
+        // A damaged superblock is no signature; e2fsck looks for its copies.
+        Err(err) if err.code() == NOTHING => return Ok(Content::Ext4),
+        Err(err) => return Err(std::io::Error::other(err)),
+    };
+    let value = |name: &str| found.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+    Ok(match (value("TYPE"), value("PTTYPE")) {
+        (Some("ext4" | "ext3" | "ext2"), _) => Content::Ext4,
+        (Some(kind), _) if value("USAGE") == Some("filesystem") => Content::Foreign(format!("a {kind} filesystem")),
+        (Some(kind), _) => Content::Foreign(kind.to_owned()),
+        (None, Some(table)) => Content::Foreign(format!("a partition table ({table})")),
+        (None, None) => Content::Ext4,
+    })
 }
 
 /// Where ext4 keeps the first copy of its superblock, for blocks of 1, 2 and 4 KiB, in bytes.
@@ -86,8 +148,8 @@ pub fn is_blank(device: &Path) -> std::io::Result<bool> {
 pub fn format(device: &Path, label: &str) -> Result<(), CmdError> {
     // No header of what was there before is to be found again; where that fails, mkfs does as well.
     let _ = wipe_start(device);
-    // metadata_csum_seed lets the UUID change without rewriting every checksum.
-    Cmd::new("mkfs.ext4").args(["-F", "-q", "-O", "metadata_csum_seed", "-L", label]).arg(device).run()
+    let options = if label == "os-data" { MKFS } else { MKFS_SMALL };
+    Cmd::new("mkfs.ext4").args(["-F", "-q"]).args(options).args(["-L", label]).arg(device).run()
 }
 
 fn wipe_start(device: &Path) -> std::io::Result<()> {
@@ -116,20 +178,40 @@ pub fn new_uuid(device: &Path) -> Result<(), CmdError> {
 
 /// Brings a partition into a state in which it can be mounted, without ever losing what it held.
 ///
-/// A blank partition is formatted. One that holds something which cannot be repaired is left alone.
-pub fn prepare(device: &Path, label: &str) -> Volume {
-    match is_blank(device) {
-        Ok(true) => match format(device, label) {
-            Ok(()) => Volume::Formatted,
-            Err(_) => Volume::Unusable,
+/// A blank partition is formatted. One that holds something which cannot be repaired, or is not ours to repair, is left alone.
+pub fn prepare(device: &Path, label: &str) -> Prepared {
+    let plain = |volume| Prepared { volume, why: None };
+    let unusable = |why: String| Prepared { volume: Volume::Unusable, why: Some(why) };
+    match content(device) {
+        Ok(Content::Blank) => match format(device, label) {
+            Ok(()) => plain(Volume::Formatted),
+            Err(err) => unusable(format!("{label} is blank and cannot be formatted: {err}")),
         },
-        Ok(false) => match check(device) {
-            Check::Clean => Volume::Ok,
-            Check::Repaired => Volume::Repaired,
-            Check::Broken => Volume::Unusable,
+        Ok(Content::Foreign(what)) => {
+            unusable(format!("{label} holds {what}, which is left alone; {} makes a new filesystem", wipe(label)))
+        }
+        Ok(Content::Ext4) => match check(device) {
+            Check::Clean => plain(Volume::Ok),
+            Check::Repaired => plain(Volume::Repaired),
+            Check::Broken => unusable(format!(
+                "{label} cannot be repaired. Nothing was erased; {} makes a new filesystem",
+                wipe(label)
+            )),
+            // The kernel may know what e2fsck does not.
+            Check::Unsupported(feature) => Prepared {
+                volume: Volume::Ok,
+                why: Some(format!(
+                    "{label} was not checked: {feature}. It was used by a newer release; nothing is wrong with it"
+                )),
+            },
         },
-        Err(_) => Volume::Unusable,
+        Err(err) => unusable(format!("{label} cannot be read: {err}")),
     }
+}
+
+/// The command that makes a new filesystem on a partition.
+fn wipe(label: &str) -> String {
+    format!("'os wipe {}'", label.trim_start_matches("os-"))
 }
 
 #[cfg(test)]
@@ -154,20 +236,23 @@ mod tests {
     fn blank_is_formatted_then_clean() {
         let dir = tempfile::tempdir().unwrap();
         let path = image(dir.path());
-        assert_eq!(prepare(&path, "os-data"), Volume::Formatted);
-        assert_eq!(prepare(&path, "os-data"), Volume::Ok);
+        assert_eq!(prepare(&path, "os-data").volume, Volume::Formatted);
+        assert_eq!(prepare(&path, "os-data").volume, Volume::Ok);
         new_uuid(&path).unwrap();
-        assert_eq!(prepare(&path, "os-data"), Volume::Ok);
+        assert_eq!(prepare(&path, "os-data").volume, Volume::Ok);
     }
 
     #[test]
     fn damaged_superblock_is_repaired_from_its_copy() {
         let dir = tempfile::tempdir().unwrap();
-        let path = image(dir.path());
-        format(&path, "os-data").unwrap();
-        damage(&path, 1024 + 0x18, 32, 0xff);
-        assert_eq!(prepare(&path, "os-data"), Volume::Repaired);
-        assert_eq!(prepare(&path, "os-data"), Volume::Ok);
+        let path = dir.path().join("fs.img");
+        for label in ["os-state", "os-data"] {
+            File::create(&path).unwrap().set_len(160 << 20).unwrap();
+            format(&path, label).unwrap();
+            damage(&path, 1024 + 0x18, 64, 0xff);
+            assert_eq!(prepare(&path, label).volume, Volume::Repaired, "{label}");
+            assert_eq!(prepare(&path, label).volume, Volume::Ok, "{label}");
+        }
     }
 
     #[test]
@@ -179,8 +264,73 @@ mod tests {
             Cmd::new("mkfs.ext4").args(["-q", "-F", "-b", block]).arg(&path).run().unwrap();
             damage(&path, 0, 4 << 20, 0);
             assert!(!is_blank(&path).unwrap(), "{block}");
-            assert_eq!(prepare(&path, "os-data"), Volume::Repaired, "{block}");
+            assert_eq!(prepare(&path, "os-data").volume, Volume::Repaired, "{block}");
         }
+    }
+
+    #[test]
+    fn what_somebody_else_put_there_is_named_and_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fs.img");
+        // Each over an ext4 whose copies of the superblock are still there.
+        let made: [(&str, &[&str], &str); 3] = [
+            ("mkfs.vfat", &[], "a vfat filesystem"),
+            ("mkswap", &[], "swap"),
+            ("sfdisk", &["-q"], "a partition table (dos)"),
+        ];
+        for (program, arguments, name) in made {
+            File::create(&path).unwrap().set_len(160 << 20).unwrap();
+            Cmd::new("mkfs.ext4").args(["-q", "-F", "-b", "4096"]).arg(&path).run().unwrap();
+            let table = dir.path().join("table");
+            std::fs::write(&table, "label: dos\n,\n").unwrap();
+            if program == "sfdisk" {
+                damage(&path, 1024, 1024, 0);
+            }
+            Cmd::new(program).args(arguments).arg(&path).stdin(File::open(&table).unwrap()).run().unwrap();
+            let before = std::fs::read(&path).unwrap();
+            let found = prepare(&path, "os-data");
+            assert_eq!(found.volume, Volume::Unusable, "{program}");
+            assert!(
+                found.why.as_ref().unwrap().contains(name) && found.why.unwrap().contains("'os wipe data'"),
+                "{program}"
+            );
+            assert!(std::fs::read(&path).unwrap() == before, "{program}: the partition was written to");
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_feature_that_e2fsck_does_not_know_is_no_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = image(dir.path());
+        // Without checksums, so that the bit alone is what is wrong; 0x60 is s_feature_incompat.
+        Cmd::new("mkfs.ext4").args(["-q", "-F", "-O", "^metadata_csum"]).arg(&path).run().unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[1024 + 0x62] |= 0x08;
+        std::fs::write(&path, &bytes).unwrap();
+        let found = prepare(&path, "os-state");
+        assert_eq!(found.volume, Volume::Ok);
+        assert!(found.why.as_ref().unwrap().contains("unsupported feature"), "{found:?}");
+        assert!(!found.why.unwrap().contains("wipe"));
+        assert!(std::fs::read(&path).unwrap() == bytes);
+    }
+
+    #[test]
+    fn a_small_filesystem_grows_to_two_tebibytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fs.img");
+        File::create(&path).unwrap().set_len(256 << 20).unwrap();
+        format(&path, "os-data").unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(2 << 40).unwrap();
+        grow(&path).unwrap();
+        let text = Cmd::new("dumpe2fs").arg("-h").arg(&path).read().unwrap();
+        let value = |name: &str| -> u64 {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+            line.trim().parse().unwrap()
+        };
+        let (blocks, inodes) = (value("Block count"), value("Inode count"));
+        assert_eq!((blocks, value("Block size")), ((2 << 40) / 4096, 4096));
+        assert!(inodes * value("Inode size") * 50 < 2 << 40, "{inodes} inodes");
     }
 
     #[test]
@@ -189,7 +339,7 @@ mod tests {
         let path = image(dir.path());
         damage(&path, 0, 16 << 20, 0xa5);
         let before = std::fs::read(&path).unwrap();
-        assert_eq!(prepare(&path, "os-data"), Volume::Unusable);
+        assert_eq!(prepare(&path, "os-data").volume, Volume::Unusable);
         assert!(std::fs::read(&path).unwrap() == before, "the partition was written to");
     }
 }

@@ -3,6 +3,7 @@
 use crate::lab::{base, bundle, compose, disk, slot};
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, ensure};
+use os_init::storage::MKFS;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
@@ -118,6 +119,12 @@ fn sealed(repo: &Repo) -> Result<()> {
     for option in [format!("--uuid={}", slot::VERITY_ID), format!("--invariant -n OS-KERNEL -i {}", slot::VOLUME_ID)] {
         ensure!(class.contains(&option), "os_disk.bbclass has no {option}");
     }
+    let data = repo::need(&repo.vars()?, "OS_DATA_MKFS_OPTIONS")?;
+    ensure!(
+        data.split_ascii_whitespace().eq(MKFS.iter().copied()),
+        "OS_DATA_MKFS_OPTIONS is {data}; the initramfs makes data with {}",
+        MKFS.join(" ")
+    );
     let bundle = read(repo, "meta-os/dynamic-layers/rauc/recipes-core/bundles/os-bundle.bb")?;
     for option in [format!("[adaptive] = \"{}\"", bundle::ADAPTIVE), format!("-b {}", bundle::BLOCK)] {
         ensure!(bundle.contains(&option), "os-bundle.bb has no {option}");
@@ -171,6 +178,7 @@ fn initramfs(repo: &Repo) -> Result<()> {
     const NEEDED: &[(&str, &str)] = &[
         ("kmod", "kmod"),
         ("e2fsck", "e2fsprogs-e2fsck"),
+        ("blkid", "util-linux-blkid"),
         ("mke2fs", "e2fsprogs-mke2fs"),
         ("resize2fs", "e2fsprogs-resize2fs"),
         ("tune2fs", "e2fsprogs-tune2fs"),

@@ -77,26 +77,29 @@ fn mount_ext4(device: &Path, target: &str) -> rustix::io::Result<()> {
 
 /// Mounts state; returns true when the device has no identity yet.
 pub(super) fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> bool {
-    report.state = match disk.part("os-state") {
-        Some(part) => match storage::prepare(&part.device, "os-state") {
-            Volume::Unusable => Volume::Unusable,
-            found if mount_ext4(&part.device, STATE).is_ok() => {
-                if found == Volume::Repaired {
-                    note(report, "os-state had errors; they were repaired".to_owned());
+    let prepared = disk.part("os-state").map(|part| (part, storage::prepare(&part.device, "os-state")));
+    let mut why = None;
+    report.state = match prepared {
+        Some((part, found)) => {
+            why = found.why;
+            match found.volume {
+                Volume::Unusable => Volume::Unusable,
+                volume if mount_ext4(&part.device, STATE).is_ok() => {
+                    if volume == Volume::Repaired {
+                        note(report, "os-state had errors; they were repaired".to_owned());
+                    }
+                    if wiped { Volume::Formatted } else { volume }
                 }
-                if wiped { Volume::Formatted } else { found }
+                _ => Volume::Unusable,
             }
-            _ => Volume::Unusable,
-        },
+        }
         None => Volume::Unusable,
     };
+    if let Some(why) = why {
+        note(report, why);
+    }
     if report.state == Volume::Unusable {
-        note(
-            report,
-            "os-state cannot be repaired: this boot uses a temporary state with a new identity. Nothing was erased; \
-             'os wipe state' makes a new one"
-                .to_owned(),
-        );
+        note(report, "this boot uses a temporary state, with a new identity".to_owned());
         if let Err(err) = fs("tmpfs", STATE, MountFlags::NOSUID | MountFlags::NODEV, "mode=0755,size=64m") {
             console::error(&format!("{err:#}"));
         }
@@ -181,7 +184,13 @@ pub(super) fn mount_data(
     let opened = open_data(disk, part, &data, report);
     take_back(report);
     let (found, device) = match &opened {
-        Ok(device) => (storage::prepare(device, "os-data"), device.as_path()),
+        Ok(device) => {
+            let prepared = storage::prepare(device, "os-data");
+            if let Some(why) = prepared.why {
+                note(report, why);
+            }
+            (prepared.volume, device.as_path())
+        }
         Err(err) => {
             report.encryption.problem = Some(format!("{err:#}"));
             note(report, format!("{err:#}"));
@@ -190,12 +199,7 @@ pub(super) fn mount_data(
     };
     if found == Volume::Unusable || mount_ext4(device, DATA).is_err() {
         report.data = Volume::Unusable;
-        note(
-            report,
-            "os-data cannot be used: the device runs without containers. Nothing was erased; 'os wipe data' makes a \
-             new one"
-                .to_owned(),
-        );
+        note(report, "os-data cannot be used: the device runs without containers. Nothing was erased".to_owned());
         return wiped || !wipe;
     }
     if found == Volume::Repaired && !first_boot {

@@ -24,8 +24,9 @@ const DEMO_COMMAND: &str = "trap exit TERM; /bin/busybox httpd -f -p 8080 -h /ww
 /// When an archive is missing or the images do not fit.
 pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: &Steps) -> Result<Output> {
     let size = repo::need(vars, "OS_DATA_SIZE")?;
+    let mkfs = repo::need(vars, "OS_DATA_MKFS_OPTIONS")?;
     let page = repo.root.join("tools/osctl/lab/hello.html");
-    let inputs = with_list(Inputs::new().text(&size).text(DEMO_COMMAND), repo, "hello.html")?;
+    let inputs = with_list(Inputs::new().text(&size).text(&mkfs).text(DEMO_COMMAND), repo, "hello.html")?;
     let inputs = inputs.text(&base.identity).text(&tools_tree::identity()?);
     let name = repo::need(vars, "OS_DATA_IMAGE")?;
     let out = repo.lab().join(&options.variant).join("data");
@@ -37,7 +38,9 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
         let image = dir.join(&name);
         File::create(&image)?.set_len(super::disk::bytes(&size)?)?;
         as_root("mke2fs")
-            .args(["-q", "-F", "-t", "ext4", "-O", "metadata_csum_seed", "-L", "os-data", "-E", "root_owner=0:0", "-d"])
+            .args(["-q", "-F", "-t", "ext4"])
+            .args(mkfs.split_ascii_whitespace())
+            .args(["-L", "os-data", "-E", "root_owner=0:0", "-d"])
             .arg(&tree)
             .arg(&image)
             .run()
