@@ -13,6 +13,7 @@ use os_update::standing::Standing;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -124,7 +125,10 @@ pub(crate) async fn collect() -> Status {
         }
     }
     status.memory = memory(&read("/proc/meminfo"));
-    status.network.addresses = addresses();
+    let links = links();
+    status.network.addresses = parse_addresses(&links);
+    status.messages.extend(overlaps(&links));
+    status.messages.extend(status.disk.iter().filter_map(|(mount, space)| nearly_full(mount, space)));
     match Bus::system().await {
         Ok(bus) => ask_bus(&bus, &mut status).await,
         Err(err) => status.messages.push(err.to_string()),
@@ -181,10 +185,52 @@ fn memory(meminfo: &str) -> Option<Memory> {
     Some(Memory { total: bytes("MemTotal")?, available: bytes("MemAvailable")? })
 }
 
-fn addresses() -> BTreeMap<String, Vec<String>> {
-    // `ip -json` is iproute2's stable interface; containers' and loopback addresses are noise here.
-    let text = os_sys::cmd::Cmd::new("ip").args(["-json", "addr", "show", "up"]).read().unwrap_or_default();
-    parse_addresses(&text)
+/// `ip -json` is iproute2's stable interface.
+fn links() -> String {
+    os_sys::cmd::Cmd::new("ip").args(["-json", "addr", "show", "up"]).read().unwrap_or_default()
+}
+
+/// A bridge of the engine that has the addresses of a network which the device is in: neither can be reached then.
+fn overlaps(json: &str) -> Vec<String> {
+    let links: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
+    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    for link in &links {
+        let Some(name) = link.get("ifname").and_then(|n| n.as_str()) else { continue };
+        for info in link.get("addr_info").and_then(|a| a.as_array()).into_iter().flatten() {
+            let address = info.get("local").and_then(|a| a.as_str()?.parse::<Ipv4Addr>().ok());
+            let bits = info.get("prefixlen").and_then(|bits| u32::try_from(bits.as_u64()?).ok());
+            let (Some(address), Some(bits)) = (address, bits.filter(|bits| *bits <= 32)) else { continue };
+            let of_engine = name.starts_with("docker") || name.starts_with("br-");
+            let list = if of_engine { &mut ours } else { &mut theirs };
+            list.push((name, u32::from(address), bits));
+        }
+    }
+    let mut out = Vec::new();
+    for (bridge, address, bits) in &ours {
+        for (name, other, other_bits) in theirs.iter().filter(|(name, ..)| *name != "lo") {
+            let mask = u32::MAX.checked_shl(32 - bits.min(other_bits)).unwrap_or(0);
+            if address & mask == other & mask {
+                out.push(format!(
+                    "the network of {name} has the addresses of {bridge}, which containers are on; give them others with \
+                     os.docker.bridge (docker0) or os.docker.addressPools"
+                ));
+            }
+        }
+    }
+    out
+}
+
+/// What is to be done before a partition is full.
+fn nearly_full(mount: &str, space: &Space) -> Option<String> {
+    if space.free > space.total / 20 {
+        return None;
+    }
+    let remedy = match mount {
+        "/mnt/data" => "; docker system df shows what takes it, docker system prune -a removes what no container uses",
+        "/mnt/boot" => "; config.json may not be written any more",
+        _ => "",
+    };
+    Some(format!("{mount} is nearly full, {} of {} MiB are free{remedy}", space.free >> 20, space.total >> 20))
 }
 
 fn parse_addresses(json: &str) -> BTreeMap<String, Vec<String>> {
@@ -391,6 +437,24 @@ pub(crate) mod tests {
         assert_eq!(found.len(), 1);
         assert_eq!(found["eth0"], ["10.0.2.15/24"]);
         assert!(parse_addresses("not json").is_empty());
+    }
+
+    #[test]
+    fn networks_that_overlap_and_partitions_that_fill_are_named() {
+        let json = |address: &str, bits: u8| {
+            format!(
+                r#"[{{"ifname":"lo","addr_info":[{{"local":"127.0.0.1","prefixlen":8}}]}},
+                {{"ifname":"eth0","addr_info":[{{"local":"{address}","prefixlen":{bits}}}]}},
+                {{"ifname":"docker0","addr_info":[{{"local":"172.29.232.1","prefixlen":24}}]}}]"#
+            )
+        };
+        for (address, bits) in [("172.29.232.77", 24), ("172.29.0.5", 16), ("172.16.0.1", 12)] {
+            let said = overlaps(&json(address, bits));
+            assert!(said.len() == 1 && said[0].contains("eth0") && said[0].contains("docker0"), "{address}: {said:?}");
+        }
+        assert!(overlaps(&json("192.168.1.5", 24)).is_empty() && overlaps(&json("172.29.231.5", 24)).is_empty());
+        assert!(nearly_full("/mnt/data", &Space { total: 1000, free: 50 }).unwrap().contains("docker system prune"));
+        assert_eq!(nearly_full("/mnt/data", &Space { total: 1000, free: 51 }), None);
     }
 
     #[test]

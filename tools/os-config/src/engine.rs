@@ -104,6 +104,12 @@ pub(crate) fn merged(base: Value, docker: &Docker) -> Value {
             docker.address_pools.iter().map(|p| json!({ "base": p.base, "size": p.size })).collect();
         out.insert("default-address-pools".to_owned(), pools.into());
     }
+    if let Some(bridge) = &docker.bridge {
+        out.insert("bip".to_owned(), bridge.as_str().into());
+        // Names for containers (os-dns).
+        let address = bridge.split('/').next().unwrap_or_default();
+        out.insert("dns".to_owned(), json!([address]));
+    }
     if let Some(log) = &docker.log {
         out.insert("log-driver".to_owned(), "local".into());
         let options = json!({ "max-size": format!("{}m", log.max_size), "max-file": log.max_files.to_string() });

@@ -3,7 +3,7 @@
 use crate::shape::Text;
 use base64::Engine as _;
 use os_hostname::Hostname;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
 const fn text(allowed: &'static str, pattern: Option<&'static str>, max: usize, good: fn(&str) -> bool) -> Text {
@@ -128,6 +128,14 @@ pub static MAC: Text =
 /// Address with prefix length.
 pub static CIDR: Text =
     text("an address with its prefix, such as \"192.168.1.5/24\"", Some("^[0-9A-Fa-f.:]+/[0-9]{1,3}$"), 64, is_cidr);
+
+/// Address of the engine's bridge.
+pub static BRIDGE: Text = text(
+    "an IPv4 address in the network of containers, with a prefix of 8 to 28, such as \"10.201.0.1/24\"",
+    Some("^[0-9.]+/[0-9]{1,2}$"),
+    18,
+    is_bridge,
+);
 
 /// Address.
 pub static ADDRESS: Text = text("an address", Some("^[0-9A-Fa-f.:]+$"), 64, |t| t.parse::<IpAddr>().is_ok());
@@ -254,6 +262,15 @@ fn is_cidr(text: &str) -> bool {
     }
 }
 
+fn is_bridge(text: &str) -> bool {
+    let Some((address, prefix)) = text.split_once('/') else { return false };
+    let (Ok(address), Ok(bits @ 8..=28)) = (address.parse::<Ipv4Addr>(), prefix.parse::<u32>()) else { return false };
+    // Neither the network itself, nor everybody in it.
+    let inside = u32::MAX >> bits;
+    let host = u32::from(address) & inside;
+    host != 0 && host != inside && !address.is_loopback() && !address.is_multicast()
+}
+
 fn is_key(text: &str) -> bool {
     base64::engine::general_purpose::STANDARD.decode(text).is_ok_and(|key| key.len() == 32)
 }
@@ -302,6 +319,19 @@ mod tests {
     #[test]
     fn networks() {
         check(&CIDR, &["10.0.0.1/8", "fd00::1/64"], &["10.0.0.1", "10.0.0.1/33", "10.0.0/8", "x/8", "fd00::/129"]);
+        check(
+            &BRIDGE,
+            &["10.201.0.1/24", "172.29.232.1/24", "10.0.0.1/8"],
+            &[
+                "10.201.0.0/24",
+                "10.201.0.255/24",
+                "10.1.1.1/29",
+                "10.1.1.1/7",
+                "fd00::1/64",
+                "127.0.0.1/8",
+                "10.201.0.1",
+            ],
+        );
         check(&DNS_SERVERS, &["", "null", "1.1.1.1 fd00::1"], &["dns.example", "1.1.1.1;2.2.2.2", "nul"]);
         check(&MAC, &["02:00:5e:10:00:01"], &["02:00:5e:10:00", "02-00-5e-10-00-01", "0g:00:5e:10:00:01"]);
         check(&ENDPOINT, &["vpn.example:51820", "[fd00::1]:1"], &["vpn.example", "vpn:0", "vpn:99999", ":1"]);

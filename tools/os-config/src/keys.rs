@@ -273,9 +273,17 @@ pub static KEYS: &[Key] = &[
         pointer: "/os/docker/addressPools",
         summary: "Where the addresses of new container networks come from",
         shape: Shape::List { item: &Shape::Object(POOL), max: 16 },
-        default: "the engine's own choice",
+        default: "networks of 254 addresses from 172.29.0.0/17",
         applies: Applies::Engine,
         example: r#"[{"base": "10.200.0.0/16", "size": 24}]"#,
+    },
+    Key {
+        pointer: "/os/docker/bridge",
+        summary: "Address and network of the engine's own bridge, docker0, where the built-in one is somebody else's in your network",
+        shape: Shape::Text(&f::BRIDGE),
+        default: "172.29.232.1/24",
+        applies: Applies::Reboot,
+        example: r#""10.201.0.1/24""#,
     },
     Key {
         pointer: "/os/docker/log",

@@ -268,6 +268,8 @@ pub struct Docker {
     pub registry_mirrors: Vec<String>,
     /// Registries without TLS.
     pub insecure_registries: Vec<String>,
+    /// Address of the engine's bridge, with its prefix.
+    pub bridge: Option<String>,
     /// Ranges for networks.
     pub address_pools: Vec<Pool>,
     /// Limit of containers' output.

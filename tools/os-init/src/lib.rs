@@ -17,6 +17,7 @@ pub mod modules;
 pub mod nodes;
 pub mod persist;
 pub mod report;
+pub mod reserve;
 pub mod storage;
 pub mod trial;
 pub mod wipe;

@@ -5,7 +5,7 @@
 //! network, and the containers that ran.
 
 use crate::policy::{objects, programs};
-use crate::state::Store;
+use crate::state::{Phase, Store};
 use os_dbus::{Bus, Tried};
 use os_init::report::{self, Report, Volume};
 use os_sys::{files, log};
@@ -24,6 +24,9 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// NetworkManager's states from here on mean that a network is there (`NM_STATE_CONNECTED_LOCAL`).
 const CONNECTED: u32 = 50;
+
+/// How long the engine is waited for outside a trial.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(120);
 
 /// How long a boot may take, unless the release says so itself with the kernel argument `os.health=SECONDS`.
 const DEFAULT_LIMIT: u64 = 240;
@@ -92,11 +95,17 @@ pub struct Observation {
     pub containers: Vec<String>,
 }
 
-/// What keeps this boot from being healthy; empty when it is.
-pub fn reasons(seen: &Observation, before: &Before) -> Vec<String> {
+/// The engine's unit.
+const ENGINE: &str = "docker.service";
+
+/// What keeps this boot from being healthy; empty when it is. `engine`: the engine counts.
+///
+/// Outside a trial it does not, once it had its time: what keeps it down then, a full disk above all, is no fault of the
+/// release, and the other slot would find the same. A start that is not confirmed for it would use up the tries of both.
+pub fn reasons(seen: &Observation, before: &Before, engine: bool) -> Vec<String> {
     let mut out = Vec::new();
     for unit in REQUIRED_UNITS {
-        if *unit == "docker.service" && !seen.data {
+        if *unit == ENGINE && !(seen.data && engine) {
             continue;
         }
         if seen.failed.iter().any(|f| f == unit) {
@@ -105,7 +114,7 @@ pub fn reasons(seen: &Observation, before: &Before) -> Vec<String> {
             out.push(format!("{unit} does not run"));
         }
     }
-    if seen.data && !seen.engine {
+    if seen.data && engine && !seen.engine {
         out.push("the container engine does not answer".to_owned());
     }
     if before.data && !seen.data {
@@ -139,9 +148,12 @@ pub async fn now(bus: &Bus) -> Result<Before, os_dbus::BusError> {
 /// # Errors
 /// What was still missing at the end of `limit`.
 pub async fn wait(limit: Duration) -> Result<(), Vec<String>> {
-    let before = Store::device().load().before.unwrap_or_default();
+    let state = Store::device().load();
+    let trial = matches!(state.phase, Phase::Trial { .. });
+    // Of another boot, where there is no trial.
+    let before = state.before.filter(|_| trial).unwrap_or_default();
     let start = Instant::now();
-    let (mut connected, mut waits) = (None, Waits::default());
+    let (mut connected, mut waits, mut passed_over) = (None, Waits::default(), false);
     loop {
         // A bus that does not work is what a release may have broken; one that was restarted is another connection.
         let seen = match connected.take() {
@@ -153,7 +165,11 @@ pub async fn wait(limit: Duration) -> Result<(), Vec<String>> {
             Err(err) => Err(err),
         };
         let mut missing = match seen {
-            Ok(seen) => reasons(&seen, &before),
+            Ok(seen) => {
+                let engine = trial || start.elapsed() < ENGINE_PATIENCE.min(limit / 2);
+                passed_over = !engine && seen.data && !seen.engine;
+                reasons(&seen, &before, engine)
+            }
             Err(err) => vec![err.to_string()],
         };
         if missing.is_empty() {
@@ -161,6 +177,9 @@ pub async fn wait(limit: Duration) -> Result<(), Vec<String>> {
         }
         waits.say(&missing);
         if missing.is_empty() {
+            if passed_over {
+                log::error("the engine does not work; this start counts all the same, see journalctl -u docker");
+            }
             return Ok(());
         }
         if start.elapsed() >= limit {
@@ -220,20 +239,20 @@ mod tests {
     }
 
     fn reasons(seen: &Observation) -> Vec<String> {
-        super::reasons(seen, &Before::default())
+        super::reasons(seen, &Before::default(), true)
     }
 
     #[test]
     fn what_was_there_before_an_update_has_to_be_there_after_it() {
         let before = Before { network: true, data: true, containers: vec!["web".to_owned()] };
-        assert!(super::reasons(&healthy(), &before).is_empty());
+        assert!(super::reasons(&healthy(), &before, true).is_empty());
         let seen = Observation { network: false, containers: vec![], ..healthy() };
-        let said = super::reasons(&seen, &before);
+        let said = super::reasons(&seen, &before, true);
         assert!(said.len() == 2 && said[0].contains("network") && said[1].contains("web"), "{said:?}");
         // Nothing was there: nothing is missed.
         assert!(reasons(&seen).is_empty());
         let lost = Observation { data: false, engine: false, containers: vec![], ..healthy() };
-        let said = super::reasons(&lost, &before);
+        let said = super::reasons(&lost, &before, true);
         assert!(said.len() == 1 && said[0].contains("data partition"), "{said:?}");
     }
 
@@ -261,6 +280,16 @@ mod tests {
         let mut app = healthy();
         app.failed.push("vendor-app.service".to_owned());
         assert!(reasons(&app).is_empty(), "an app is no reason to go back");
+    }
+
+    #[test]
+    fn outside_a_trial_a_dead_engine_costs_no_slot_a_try() {
+        let mut seen = healthy();
+        seen.engine = false;
+        seen.active.retain(|unit| unit != ENGINE);
+        seen.failed.push(ENGINE.to_owned());
+        assert_eq!(reasons(&seen).len(), 2);
+        assert!(super::reasons(&seen, &Before::default(), false).is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::console;
 use crate::disk::{BootDisk, Part};
 use crate::encryption::{self, Data, Protection};
 use crate::report::{Report, Volume};
-use crate::{identity, storage};
+use crate::{identity, reserve, storage};
 use anyhow::{Context, Result};
 use os_disk::gpt::Table;
 use os_sys::cmd::Cmd;
@@ -208,6 +208,11 @@ pub(super) fn mount_data(
     report.data = if wiped { Volume::Formatted } else { found };
     if let Err(err) = storage::grow(device) {
         note(report, format!("cannot grow the filesystem of os-data: {err}"));
+    }
+    match reserve::tend(Path::new(DATA)) {
+        Ok(None) => {}
+        Ok(Some(given_up)) => note(report, given_up),
+        Err(err) => note(report, format!("os-data has no reserve for when it is full: {err}")),
     }
     wiped || !wipe
 }

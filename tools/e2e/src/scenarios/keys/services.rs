@@ -20,6 +20,11 @@ pub(super) fn services(vm: &Vm, keys: &mut Keys<'_>) {
         ensure!(text.starts_with("10.200."), "{text}");
         Ok(())
     });
+    keys.check(&["/os/docker/bridge"], || {
+        let text = vm.ssh("ip -4 -br addr show docker0; docker info -f '{{.ServerVersion}}'; ss -Hlun sport = :53")?;
+        ensure!(text.contains("10.201.0.1/24") && text.contains("10.201.0.1:53"), "{text}");
+        Ok(())
+    });
     keys.check(&["/os/docker/log"], || equal(&vm.ssh("docker info -f '{{.LoggingDriver}}'")?, "local"));
     keys.check(&["/os/openvpn/server", "/os/openvpn/clients"], || {
         vm.wait_for("ip -4 -br addr show tun8 | grep -q 10.96.0.2/24", Duration::from_secs(90))?;
