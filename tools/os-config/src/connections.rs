@@ -4,9 +4,13 @@
 //! A profile that appears or changes there is copied; one that disappears there is removed again. Profiles made on the
 //! device by other means are never touched.
 
+use crate::text;
 use os_sys::files::{self, FileError, Written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+
+/// Ending of a profile's name.
+const ENDING: &str = ".nmconnection";
 
 /// A larger profile is left out, in bytes.
 const MAX_PROFILE: u64 = 64 << 10;
@@ -39,7 +43,7 @@ pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, Fil
             out.refused.push(format!("{}: not a plain file name", name.to_string_lossy().escape_debug()));
             continue;
         };
-        if name.starts_with('.') || name.eq_ignore_ascii_case("README") || name.ends_with('~') {
+        if is_passed_over(name) {
             continue;
         }
         if now.len() >= MAX_PROFILES {
@@ -47,14 +51,19 @@ pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, Fil
             continue;
         }
         match files::read_limited(&source.join(name), MAX_PROFILE) {
-            Ok(text) if text.windows(12).any(|w| w == b"[connection]") => {
-                // Windows line ends are no keyfile.
-                let text: Vec<u8> = text.into_iter().filter(|b| *b != b'\r').collect();
-                let written = files::write_if_changed(&target.join(name), &text, 0o600)?;
-                out.changed |= written == Written::Changed;
-                now.insert(name.to_owned());
-            }
-            Ok(_) => out.refused.push(format!("{name}: no NetworkManager keyfile, it has no [connection] section")),
+            Ok(bytes) => match text::read(&bytes) {
+                Ok(text) if text.contains("[connection]") => {
+                    // NetworkManager passes over names that look like somebody's temporary file, such as lan0.static.
+                    let name = if name.ends_with(ENDING) { name.to_owned() } else { format!("{name}{ENDING}") };
+                    let written = files::write_if_changed(&target.join(&name), text.as_bytes(), 0o600)?;
+                    out.changed |= written == Written::Changed;
+                    now.insert(name);
+                }
+                // What is not called a profile and is none: a certificate, or somebody's notes.
+                _ if !name.ends_with(ENDING) => {}
+                Ok(_) => out.refused.push(format!("{name}: no NetworkManager keyfile, it has no [connection] section")),
+                Err(why) => out.refused.push(format!("{name} {why}")),
+            },
             Err(err) => out.refused.push(err.to_string()),
         }
     }
@@ -68,12 +77,21 @@ pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, Fil
     Ok(out)
 }
 
+/// What editors and people leave beside profiles: hidden files, backups, read-me files (`README.ignore` is on every card of
+/// balenaOS).
+fn is_passed_over(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    lower.starts_with('.')
+        || lower.starts_with("readme")
+        || [".ignore", "~", ".bak", ".old", ".orig", ".swp", ".tmp"].iter().any(|ending| lower.ends_with(ending))
+}
+
 /// The scripts in a directory, and what was left out, with the reason.
 pub fn scripts(source: &Path) -> (BTreeMap<String, String>, Vec<String>) {
     let (mut found, mut refused) = (BTreeMap::new(), Vec::new());
     for entry in std::fs::read_dir(source).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with('.') || name.eq_ignore_ascii_case("README") || name.ends_with('~') {
+        if is_passed_over(&name) {
             continue;
         }
         // NetworkManager-dispatcher(8) takes no other names.
@@ -81,7 +99,7 @@ pub fn scripts(source: &Path) -> (BTreeMap<String, String>, Vec<String>) {
         match read_small(&entry.path()) {
             _ if !plain || found.len() >= MAX_PROFILES => refused.push(format!("{}: not taken", name.escape_debug())),
             Ok(text) if text.starts_with("#!") => {
-                found.insert(name, text.replace('\r', ""));
+                found.insert(name, text);
             }
             Ok(_) => refused.push(format!("{name}: no script, it does not start with #!")),
             Err(err) => refused.push(err.to_string()),
@@ -96,7 +114,7 @@ pub fn scripts(source: &Path) -> (BTreeMap<String, String>, Vec<String>) {
 /// When it cannot be read, is larger than 64 KiB or not UTF-8.
 pub fn read_small(path: &Path) -> anyhow::Result<String> {
     let bytes = files::read_limited(path, MAX_PROFILE)?;
-    String::from_utf8(bytes).map_err(|_| anyhow::anyhow!("{} is not UTF-8", path.display()))
+    text::read(&bytes).map_err(|why| anyhow::anyhow!("{} {why}", path.display()))
 }
 
 /// True for a name that cannot lead out of its directory.
@@ -131,15 +149,23 @@ mod tests {
         std::fs::create_dir_all(&source).unwrap();
         std::fs::create_dir_all(&target).unwrap();
         std::fs::write(target.join("own"), "[connection]\n").unwrap();
-        std::fs::write(source.join("wifi"), "[connection]\r\nid=a\r\n").unwrap();
-        std::fs::write(source.join("notes"), "hello").unwrap();
+        std::fs::write(source.join("wifi"), "\u{feff}[connection]\r\nid=a\r\n").unwrap();
+        for (name, text) in [
+            ("notes.nmconnection", "hello"),
+            ("README.ignore", "hello"),
+            ("ca.pem", "-----BEGIN CERTIFICATE-----"),
+            ("wifi.nmconnection.bak", "[connection]\n"),
+            ("photo", "\u{0}\u{1}"),
+        ] {
+            std::fs::write(source.join(name), text).unwrap();
+        }
         let first = import(&source, &target, &record).unwrap();
-        assert!(first.changed && first.files == [target.join("wifi").to_string_lossy()]);
-        assert_eq!(first.refused.len(), 1);
-        assert_eq!(std::fs::read_to_string(target.join("wifi")).unwrap(), "[connection]\nid=a\n");
+        assert!(first.changed && first.files == [target.join("wifi.nmconnection").to_string_lossy()]);
+        assert_eq!(first.refused, ["notes.nmconnection: no NetworkManager keyfile, it has no [connection] section"]);
+        assert_eq!(std::fs::read_to_string(target.join("wifi.nmconnection")).unwrap(), "[connection]\nid=a\n");
         assert!(!import(&source, &target, &record).unwrap().changed);
         std::fs::remove_file(source.join("wifi")).unwrap();
         assert!(import(&source, &target, &record).unwrap().changed);
-        assert!(!target.join("wifi").exists() && target.join("own").exists());
+        assert!(!target.join("wifi.nmconnection").exists() && target.join("own").exists());
     }
 }

@@ -15,12 +15,16 @@ use os_sys::hex;
 use os_sys::stick;
 use rustix::fs::{Mode, OFlags};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+
+mod plan;
+
+use plan::Plan;
 
 /// Name of the directory on the boot partition, and label of a stick.
 pub const NAME: &str = "CONFIG";
@@ -73,7 +77,11 @@ pub struct Item {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let verdict = if self.taken { "taken over" } else { "nothing was taken over" };
+        let verdict = match (self.taken, self.changed.as_slice()) {
+            (true, []) => "nothing on it is new",
+            (true, _) => "taken over",
+            (false, _) => "nothing was taken over",
+        };
         writeln!(f, "{} ({}): {verdict}", self.hostname, self.release)?;
         for item in &self.files {
             writeln!(f, "  {:<32} {}", item.file, item.result)?;
@@ -89,21 +97,6 @@ impl fmt::Display for Report {
         }
         Ok(())
     }
-}
-
-/// What the files ask for.
-#[derive(Debug, Default)]
-struct Plan {
-    /// Merged into the configuration.
-    patch: Value,
-    /// Entries added to lists.
-    lists: BTreeMap<&'static str, Vec<Value>>,
-    /// Entries added to objects.
-    maps: BTreeMap<&'static str, Map<String, Value>>,
-    /// Profiles.
-    profiles: BTreeMap<String, Vec<u8>>,
-    items: Vec<Item>,
-    problems: Vec<Problem>,
 }
 
 /// Whether a medium without a signature is taken.
@@ -141,7 +134,7 @@ pub fn import(store: &Store, dir: &Path, keyring: Option<&Path>, check: bool) ->
             }
         },
     };
-    let mut plan = plan(&files);
+    let mut plan = Plan::of(&files);
     items.append(&mut plan.items);
     items.sort_by(|a, b| a.file.cmp(&b.file));
     report.files = items;
@@ -149,6 +142,7 @@ pub fn import(store: &Store, dir: &Path, keyring: Option<&Path>, check: bool) ->
     let mut after = before.clone();
     plan.change(&mut after);
     report.problems = plan.problems;
+    report.complaints = plan.complaints;
     if let Err(problems) = model::check(after.clone(), &|id| store.secrets().get(id).cloned()) {
         report.problems.extend(problems);
     }
@@ -186,20 +180,24 @@ fn read(dir: &Path) -> Result<(Files, Vec<Item>)> {
         Err(err) => items.push(Item { file: tame(&path, 128), result: format!("left out: {err}") }),
     };
     for name in names(&root)? {
-        match name.as_str() {
-            "config.json" => take(&root, &name, name.clone(), MAX_SIZE),
-            "authorized_keys" | "timesyncd.conf" | MANIFEST | SIGNATURE => take(&root, &name, name.clone(), MAX_FILE),
-            _ if name.ends_with(".raucb") => bundles.push(name),
-            known if DIRECTORIES.contains(&known) => match open_dir(&root, known) {
+        // FAT keeps letters as they were typed, and Windows hides an ending that it adds.
+        let lower = name.to_ascii_lowercase();
+        let known = lower.strip_suffix(".txt").unwrap_or(&lower);
+        match known {
+            "config.json" => take(&root, &name, known.to_owned(), MAX_SIZE),
+            "authorized_keys" | "timesyncd.conf" => take(&root, &name, known.to_owned(), MAX_FILE),
+            _ if [MANIFEST, SIGNATURE].contains(&name.as_str()) => take(&root, &name, name.clone(), MAX_FILE),
+            _ if lower.ends_with(".raucb") => bundles.push(name),
+            _ if DIRECTORIES.contains(&lower.as_str()) => match open_dir(&root, &name) {
                 Ok(inside) => {
                     for inner in names(&inside)?.into_iter().take(MAX_FILES) {
-                        take(&inside, &inner, format!("{known}/{inner}"), MAX_FILE);
+                        take(&inside, &inner, format!("{lower}/{inner}"), MAX_FILE);
                     }
                 }
                 Err(_) => links.push(name),
             },
             // What devices wrote there.
-            _ if name.starts_with("report-") => {}
+            _ if lower.starts_with("report-") => {}
             _ => others.push(name),
         }
     }
@@ -288,103 +286,6 @@ fn tempdir() -> Result<std::path::PathBuf> {
     };
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
-}
-
-/// Understands the files.
-fn plan(files: &Files) -> Plan {
-    let mut plan = Plan { patch: json!({}), ..Plan::default() };
-    for (path, bytes) in files {
-        let result = plan.file(path, bytes);
-        let result = match result {
-            Ok(what) => what,
-            Err(why) => {
-                plan.problems.push(Problem::whole(format!("{}: {why}", tame(path, 128))));
-                format!("refused: {why}")
-            }
-        };
-        if !result.is_empty() {
-            plan.items.push(Item { file: tame(path, 128), result });
-        }
-    }
-    plan
-}
-
-impl Plan {
-    fn file(&mut self, path: &str, bytes: &[u8]) -> Result<String, String> {
-        if path == SIGNATURE || path == MANIFEST {
-            return Ok(String::new());
-        }
-        if path == "config.json" {
-            self.patch = json::read(bytes)?;
-            return match &self.patch {
-                Value::Object(object) => Ok(format!("{} keys merged into config.json", object.len())),
-                other => Err(format!("is {}; a configuration is an object", json::kind(other))),
-            };
-        }
-        let text = std::str::from_utf8(bytes).map_err(|_| "is not UTF-8".to_owned())?.replace('\r', "");
-        let lines = || text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-        let name = path.rsplit('/').next().unwrap_or(path);
-        match path.split('/').next().unwrap_or(path) {
-            "authorized_keys" => Ok(self.list("/os/sshKeys", lines(), "keys for ssh")),
-            "timesyncd.conf" => {
-                let servers = lines().find_map(|l| l.strip_prefix("NTP=")).ok_or("says no NTP=")?;
-                edit::merge(&mut self.patch, &json!({ "ntpServers": servers.trim() }));
-                Ok("time servers".to_owned())
-            }
-            "certificates" => Ok(self.list("/os/caCertificates", std::iter::once(text.as_str()), "authorities")),
-            "modules" => Ok(self.list("/os/kernel/modules", lines(), "modules to load")),
-            "udev" => {
-                let name = name.strip_suffix(".rules").ok_or("does not end in .rules")?;
-                self.maps.entry("/os/udevRules").or_default().insert(name.to_owned(), text.clone().into());
-                Ok("rules of udev".to_owned())
-            }
-            "modprobe" => {
-                for line in lines() {
-                    let mut words = line.splitn(3, char::is_whitespace);
-                    let (Some("options"), Some(module), Some(options)) = (words.next(), words.next(), words.next())
-                    else {
-                        return Err("has a line that is not \"options MODULE …\"; only those are taken".to_owned());
-                    };
-                    let map = self.maps.entry("/os/kernel/moduleOptions").or_default();
-                    map.insert(module.to_owned(), options.trim().into());
-                }
-                Ok("options of modules".to_owned())
-            }
-            "network" if text.contains("[connection]") => {
-                self.profiles.insert(name.to_owned(), text.into_bytes());
-                Ok("profile of NetworkManager".to_owned())
-            }
-            "network" => Err("is no profile of NetworkManager: it has no [connection] section".to_owned()),
-            _ => Err("is not expected here".to_owned()),
-        }
-    }
-
-    fn list<'t>(&mut self, pointer: &'static str, items: impl Iterator<Item = &'t str>, what: &str) -> String {
-        let list = self.lists.entry(pointer).or_default();
-        let before = list.len();
-        list.extend(items.map(Value::from));
-        format!("{} {what}", list.len() - before)
-    }
-
-    /// Makes the change.
-    fn change(&self, root: &mut Value) {
-        edit::merge(root, &self.patch);
-        for (pointer, items) in &self.lists {
-            let mut all = root.pointer(pointer).and_then(Value::as_array).cloned().unwrap_or_default();
-            for item in items {
-                if !all.contains(item) {
-                    all.push(item.clone());
-                }
-            }
-            // Something that is no object in the way is found by the check of the whole.
-            let _ = edit::set(root, &json::names(pointer), all.into());
-        }
-        for (pointer, entries) in &self.maps {
-            let mut all = root.pointer(pointer).and_then(Value::as_object).cloned().unwrap_or_default();
-            all.extend(entries.clone());
-            let _ = edit::set(root, &json::names(pointer), Value::Object(all));
-        }
-    }
 }
 
 /// A report that waits for the application it asked for.
@@ -505,30 +406,70 @@ mod tests {
     }
 
     #[test]
-    fn one_bad_file_keeps_all_of_it_out() {
+    fn a_bad_configuration_keeps_all_of_it_out() {
+        for text in ["{\"hostname\": 7}", "[]", "{", "{\"os\": {\"sshKeys\": [\"ssh-ed25519 AAAA\"]}}"] {
+            let f = fixture();
+            full(&f.stick);
+            put(&f.stick, "config.json", text);
+            let report = import(&f.store, &f.stick, None, false).unwrap();
+            assert!(!report.taken && !report.problems.is_empty(), "{text}: {report}");
+            assert_eq!(std::fs::read_dir(f.store.boot()).unwrap().count(), 0, "{text}");
+        }
+    }
+
+    #[test]
+    fn another_bad_file_is_named_and_holds_no_other_back() {
         for (name, text) in [
-            ("config.json", "{\"hostname\": 7}"),
-            ("config.json", "[]"),
-            ("config.json", "{"),
             ("authorized_keys", "command=\"x\" ssh-ed25519 AAAA"),
             ("network/x", "hello"),
             ("certificates/x.crt", "hello"),
             ("modprobe/x.conf", "install dummy /bin/sh\n"),
+            ("modprobe/x.conf", "blacklist dummy\n"),
             ("udev/61-os-disk.rules", "x"),
+            ("modules/x.conf", "not a module\n"),
+            ("timesyncd.conf", "[Time]\nRootDistanceMaxSec=5\n"),
         ] {
             let f = fixture();
             full(&f.stick);
             put(&f.stick, name, text);
             let report = import(&f.store, &f.stick, None, false).unwrap();
-            assert!(!report.taken && !report.problems.is_empty(), "{name}: {report}");
-            assert_eq!(std::fs::read_dir(f.store.boot()).unwrap().count(), 0, "{name}");
+            assert!(report.taken && report.problems.is_empty(), "{name}: {report}");
+            assert!(report.complaints.len() == 1 && report.complaints[0].starts_with(name), "{name}: {report}");
+            assert_eq!(json::read(&f.store.read().unwrap()).unwrap()["hostname"], "from-stick", "{name}");
         }
+    }
+
+    #[test]
+    fn files_from_windows_and_their_names_are_understood() {
+        let f = fixture();
+        let bom = "\u{feff}";
+        put(&f.stick, "Config.json", &format!("{bom}{{\"hostname\": \"from-windows\"}}"));
+        put(&f.stick, "authorized_keys.txt", &format!("{bom}{}\r\nssh-ed25519 AAAA\r\n", key("b")));
+        put(&f.stick, "Timesyncd.conf", &format!("{bom}[Time]\r\n NTP = a.example\r\nNTP=b.example\r\n"));
+        put(&f.stick, "Network/office.nmconnection", &format!("{bom}[connection]\r\nid=x\r\n"));
+        put(&f.stick, "modules/bus.conf", "i2c-dev # bus\n");
+        put(&f.stick, "readme.md", "x");
+        let report = import(&f.store, &f.stick, None, false).unwrap();
+        assert!(report.taken && report.complaints.is_empty(), "{report}");
+        let now = json::read(&f.store.read().unwrap()).unwrap();
+        assert_eq!(now["hostname"], "from-windows");
+        assert_eq!(now["os"]["sshKeys"], json!([key("b")]));
+        assert_eq!(now["ntpServers"], "a.example b.example");
+        assert_eq!(now["os"]["kernel"]["modules"], json!(["i2c-dev"]));
+        let profile = std::fs::read(f.store.boot().join("system-connections/office.nmconnection")).unwrap();
+        assert_eq!(profile, b"[connection]\nid=x\n");
+        let item =
+            |name: &str| report.files.iter().find(|item| item.file == name).map(|item| item.result.clone()).unwrap();
+        assert!(
+            item("authorized_keys").contains("1 lines left out") && item("readme.md").contains("left alone"),
+            "{report}"
+        );
     }
 
     #[test]
     fn links_and_large_files_are_left_out() {
         let f = fixture();
-        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
+        put(&f.stick, "timesyncd.conf", "[Time]\nNTP=192.0.2.9\n");
         std::os::unix::fs::symlink("/etc/passwd", f.stick.join("authorized_keys")).unwrap();
         std::os::unix::fs::symlink("/etc", f.stick.join("udev")).unwrap();
         put(&f.stick, "modules/huge.conf", &"a\n".repeat(100_000));
@@ -544,7 +485,7 @@ mod tests {
         let f = fixture();
         f.store.keep(b"{\"hostname\":\"good\"}").unwrap();
         std::fs::write(f.store.path(), "{\"hostname\": 7}").unwrap();
-        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
+        put(&f.stick, "timesyncd.conf", "[Time]\nNTP=192.0.2.9\n");
         assert!(import(&f.store, &f.stick, None, false).unwrap().taken);
         let now = json::read(&f.store.read().unwrap()).unwrap();
         assert_eq!(now, json!({"hostname": "good", "ntpServers": "192.0.2.9"}));
@@ -566,7 +507,7 @@ mod tests {
         }
         let keyring = keys.join("good.pem");
         let take = || import(&f.store, &f.stick, Some(&keyring), false).unwrap();
-        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
+        put(&f.stick, "timesyncd.conf", "[Time]\nNTP=192.0.2.9\n");
         assert!(take().problems[0].message.contains("signed configurations only"));
         let sign = |key: &str| {
             let text = std::fs::read(f.stick.join("timesyncd.conf")).unwrap();
@@ -587,9 +528,9 @@ mod tests {
         assert!(take().problems[0].message.contains("signature"));
         sign("good");
         put(&f.stick, "config.json", "{\"hostname\":\"unsigned\"}");
-        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.66\n");
+        put(&f.stick, "timesyncd.conf", "[Time]\nNTP=192.0.2.66\n");
         assert!(take().problems[0].message.contains("not what was signed"));
-        put(&f.stick, "timesyncd.conf", "NTP=192.0.2.9\n");
+        put(&f.stick, "timesyncd.conf", "[Time]\nNTP=192.0.2.9\n");
         let report = take();
         assert!(report.taken && report.changed == ["ntpServers"], "{report}");
         assert!(report.files.iter().any(|i| i.file == "config.json" && i.result.contains("not signed")));

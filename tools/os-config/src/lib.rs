@@ -32,6 +32,7 @@ pub mod shape;
 pub mod ssh_key;
 pub mod status;
 pub mod store;
+pub mod text;
 pub mod types;
 pub mod window;
 pub mod wipe;
