@@ -10,6 +10,7 @@ use std::time::Duration;
 
 /// Warnings of a healthy boot that are not ours to mend, each with the reason.
 const EXCUSED: &[(&str, &str)] = &[
+    ("encrypting os-data", "ours, and meant to be seen on the console: it takes minutes"),
     ("GPT:", "the kernel reads the table before it has grown to the end of a larger disk"),
     ("tsc:", "the emulated machine"),
     ("amd_pstate:", "the emulated machine"),
