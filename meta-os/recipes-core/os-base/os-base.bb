@@ -29,9 +29,9 @@ do_install() {
         [ -d ${UNPACKDIR}/$tree ] && cp -R --no-dereference --preserve=mode,links ${UNPACKDIR}/$tree/. ${D}/
     done
     chown -R root:root ${D}
-    # Owned by base-files, systemd and netbase; the image takes ours from os-base-overrides below.
+    # Owned by avahi, base-files, netbase, systemd and tzdata; the image takes ours from os-base-overrides below.
     install -d ${D}${datadir}/os/overrides
-    for file in avahi/avahi-daemon.conf fstab hosts issue issue.net machine-id nsswitch.conf resolv.conf; do
+    for file in avahi/avahi-daemon.conf fstab hosts issue issue.net machine-id nsswitch.conf resolv.conf timezone; do
         install -d ${D}${datadir}/os/overrides/$(dirname $file)
         mv ${D}${sysconfdir}/$file ${D}${datadir}/os/overrides/$file
     done

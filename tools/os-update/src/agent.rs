@@ -9,6 +9,7 @@ use crate::policy::{Mode, Policy, Trial};
 use crate::state::{Phase, State, Store, Verdict};
 use crate::step::{Event, other};
 use crate::trust::{self, now};
+use crate::version;
 use anyhow::{Context, Result, bail, ensure};
 use os_channel::channel::{Asking, Held};
 use os_channel::{Channel, Choice, Release};
@@ -462,7 +463,7 @@ impl Agent {
                 shipped
             }
         };
-        text.parse().with_context(|| format!("'{text}' is no version that can be compared (semver.org)"))
+        Ok(version::of_running(&text))
     }
 }
 

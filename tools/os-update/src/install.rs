@@ -8,6 +8,7 @@ use crate::relay::{Bundle, Relay};
 use crate::state::Target;
 use crate::step::Event;
 use crate::trust::now;
+use crate::version;
 use anyhow::{Context, Result, ensure};
 use os_channel::Release;
 use os_dbus::{BusError, Verb};
@@ -168,6 +169,8 @@ impl Agent {
         self.prepare_streaming().await;
         let facts = self.bus().await?.inspect(bundle).await?;
         let version = facts.version.context("the bundle names no version")?;
+        // No channel could go on from another one.
+        version::strict(&version).map_err(anyhow::Error::msg).context("nothing was installed")?;
         let hash = facts.manifest_hash.context(OLD_RAUC)?;
         let target = Target { version: version.clone(), digest: hash.clone() };
         let transaction = uuid()?;

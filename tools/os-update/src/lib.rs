@@ -32,6 +32,7 @@ pub mod state;
 pub mod step;
 pub mod stick;
 pub mod trust;
+pub mod version;
 
 pub use agent::let_rauc_rest;
 use agent::{Agent, Asked};

@@ -94,7 +94,9 @@ pub(super) async fn time(device: &Device<'_>, rows: &mut Rows) {
     rows.add("/ntpServers", ntp_servers(bus, config.ntp_servers.as_deref()).await);
     let zone = set("zone", config.os.time.zone.as_deref(), async |zone| {
         let zone = zone.map_or_else(image_zone, str::to_owned);
-        bus.set_timezone(&zone).await.with_context(|| format!("time zone {zone}"))
+        bus.set_timezone(&zone).await.with_context(|| format!("time zone {zone}"))?;
+        // Not systemd's, but many compose files hand it to their containers.
+        Ok(files::write_if_changed(Path::new("/etc/timezone"), format!("{zone}\n").as_bytes(), 0o644).map(drop)?)
     });
     rows.add("/os/time/zone", zone.await);
     let lang = set("lang", config.os.locale.lang.as_deref(), async |lang| {
