@@ -120,7 +120,9 @@ const EXT4_MAGIC_AT: u64 = 0x38;
 /// When the device cannot be read.
 pub fn is_blank(device: &Path) -> std::io::Result<bool> {
     let mut file = File::open(device)?;
-    for copy in COPIES {
+    // Unlike a file, a device refuses places behind its end.
+    let size = file.seek(SeekFrom::End(0))?;
+    for copy in COPIES.into_iter().filter(|copy| copy + 1024 <= size) {
         let mut magic = [0; 2];
         file.seek(SeekFrom::Start(copy + EXT4_MAGIC_AT))?;
         if file.read_exact(&mut magic).is_ok() && magic == EXT4_MAGIC {
