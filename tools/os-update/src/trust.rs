@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, Root, root_file};
 use os_fetch::{FetchError, Source};
-use os_sys::files;
+use os_sys::{files, log};
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -40,7 +40,10 @@ pub fn read(source: &Source, name: &str, built_in: &Path, store: &Store, state: 
                 files::write_if_changed(&store.dir().join("root.json"), &bytes, 0o644)?;
             }
             Err(why) => {
-                passed_over = why.map(|why| format!("; {next} was passed over: {why:#}"));
+                passed_over = why.map(|why| format!("{next} was passed over: {why:#}"));
+                if let Some(said) = &passed_over {
+                    log::warn(said);
+                }
                 break;
             }
         }
@@ -51,8 +54,12 @@ pub fn read(source: &Source, name: &str, built_in: &Path, store: &Store, state: 
         "the server answered with a web page in place of {CHANNEL_FILE} (the log-in of a network?)"
     );
     let seen = state.seen.get(name).cloned().unwrap_or_default();
-    let (list, seen) = Channel::accept(&bytes, &root, name, &seen, clock())
-        .with_context(|| format!("{CHANNEL_FILE} of the channel is not believed{}", passed_over.unwrap_or_default()))?;
+    let (list, seen) = Channel::accept(&bytes, &root, name, &seen, clock()).with_context(|| {
+        format!(
+            "{CHANNEL_FILE} of the channel is not believed{}",
+            passed_over.map(|said| format!("; {said}")).unwrap_or_default()
+        )
+    })?;
     state.seen.insert(name.to_owned(), seen);
     Ok(list)
 }

@@ -205,9 +205,10 @@ impl Lies<'_> {
         self.refused("the list of another channel", "check", "channel 'beta'", |lie| {
             lie.list(key, |list| list.name = "beta".to_owned())
         })?;
-        let unsigned = "roots/2.json of the channel is not believed";
+        let unsigned = "roots/2.json was passed over";
         self.refused("new keys that the old ones did not sign", "check", unsigned, |lie| {
             let mut other = Directory::open(&lie.path)?;
+            lie.list(&stranger, |_| {})?;
             other.root.version = 2;
             let signed = serde_json::to_string(&other.root)?;
             let envelope = Envelope { signatures: vec![stranger.sign(&signed)?], signed };
