@@ -19,6 +19,7 @@ use serde::Deserialize;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,7 +28,7 @@ const SYSTEM: &str = "/usr/lib/os/preload";
 /// Where they lie that are used once.
 const ONCE: &str = "/mnt/data/preload";
 /// A file for each archive of the system that was loaded; goes when apps are wiped.
-pub const LOADED: &str = "/mnt/data/os/preloaded";
+const LOADED: &str = "/mnt/data/os/preloaded";
 
 /// How much of an archive is in memory at a time, in bytes.
 const CHUNK: usize = 64 << 10;
@@ -100,7 +101,7 @@ impl Archive {
     /// What is written down of an archive: another one by the same name is loaded anew.
     fn mark(path: &Path) -> std::io::Result<String> {
         let meta = path.metadata()?;
-        Ok(format!("{} bytes of {}\n", meta.len(), date_of(&meta)))
+        Ok(format!("{} bytes of {}\n", meta.len(), meta.mtime()))
     }
 
     /// It is loaded, and its container runs.
@@ -119,10 +120,6 @@ impl Archive {
         }
         Ok(())
     }
-}
-
-fn date_of(meta: &std::fs::Metadata) -> i64 {
-    std::os::unix::fs::MetadataExt::mtime(meta)
 }
 
 /// Loads every archive that is to be. One that fails stays for the next boot and does not stop the others.
@@ -274,6 +271,14 @@ mod tests {
         assert!(names().is_empty());
         std::fs::remove_dir_all(&loaded).unwrap();
         assert_eq!(names(), ["till.tar"]);
+    }
+
+    #[test]
+    fn a_wipe_of_apps_takes_what_says_that_they_are_loaded() {
+        for path in [LOADED, ONCE] {
+            let below = path.strip_prefix("/mnt/data/").unwrap();
+            assert!(os_config::wipe::APPS.contains(&below), "{path}");
+        }
     }
 
     #[test]

@@ -137,11 +137,7 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
         Command::Import { dir, check } => {
             let lock = if check { None } else { Some(Lock::take()?) };
             let report = import::import(&store, &dir, None, check)?;
-            if json {
-                out::json(&report);
-            } else {
-                out::print(format_args!("{report}"));
-            }
+            out::answer(&report, json);
             if let Some(lock) = lock
                 && report.taken
                 && !report.changed.is_empty()
@@ -176,11 +172,7 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
 }
 
 fn show_status(status: &Status, json: bool) -> Result<ExitCode> {
-    if json {
-        out::json(status);
-    } else {
-        out::print(format_args!("{status}"));
-    }
+    out::answer(status, json);
     Ok(code(status.is_good()))
 }
 
@@ -305,11 +297,7 @@ impl fmt::Display for Change {
 
 impl Change {
     fn say(&self, json: bool) -> ExitCode {
-        if json {
-            out::json(self);
-        } else {
-            out::print(format_args!("{self}"));
-        }
+        out::answer(self, json);
         code(self.taken)
     }
 }

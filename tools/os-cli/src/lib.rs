@@ -148,11 +148,7 @@ async fn run(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Status => {
             let status = status::collect().await;
-            if json {
-                out::json(&status);
-            } else {
-                out::print(format_args!("{status}"));
-            }
+            out::answer(&status, json);
             Ok(code(status.is_good()))
         }
         Command::Config { command } => config::run(command, json).await,

@@ -11,6 +11,7 @@ use os_init::report::{self, Report, Volume};
 use os_update::health::Waits;
 use os_update::standing::Standing;
 use serde::Serialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -126,7 +127,7 @@ pub(crate) async fn collect() -> Status {
     }
     status.memory = memory(&read("/proc/meminfo"));
     let links = links();
-    status.network.addresses = parse_addresses(&links);
+    status.network.addresses = addresses(&links);
     status.messages.extend(overlaps(&links));
     status.messages.extend(status.disk.iter().filter_map(|(mount, space)| nearly_full(mount, space)));
     match Bus::system().await {
@@ -186,15 +187,18 @@ fn memory(meminfo: &str) -> Option<Memory> {
 }
 
 /// `ip -json` is iproute2's stable interface.
-fn links() -> String {
-    os_sys::cmd::Cmd::new("ip").args(["-json", "addr", "show", "up"]).read().unwrap_or_default()
+fn links() -> Vec<Value> {
+    parse_links(&os_sys::cmd::Cmd::new("ip").args(["-json", "addr", "show", "up"]).read().unwrap_or_default())
+}
+
+fn parse_links(json: &str) -> Vec<Value> {
+    serde_json::from_str(json).unwrap_or_default()
 }
 
 /// A bridge of the engine that has the addresses of a network which the device is in: neither can be reached then.
-fn overlaps(json: &str) -> Vec<String> {
-    let links: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
+fn overlaps(links: &[Value]) -> Vec<String> {
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for link in &links {
+    for link in links {
         let Some(name) = link.get("ifname").and_then(|n| n.as_str()) else { continue };
         for info in link.get("addr_info").and_then(|a| a.as_array()).into_iter().flatten() {
             let address = info.get("local").and_then(|a| a.as_str()?.parse::<Ipv4Addr>().ok());
@@ -233,10 +237,10 @@ fn nearly_full(mount: &str, space: &Space) -> Option<String> {
     Some(format!("{mount} is nearly full, {} of {} MiB are free{remedy}", space.free >> 20, space.total >> 20))
 }
 
-fn parse_addresses(json: &str) -> BTreeMap<String, Vec<String>> {
-    let links: Vec<serde_json::Value> = serde_json::from_str(json).unwrap_or_default();
+/// Containers' and loopback addresses are noise here.
+fn addresses(links: &[Value]) -> BTreeMap<String, Vec<String>> {
     let mut out = BTreeMap::new();
-    for link in &links {
+    for link in links {
         let Some(name) = link.get("ifname").and_then(|n| n.as_str()) else { continue };
         if name == "lo" || name.starts_with("docker") || name.starts_with("br-") || name.starts_with("veth") {
             continue;
@@ -433,10 +437,10 @@ pub(crate) mod tests {
         let json = r#"[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","prefixlen":8,"scope":"host"}]},
             {"ifname":"eth0","addr_info":[{"local":"10.0.2.15","prefixlen":24,"scope":"global"},
              {"local":"fe80::1","prefixlen":64,"scope":"link"}]},{"ifname":"docker0","addr_info":[]}]"#;
-        let found = parse_addresses(json);
+        let found = addresses(&parse_links(json));
         assert_eq!(found.len(), 1);
         assert_eq!(found["eth0"], ["10.0.2.15/24"]);
-        assert!(parse_addresses("not json").is_empty());
+        assert!(addresses(&parse_links("not json")).is_empty());
     }
 
     #[test]
@@ -449,10 +453,13 @@ pub(crate) mod tests {
             )
         };
         for (address, bits) in [("172.29.232.77", 24), ("172.29.0.5", 16), ("172.16.0.1", 12)] {
-            let said = overlaps(&json(address, bits));
+            let said = overlaps(&parse_links(&json(address, bits)));
             assert!(said.len() == 1 && said[0].contains("eth0") && said[0].contains("docker0"), "{address}: {said:?}");
         }
-        assert!(overlaps(&json("192.168.1.5", 24)).is_empty() && overlaps(&json("172.29.231.5", 24)).is_empty());
+        assert!(
+            overlaps(&parse_links(&json("192.168.1.5", 24))).is_empty()
+                && overlaps(&parse_links(&json("172.29.231.5", 24))).is_empty()
+        );
         assert!(nearly_full("/mnt/data", &Space { total: 1000, free: 50 }).unwrap().contains("docker system prune"));
         assert_eq!(nearly_full("/mnt/data", &Space { total: 1000, free: 51 }), None);
     }

@@ -2,6 +2,7 @@
 //!
 //! RFC 8259 leaves open what a name that appears twice means; programs disagree, so a file with one is refused.
 
+use crate::text;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::fmt;
@@ -11,8 +12,8 @@ use std::fmt;
 /// # Errors
 /// What is wrong, with line and column.
 pub fn read(bytes: &[u8]) -> Result<Value, String> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+    let bytes = text::without_mark(bytes);
+    if text::is_utf16(bytes) {
         return Err("the file is UTF-16; save it as UTF-8".to_owned());
     }
     if bytes.iter().all(u8::is_ascii_whitespace) {

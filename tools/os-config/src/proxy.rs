@@ -1,6 +1,7 @@
 //! The proxy: from `config.json`, or from the files that balenaOS documents (`system-proxy/` on the boot partition).
 
 use crate::connections::read_small;
+use crate::text;
 use crate::types::Proxy;
 use anyhow::{Result, anyhow, bail};
 use std::collections::BTreeMap;
@@ -42,8 +43,7 @@ pub fn from_files(dir: &Path) -> Result<Option<Proxy>> {
     let without = dir.join("no_proxy");
     if without.exists() {
         let text = read_small(&without)?;
-        let lines = text.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#'));
-        proxy.no_proxy = lines.filter(|l| (crate::formats::NO_PROXY.good)(l)).map(str::to_owned).collect();
+        proxy.no_proxy = text::lines(&text).filter(|l| (crate::formats::NO_PROXY.good)(l)).map(str::to_owned).collect();
     }
     Ok(Some(proxy))
 }

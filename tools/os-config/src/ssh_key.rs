@@ -35,15 +35,7 @@ fn parts(mut blob: &[u8]) -> Option<Vec<&[u8]>> {
 }
 
 fn fits(kind: &str, parts: &[&[u8]]) -> bool {
-    let point = |curve: &str, point: &[u8]| match curve {
-        "nistp256" => is_point(point, 32),
-        "nistp384" => is_point(point, 48),
-        "nistp521" => is_point(point, 66),
-        _ => false,
-    };
-    let (Some((named, rest)), Some(curve)) = (parts.split_first(), kind.split('-').nth(2).or(Some(""))) else {
-        return false;
-    };
+    let Some((named, rest)) = parts.split_first() else { return false };
     if *named != kind.as_bytes() {
         return false;
     }
@@ -53,11 +45,11 @@ fn fits(kind: &str, parts: &[&[u8]]) -> bool {
         ("ssh-rsa", [exponent, modulus]) => {
             bits(exponent).is_some_and(|bits| bits > 1) && bits(modulus).is_some_and(|bits| RSA_BITS.contains(&bits))
         }
-        ("ecdsa-sha2-nistp256" | "ecdsa-sha2-nistp384" | "ecdsa-sha2-nistp521", [named, key]) => {
-            *named == curve.as_bytes() && point(curve, key)
-        }
-        ("sk-ecdsa-sha2-nistp256@openssh.com", [named, key, application]) => {
-            *named == b"nistp256" && point("nistp256", key) && !application.is_empty()
+        ("ecdsa-sha2-nistp256", [curve, key]) => *curve == b"nistp256" && is_point(key, 32),
+        ("ecdsa-sha2-nistp384", [curve, key]) => *curve == b"nistp384" && is_point(key, 48),
+        ("ecdsa-sha2-nistp521", [curve, key]) => *curve == b"nistp521" && is_point(key, 66),
+        ("sk-ecdsa-sha2-nistp256@openssh.com", [curve, key, application]) => {
+            *curve == b"nistp256" && is_point(key, 32) && !application.is_empty()
         }
         _ => false,
     }

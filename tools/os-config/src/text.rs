@@ -6,13 +6,23 @@
 /// # Errors
 /// When it is no UTF-8, as a sentence for people.
 pub fn read(bytes: &[u8]) -> Result<String, String> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+    let bytes = without_mark(bytes);
+    if is_utf16(bytes) {
         return Err("is UTF-16; save it as UTF-8".to_owned());
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|err| format!("is not UTF-8 (byte {}); save it as UTF-8", err.valid_up_to() + 1))?;
     Ok(text.replace("\r\n", "\n").replace('\r', "\n"))
+}
+
+/// The text behind a byte order mark of UTF-8.
+pub(crate) fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
+/// True for a text that begins with a byte order mark of UTF-16.
+pub(crate) fn is_utf16(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff")
 }
 
 /// The lines that say something: without comments (`#` or `;` in front), blanks around them and empty ones.

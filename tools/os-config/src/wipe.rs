@@ -25,6 +25,10 @@ pub struct Found {
     pub mark: Option<String>,
 }
 
+/// What a wipe of apps takes, below the data partition: what the engine keeps, archives that wait to be loaded, and what says
+/// which ones of the system were.
+pub const APPS: &[&str] = &["docker", "containerd", "preload", "os/preloaded"];
+
 /// What [`request`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asked {

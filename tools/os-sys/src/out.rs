@@ -62,6 +62,11 @@ pub fn json(answer: &impl Serialize) {
     print(format_args!("{}\n", json_text(answer)));
 }
 
+/// Prints the answer of a command that people read as text and programs as JSON.
+pub fn answer<T: Serialize + std::fmt::Display>(answer: &T, as_json: bool) {
+    if as_json { json(answer) } else { print(format_args!("{answer}")) }
+}
+
 /// The text that [`json`] prints.
 pub fn json_text(answer: &impl Serialize) -> String {
     let mut object = Map::from_iter([("version".to_owned(), FORM.into())]);

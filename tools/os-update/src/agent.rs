@@ -5,7 +5,6 @@ use crate::health;
 use crate::machine::{Device, Machine, Mark};
 use crate::outcome::{Done, Found, Outcome, describe};
 use crate::policy::{Mode, Policy, Trial};
-
 use crate::state::{Phase, State, Store, Verdict};
 use crate::step::{Event, other};
 use crate::trust::{self, now};

@@ -1,7 +1,7 @@
 //! The D-Bus interface `os.Update1`: every call is a command of `os-update`, whose lock and rules count for it too.
 
 use crate::progress::{self, Progress};
-use crate::state::{Phase, Store};
+use crate::state::Store;
 use os_dbus::updates::{Status, Updates};
 use os_sys::cmd::{Cmd, CmdError};
 use serde_json::Value;
@@ -38,15 +38,9 @@ impl Service {
 impl Updates for Service {
     fn status(&self) -> Status {
         let state = self.store.load();
-        let (phase, version) = match state.phase {
-            Phase::Idle => ("idle", String::new()),
-            Phase::Installing { target, .. } => ("installing", target.version),
-            Phase::Installed { target, .. } => ("installed", target.version),
-            Phase::Trial { target, .. } => ("trial", target.version),
-        };
         Status {
-            phase: phase.to_owned(),
-            version,
+            phase: state.phase.word().to_owned(),
+            version: state.phase.target().map(|target| target.version.clone()).unwrap_or_default(),
             percent: percent(&self.progress),
             paused: state.paused,
             last: state.last,
@@ -81,7 +75,7 @@ fn percent(progress: &Path) -> i32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{State, Target};
+    use crate::state::{Phase, State, Target};
     use std::io::{BufRead as _, BufReader};
     use std::os::unix::fs::PermissionsExt;
     use std::process::{Child, ChildStdout, Command, Stdio};

@@ -14,7 +14,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Units without which the device is not what was installed.
-const REQUIRED_UNITS: &[&str] = &["dbus.service", "NetworkManager.service", "docker.service"];
+const REQUIRED_UNITS: &[&str] = &["dbus.service", "NetworkManager.service", ENGINE];
+
+/// The engine's unit.
+const ENGINE: &str = "docker.service";
 
 /// Programs of an image, and of a device, that end with 0 when what they look after works.
 const SCRIPTS: &[&str] = &["/usr/lib/os/health.d", "/mnt/state/os/health.d"];
@@ -94,9 +97,6 @@ pub struct Observation {
     /// Containers that run.
     pub containers: Vec<String>,
 }
-
-/// The engine's unit.
-const ENGINE: &str = "docker.service";
 
 /// What keeps this boot from being healthy; empty when it is. `engine`: the engine counts.
 ///
@@ -208,8 +208,8 @@ async fn observe(bus: &Bus) -> Result<Observation, os_dbus::BusError> {
         }
     }
     // Asking a stopped engine would start it through its socket.
-    let engine = active.iter().any(|u| u == "docker.service")
-        && os_apps::engine::version(Duration::from_secs(10)).await.is_some();
+    let engine =
+        active.iter().any(|u| u == ENGINE) && os_apps::engine::version(Duration::from_secs(10)).await.is_some();
     let mut containers = Vec::new();
     if engine && let Ok(docker) = os_apps::engine::connect().await {
         containers = os_apps::engine::meant_to_run(&docker).await.unwrap_or_default();

@@ -209,14 +209,7 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
         Command::Stick { device } => log::info(&stick::update(&device).await?),
         Command::LoadKernel { slot } => kexec::load(&slot)?,
         Command::Serve => os_dbus::updates::serve(bus::Service::device(), IDLE).await?,
-        Command::Status => {
-            let standing = Standing::of_device();
-            if json {
-                out::json(&standing);
-            } else {
-                out::print(format_args!("{standing}"));
-            }
-        }
+        Command::Status => out::answer(&Standing::of_device(), json),
         Command::Rollback { yes } => {
             if !yes {
                 os_sys::ask::agree("restarts the device into what ran before the last update", "back")?;

@@ -44,11 +44,11 @@ impl Standing {
     }
 
     fn of(state: State, progress: Option<Progress>, policy: Shown) -> Self {
-        let (phase, release, slot) = match state.phase {
-            Phase::Idle => ("idle", None, None),
-            Phase::Installing { target, .. } => ("installing", Some(target), None),
-            Phase::Installed { target, .. } => ("installed", Some(target), None),
-            Phase::Trial { target, slot, .. } => ("trial", Some(target), Some(slot)),
+        let phase = state.phase.word();
+        let release = state.phase.target().cloned();
+        let slot = match state.phase {
+            Phase::Trial { slot, .. } => Some(slot),
+            _ => None,
         };
         Self {
             phase,

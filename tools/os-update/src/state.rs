@@ -68,6 +68,28 @@ pub enum Phase {
     },
 }
 
+impl Phase {
+    /// The word for it, which programs read.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Idle => "idle",
+            Self::Installing { .. } => "installing",
+            Self::Installed { .. } => "installed",
+            Self::Trial { .. } => "trial",
+        }
+    }
+
+    /// The release on its way to this device.
+    pub fn target(&self) -> Option<&Target> {
+        match self {
+            Self::Idle => None,
+            Self::Installing { target, .. } | Self::Installed { target, .. } | Self::Trial { target, .. } => {
+                Some(target)
+            }
+        }
+    }
+}
+
 /// Why a release does not stay.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -3,6 +3,7 @@
 use crate::lab::{base, bundle, compose, disk, slot};
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, ensure};
+use os_config::keys::KEYS;
 use os_init::storage::MKFS;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,6 +20,7 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("layout: order, alignment, size", layout),
         ("slots of RAUC's system.conf are partitions of the layout", slots),
         ("packing, seal and bundle of a slot", sealed),
+        ("addresses of the engine and their keys", bridge),
         ("grub.cfg, boot files and counters", boot),
         ("units of the tools and SYSTEMD_SERVICE of the recipe", units),
         ("crates of the workspace and SRC_URI of the recipe", sources),
@@ -109,6 +111,28 @@ fn slots(repo: &Repo) -> Result<()> {
         seen += 1;
     }
     ensure!(seen == 4, "{seen} slots");
+    Ok(())
+}
+
+/// The engine's bridge as the image has it, and as the reference of config.json says it.
+fn bridge(repo: &Repo) -> Result<()> {
+    let text = read(repo, "meta-os/recipes-core/os-base/files/rootfs/etc/docker/daemon.json")?;
+    let daemon: serde_json::Value = serde_json::from_str(&text)?;
+    let said = |place: &str| {
+        let text = daemon.pointer(place).and_then(serde_json::Value::as_str);
+        text.with_context(|| format!("daemon.json has no {place}"))
+    };
+    let default = |pointer: &str| {
+        let key =
+            KEYS.iter().find(|key| key.pointer == pointer).with_context(|| format!("there is no key {pointer}"))?;
+        anyhow::Ok(key.default)
+    };
+    let (bip, named) = (said("/bip")?, default("/os/docker/bridge")?);
+    ensure!(named == bip, "os.docker.bridge is {named} by default, and the image's bip {bip}");
+    let (dns, address) = (said("/dns/0")?, bip.split('/').next().unwrap_or_default());
+    ensure!(dns == address, "containers ask {dns} for names, and os-dns listens on {address}");
+    let (base, named) = (said("/default-address-pools/0/base")?, default("/os/docker/addressPools")?);
+    ensure!(named.contains(base), "os.docker.addressPools is {named} by default, not from {base}");
     Ok(())
 }
 

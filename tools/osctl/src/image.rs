@@ -10,6 +10,7 @@ mod partition;
 use anyhow::{Context, Result, bail};
 use compressed::Compression;
 use os_config::json::{self, names};
+use os_config::model::Problem;
 use os_config::{connections, edit, model, store};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -116,10 +117,14 @@ fn check(root: &Value) -> Result<()> {
             Ok(())
         }
         Err(problems) => {
-            let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
-            bail!("the device would refuse this configuration; nothing was written\n{}", lines.join("\n"))
+            bail!("the device would refuse this configuration; nothing was written\n{}", listed(&problems))
         }
     }
+}
+
+/// What is wrong, a line each.
+pub(crate) fn listed(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }
 
 impl Change {

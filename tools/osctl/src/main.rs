@@ -405,9 +405,8 @@ fn lab_command(command: Lab, host_tools: bool) -> Result<ExitCode> {
         Lab::Run(options) => return osctl::run::run(repo, &options),
         Lab::Bundle { variant } => {
             // Of the slot that is there: its version too.
-            let mut options = lab::Options { variant, config: None, preload: Vec::new() };
-            Wishes::last(&repo, &options.variant).fill(&mut repo, &mut options);
-            lab::bundle::build(&repo, &options.variant)?;
+            let _ = Wishes::again(&mut repo, &variant);
+            lab::bundle::build(&repo, &variant)?;
         }
         Lab::Compose(args) => compose::run(&repo, &args)?,
     }

@@ -61,8 +61,7 @@ fn forward(text: &str) -> Result<(u16, u16), String> {
 /// When there is no image, the machine runs already, or its disk stands on another image.
 pub fn run(mut repo: Repo, options: &Options) -> Result<ExitCode> {
     if options.build {
-        let mut build = lab::Options { variant: options.variant.clone(), config: None, preload: Vec::new() };
-        let taken = Wishes::last(&repo, &options.variant).fill(&mut repo, &mut build);
+        let (build, taken) = Wishes::again(&mut repo, &options.variant);
         if !taken.is_empty() {
             os_sys::say!("As the image was built before: {}", taken.join(" "));
         }

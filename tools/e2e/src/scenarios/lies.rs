@@ -86,7 +86,7 @@ const AFTER_LIES: u64 = 100_000;
 
 pub(super) fn lies(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut rig = Rig::new(lab)?;
-    let vm = rig.settled()?;
+    let mut vm = rig.settled()?;
     bad_servers(&vm, checks);
     on_the_device(&vm, checks);
     let release = lab.artifacts.later(1, 0)?;
@@ -108,7 +108,6 @@ pub(super) fn lies(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(status["phase"] == "installed" && status["refused"] == json!([]), "{status}");
         rig.containers_run(&vm)
     });
-    let mut vm = vm;
     full(&mut vm, checks);
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())

@@ -53,7 +53,7 @@ fn only_reloadable(before: &Value, after: &Value) -> bool {
     let rest = |value: &Value| {
         let mut value = value.clone();
         if let Some(object) = value.as_object_mut() {
-            object.retain(|name, _| ![RELOADABLE, AT_BOOT].concat().contains(&name.as_str()));
+            object.retain(|name, _| !RELOADABLE.contains(&name.as_str()) && !AT_BOOT.contains(&name.as_str()));
         }
         value
     };

@@ -1,5 +1,6 @@
 //! The boot partition: GRUB, its counters, and `config.json`.
 
+use crate::image::listed;
 use crate::lab::keys::Keys;
 use crate::lab::{Options, tools_tree};
 use crate::repo::{self, Repo};
@@ -54,8 +55,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
 pub fn check(config: &Path) -> Result<()> {
     let bytes = os_sys::files::read_limited(config, os_config::MAX_SIZE)?;
     let Err(problems) = os_config::model::parse(&bytes) else { return Ok(()) };
-    let lines: Vec<String> = problems.iter().map(|problem| format!("  {problem}")).collect();
-    bail!("a device would refuse {}:\n{}", config.display(), lines.join("\n"))
+    bail!("a device would refuse {}:\n{}", config.display(), listed(&problems))
 }
 
 /// A configuration that lets the developer in, and says where the rest is described.

@@ -34,6 +34,13 @@ impl Wishes {
         read.unwrap_or_default()
     }
 
+    /// What to build so that it is the same again, in the repository as it is then; and what was taken over, for people.
+    pub fn again(repo: &mut Repo, variant: &str) -> (Options, Vec<String>) {
+        let mut options = Options { variant: variant.to_owned(), config: None, preload: Vec::new() };
+        let taken = Self::last(repo, variant).fill(repo, &mut options);
+        (options, taken)
+    }
+
     /// Remembers it.
     ///
     /// # Errors
@@ -44,7 +51,7 @@ impl Wishes {
     }
 
     /// Takes over what is not wished otherwise now; returns what that was, for people.
-    pub fn fill(self, repo: &mut Repo, options: &mut Options) -> Vec<String> {
+    fn fill(self, repo: &mut Repo, options: &mut Options) -> Vec<String> {
         let mut taken = Vec::new();
         for (name, value) in self.variables {
             if let Entry::Vacant(open) = repo.wishes.entry(name) {
