@@ -155,6 +155,15 @@ impl Table {
         Ok(out)
     }
 
+    /// Bytes that the table lies beyond the end of the disk: it was copied from a larger one.
+    ///
+    /// # Errors
+    /// As [`Table::partitions`].
+    pub fn missing(&self) -> Result<u64, GptError> {
+        let end = self.partitions()?.iter().map(|part| part.start.saturating_add(part.size)).max();
+        Ok(end.unwrap_or(0).saturating_sub(self.disk_size))
+    }
+
     /// Adds a partition.
     ///
     /// # Errors

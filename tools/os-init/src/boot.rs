@@ -4,6 +4,7 @@
 //! be mounted the machine restarts, so that the bootloader's counter gets it to the other slot; when state or data
 //! cannot be mounted the device boots without them and says so.
 
+mod find;
 mod persistent;
 mod volumes;
 
@@ -11,7 +12,6 @@ use crate::cmdline::{Cmdline, Wipe};
 use crate::console;
 use crate::disk::{self, BootDisk};
 use crate::encryption::Protection;
-use crate::modules::Scope;
 use crate::report::Report;
 use crate::{identity, logins, modules, nodes, trial, wipe, zram};
 use anyhow::{Context, Result, bail};
@@ -21,13 +21,12 @@ use os_hostname::Hostname;
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
-use std::collections::BTreeSet;
 use std::ffi::CString;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Where the root slot is mounted before it becomes `/`.
 const SYSROOT: &str = "/sysroot";
@@ -38,9 +37,6 @@ const NEW_VAR: &str = "/newvar";
 const DATA: &str = "/sysroot/mnt/data";
 /// The root slot behind dm-verity.
 const VERITY: &str = "/dev/mapper/os-root";
-
-/// How long a likely disk that does not show, or is not ours, keeps the drivers of others from being loaded.
-const LIKELY_WAIT: Duration = Duration::from_millis(500);
 
 /// How long a failure stays on the console before the machine restarts.
 const REBOOT_DELAY: Duration = Duration::from_secs(10);
@@ -105,7 +101,7 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     let mut report = Report { slot: cmdline.slot.to_string(), ..Report::default() };
     modules::load_named();
     console::info("looking for the disk");
-    let disk = find_disk(cmdline, &mut report)?;
+    let find::Booted { disk, has_twin } = find::booted(cmdline, &mut report)?;
     console::info(&format!("booting from {}", disk.name));
     mount_root(cmdline, &disk, &mut report)?;
     console::info("the root is mounted");
@@ -119,7 +115,7 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     let (wipe_state, wipe_data) = wipe.erase.map_or((false, false), |what| (what.state(), what.data()));
     let state_done = !wipe_state || volumes::erase_state(&disk, !wipe_data, &mut report);
     let first_boot = volumes::mount_state(&disk, wipe_state && state_done, &mut report);
-    if first_boot {
+    if first_boot || has_twin {
         volumes::make_unique(&disk, &mut report);
     }
     console::info("state is mounted");
@@ -161,45 +157,6 @@ fn as_asked(report: &mut Report, what: &str) {
     let text = format!("{what}, as asked");
     console::warn(&text);
     report.notes.push(text);
-}
-
-fn find_disk(cmdline: &Cmdline, report: &mut Report) -> Result<BootDisk> {
-    let start = Instant::now();
-    let (mut known, mut scope) = (BTreeSet::new(), Scope::Likely);
-    let mut next_word = Duration::from_secs(5);
-    loop {
-        let fresh = modules::coldplug(Path::new("/sys/devices"), scope, &mut known);
-        let scan = disk::scan(Path::new("/sys/class/block"), Path::new("/dev"), cmdline.boot);
-        let several = scan.found.len() > 1;
-        if let Some(found) = scan.found.into_iter().next() {
-            if several {
-                note(report, format!("several disks carry the same system; booting from {}, the first", found.name));
-            }
-            report.disk = found.name.clone();
-            return Ok(found);
-        }
-        let wanted = cmdline.boot.map_or("named os-boot".to_owned(), |guid| format!("with PARTUUID {guid}"));
-        if start.elapsed() >= cmdline.wait {
-            bail!(
-                "no disk has a boot partition {wanted} after {} seconds; disks seen: {}",
-                cmdline.wait.as_secs(),
-                if scan.seen.is_empty() { "none".to_owned() } else { scan.seen.join(" ") }
-            );
-        }
-        if start.elapsed() >= next_word {
-            console::warn(&format!("waiting for the boot partition {wanted}; disks so far: {}", scan.seen.join(" ")));
-            next_word += Duration::from_secs(5);
-        }
-        if fresh > 0 {
-            // The driver of a bus brings up what is on it.
-            continue;
-        }
-        if scope == Scope::Likely && (!modules::may_bring_disk(&known) || start.elapsed() >= LIKELY_WAIT) {
-            scope = Scope::All;
-            continue;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 fn mount_root(cmdline: &Cmdline, disk: &BootDisk, report: &mut Report) -> Result<()> {

@@ -1,6 +1,7 @@
 //! The kernel arguments that the initramfs obeys.
 
 use os_disk::gpt::Guid;
+use os_slots::counters::Tries;
 use std::time::Duration;
 
 /// How long to wait for the boot disk when `os.wait` does not say, in seconds. Slow USB bridges need about 20.
@@ -68,6 +69,8 @@ pub struct Cmdline {
     pub slot: char,
     /// Identifier of the boot partition that the bootloader came from.
     pub boot: Option<Guid>,
+    /// What the bootloader has written to the counters of its disk before it started us.
+    pub tries: Option<Tries>,
     /// Verity parameters; none only where the image was built without.
     pub verity: Option<Verity>,
     /// One-time wipe asked for by hand.
@@ -88,6 +91,7 @@ impl Cmdline {
         let mut out = Self {
             slot: 'A',
             boot: None,
+            tries: None,
             verity: None,
             wipe: None,
             rescue: false,
@@ -107,6 +111,10 @@ impl Cmdline {
                     _ => false,
                 },
                 "os.boot" => Guid::parse(value).map(|guid| out.boot = Some(guid)).is_ok(),
+                "os.tries" => {
+                    out.tries = Tries::parse(value);
+                    out.tries.is_some()
+                }
                 "os.roothash" => {
                     let hex = value.len() == 64 && value.chars().all(|c| c.is_ascii_hexdigit());
                     hex.then(|| root_hash = Some(value.to_owned())).is_some()
@@ -143,12 +151,13 @@ mod tests {
     fn reads_what_the_bootloader_passes() {
         let hash = "ab".repeat(32);
         let line = format!(
-            "console=ttyS0 os.slot=B os.boot=c12a7328-f81f-11d2-ba4b-00a0c93ec93b os.roothash={hash} os.rootsize=4096 \
+            "console=ttyS0 os.slot=B os.boot=c12a7328-f81f-11d2-ba4b-00a0c93ec93b os.tries=0,2 os.roothash={hash} os.rootsize=4096 \
              os.wipe=data quiet"
         );
         let c = Cmdline::parse(&line);
         assert_eq!(c.slot, 'B');
         assert_eq!(c.boot.unwrap().to_string(), "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
+        assert_eq!(c.tries, Tries::parse("0,2"));
         assert_eq!(c.verity, Some(Verity { root_hash: hash, data_size: 4096 }));
         assert_eq!(c.wipe, Some(Wipe::Data));
         assert!(c.complaints.is_empty());
@@ -158,9 +167,9 @@ mod tests {
     #[test]
     fn nonsense_is_reported_and_harmless() {
         let c = Cmdline::parse(
-            "os.slot=C os.boot=x os.roothash=zz os.rootsize=-1 os.wipe=everything os.typo=1 os.wait=soon",
+            "os.slot=C os.boot=x os.roothash=zz os.rootsize=-1 os.wipe=everything os.typo=1 os.wait=soon os.tries=1",
         );
-        assert_eq!(c.complaints.len(), 7);
+        assert_eq!(c.complaints.len(), 8);
         assert_eq!((c.slot, c.wipe, c.verity), ('A', None, None));
         assert_eq!(Cmdline::parse("os.wipe=").complaints, Vec::<String>::new());
     }

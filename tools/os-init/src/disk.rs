@@ -1,10 +1,11 @@
 //! Finds the disk we booted from and its partitions.
 //!
 //! The bootloader hands over the identifier of the partition it was loaded from, so a second disk with the same labels
-//! never wins. Two freshly flashed disks carry the same identifiers until one of them booted once; then the first in
-//! kernel order is taken and the console says so.
+//! never wins. A copy of the whole disk carries the same identifier, too, and so do two disks that were just flashed: there
+//! [`choose`] looks at the tries that the bootloader has just counted.
 
 use os_disk::gpt::{Guid, Partition, Table};
+use os_slots::counters::Tries;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -26,6 +27,8 @@ pub struct BootDisk {
     pub device: PathBuf,
     /// Its partitions, in order.
     pub parts: Vec<Part>,
+    /// Bytes of them that lie beyond its end.
+    pub missing: u64,
 }
 
 impl BootDisk {
@@ -42,6 +45,22 @@ pub struct Scan {
     pub found: Vec<BootDisk>,
     /// Every disk seen, for messages.
     pub seen: Vec<String>,
+}
+
+/// Which of the disks that carry the wanted boot partition the bootloader started from, and whether that is certain.
+///
+/// `counted` is what the bootloader says it has written to the counters of its disk before it started us, `found` what
+/// each disk has there.
+pub fn choose(counted: Option<Tries>, found: &[Option<Tries>]) -> Option<(usize, bool)> {
+    if counted.is_none() {
+        return (!found.is_empty()).then_some((0, found.len() == 1));
+    }
+    let mut agree = found.iter().enumerate().filter(|(_, tries)| **tries == counted).map(|(at, _)| at);
+    match (agree.next(), agree.next()) {
+        (Some(only), None) => Some((only, true)),
+        (Some(first), Some(_)) => Some((first, false)),
+        (None, _) => (!found.is_empty()).then_some((0, false)),
+    }
 }
 
 /// Looks at every disk in `sys` (`/sys/class/block`) with nodes in `dev` (`/dev`).
@@ -68,7 +87,8 @@ pub fn scan(sys: &Path, dev: &Path, boot: Option<Guid>) -> Scan {
                 .into_iter()
                 .map(|entry| Part { device: dev.join(partition_node(&name, entry.number)), entry })
                 .collect();
-            out.found.push(BootDisk { name, device, parts });
+            let missing = table.missing().unwrap_or(0);
+            out.found.push(BootDisk { name, device, parts, missing });
         }
     }
     out
@@ -139,6 +159,26 @@ mod tests {
     }
 
     #[test]
+    fn of_copies_of_one_disk_the_one_that_was_counted_on_is_booted() {
+        let tries = |text: &str| Tries::parse(text);
+        let (zero, one) = (tries("0,0"), tries("1,0"));
+        for (counted, found, chosen) in [
+            (one, &[][..], None),
+            (None, &[zero], Some((0, true))),
+            (None, &[zero, one], Some((0, false))),
+            (one, &[one], Some((0, true))),
+            (one, &[zero, one], Some((1, true))),
+            (one, &[None, one, zero], Some((1, true))),
+            // A copy of a device that was cut in the middle of a start; and a disk on which the bootloader cannot write.
+            (one, &[zero, one, one], Some((1, false))),
+            (one, &[zero], Some((0, false))),
+            (one, &[None, None], Some((0, false))),
+        ] {
+            assert_eq!(choose(counted, found), chosen, "{counted:?} {found:?}");
+        }
+    }
+
+    #[test]
     fn nodes_follow_the_kernels_naming() {
         assert_eq!(partition_node("sda", 1), "sda1");
         assert_eq!(partition_node("mmcblk0", 7), "mmcblk0p7");
@@ -155,6 +195,7 @@ mod tests {
             name: "vda".to_owned(),
             device: PathBuf::new(),
             parts: vec![entry("os-boot"), entry("os-\", RUN+=\"/bin/sh")],
+            missing: 0,
         };
         let rules = udev_rules(&disk);
         assert_eq!(rules.lines().count(), 2);

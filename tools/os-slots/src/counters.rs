@@ -52,6 +52,27 @@ pub enum CountersError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Counters(Block);
 
+/// How often each slot was started since it was last confirmed, as the bootloader hands it over: `1,0` for one try of A and none
+/// of B.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tries([u32; 2]);
+
+impl Tries {
+    /// Reads the argument of the kernel; a number that the bootloader has none for counts as 0.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (a, b) = text.split_once(',')?;
+        let number = |text: &str| if text.is_empty() { Some(0) } else { text.parse().ok() };
+        Some(Self([number(a)?, number(b)?]))
+    }
+}
+
+impl std::fmt::Display for Tries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self([a, b]) = self;
+        write!(f, "{a},{b}")
+    }
+}
+
 /// The variables of a new device: slot A holds the system, slot B nothing.
 pub const FRESH: [&str; 5] = ["ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0"];
 
@@ -110,9 +131,16 @@ impl Counters {
 
     /// Whether a slot may be started.
     pub fn state(&self, slot: &str) -> State {
-        let number =
-            |name: &str| self.0.get(&format!("{slot}_{name}")).and_then(|v| v.parse::<u32>().ok()).unwrap_or(0);
-        if number("OK") == 1 && number("TRY") < TRIES { State::Good } else { State::Bad }
+        if self.number(slot, "OK") == 1 && self.number(slot, "TRY") < TRIES { State::Good } else { State::Bad }
+    }
+
+    /// The tries of both slots.
+    pub fn tries(&self) -> Tries {
+        Tries(SLOTS.map(|slot| self.number(slot, "TRY")))
+    }
+
+    fn number(&self, slot: &str, name: &str) -> u32 {
+        self.0.get(&format!("{slot}_{name}")).and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 
     /// Has a slot started first, with all its tries.
@@ -186,6 +214,17 @@ mod tests {
             ("ORDER=A B\nA_OK=1", Some("A")),
         ] {
             assert_eq!(counters(lines).next(), slot, "{lines}");
+        }
+    }
+
+    #[test]
+    fn tries_are_handed_over_as_grub_cfg_does() {
+        let found = counters("ORDER=B A\nA_OK=1\nA_TRY=2\nB_OK=1").tries();
+        assert_eq!(found.to_string(), "2,0");
+        assert_eq!(Tries::parse("2,"), Some(found));
+        assert_eq!(Tries::parse("2,0"), Some(found));
+        for bad in ["", "2", "2,0,0", "-1,0", "a,b", "99999999999,0"] {
+            assert_eq!(Tries::parse(bad), None, "{bad:?}");
         }
     }
 

@@ -19,6 +19,8 @@ use std::path::Path;
 
 /// Where GRUB's files are on the device.
 pub const DIR: &str = "/mnt/boot/EFI/BOOT";
+/// The same, from the top of the boot partition.
+pub const IN_BOOT: &str = "EFI/BOOT";
 /// A person's own kernel arguments: an environment block beside the counters, in a file that RAUC does not write.
 pub const ARGUMENTS: &str = "argsenv";
 /// The variable in it.

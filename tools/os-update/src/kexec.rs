@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use os_slots::block::Block;
+use os_slots::counters::Counters;
 use os_slots::start::Start;
 use os_sys::cmd::Cmd;
 use os_sys::files;
@@ -13,9 +14,10 @@ const DIR: &str = "/run/os-kexec";
 /// A larger file is none that was made for us, in bytes.
 const MAX: u64 = 64 << 10;
 
-/// The arguments that the bootloader gives a slot: with the boot partition's identifier and a person's own.
-fn arguments(slot: &str, boot: &str, own: &str, start: &Start<'_>) -> String {
-    let first = format!("os.slot={slot} rauc.slot={slot} os.boot={boot}");
+/// The arguments that the bootloader gives a slot: with the boot partition's identifier, the tries as they are counted there, and
+/// a person's own.
+fn arguments(slot: &str, boot: &str, tries: &str, own: &str, start: &Start<'_>) -> String {
+    let first = format!("os.slot={slot} rauc.slot={slot} os.boot={boot} {tries}");
     let parts = [&first, own, start.arguments];
     parts.iter().flat_map(|part| part.split_ascii_whitespace()).collect::<Vec<_>>().join(" ")
 }
@@ -35,7 +37,8 @@ pub(crate) fn load(slot: &str) -> Result<()> {
     // Not what this boot was started with: a device's first boot gives its partitions identifiers of their own.
     let ask = ["-p", "-o", "value", "-s", "PART_ENTRY_UUID", "/dev/disk/os/os-boot"];
     let boot = Cmd::new("blkid").args(ask).read().context("the boot partition has no identifier")?;
-    let arguments = arguments(slot, boot.trim(), own, &start);
+    let tries = Counters::load(Path::new(os_slots::DIR)).map(|counters| format!("os.tries={}", counters.tries()));
+    let arguments = arguments(slot, boot.trim(), &tries.unwrap_or_default(), own, &start);
     Ok(Cmd::new("kexec")
         .args(["--kexec-file-syscall", "--load"])
         .arg(dir.join(start.kernel))
@@ -56,8 +59,8 @@ mod tests {
         let start = Start::parse(TEXT).unwrap();
         assert_eq!((start.kernel, start.initramfs), ("vmlinuz", "initramfs"));
         assert_eq!(
-            arguments("B", "1ab58d16", "mitigations=auto  x=1", &start),
-            "os.slot=B rauc.slot=B os.boot=1ab58d16 mitigations=auto x=1 os.roothash=ab os.rootsize=4096 quiet"
+            arguments("B", "1ab58d16", "os.tries=1,0", "mitigations=auto  x=1", &start),
+            "os.slot=B rauc.slot=B os.boot=1ab58d16 os.tries=1,0 mitigations=auto x=1 os.roothash=ab os.rootsize=4096 quiet"
         );
     }
 }

@@ -1,7 +1,7 @@
 //! What wipes leave.
 
 use crate::harness::checks::Checks;
-use crate::harness::device::{IDENTITY, equal};
+use crate::harness::device::{IDENTITY, equal, slot};
 use crate::harness::lab::Lab;
 use crate::harness::vm::Vm;
 use anyhow::{Result, ensure};
@@ -24,9 +24,19 @@ pub(super) fn data_is_wiped(lab: &Lab, vm: &Vm, checks: &mut Checks) {
     });
 }
 
-/// The boot after a wipe of everything that was cut off.
+/// The boot after a wipe of everything that was cut off, of a copy of the disk: it is told of by nothing but the tries that the
+/// bootloader counts on it, and the disk that it is a copy of comes first by name.
 pub(super) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
-    let mut vm = lab.boot(Vec::new())?;
+    let mut vm = lab.boot(lab.disk.copy_to_start_from()?)?;
+    let counters = lab.disk.fat.read("EFI/BOOT/grubenv")?;
+    checks.check("of two copies of one disk, the one that the firmware started is used", || {
+        vm.wait_ssh()?;
+        equal(&vm.ssh("readlink -f /dev/disk/os/disk")?, "/dev/vdb")?;
+        let said = vm.ssh("os status")?;
+        ensure!(said.contains("vda, vdb are copies of one disk. The bootloader started from vdb"), "{said}");
+        let ids = vm.ssh("for d in vda vdb; do blkid -p -o value -s PTUUID /dev/$d; done | sort -u | wc -l")?;
+        equal(&ids, "2")
+    });
     checks.check("after the plug was pulled in the middle, it is carried out again, to the end", || {
         vm.wait_ssh()?;
         let status = vm.wait_for("os status --json || true", Duration::from_secs(60))?;
@@ -39,6 +49,12 @@ pub(super) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
         let before = std::fs::read_to_string(lab.dir.join("identity"))?;
         let id = vm.ssh("cat /etc/machine-id")?;
         ensure!(!before.contains(id.trim()), "the machine id is the old one");
+        Ok(())
+    });
+    checks.check("its start counts where it was counted", || {
+        vm.wait_for(&format!("grep -aqx {}_TRY=0 /mnt/boot/EFI/BOOT/grubenv", slot(&vm)?), Duration::from_secs(180))?;
+        ensure!(lab.disk.fat.read("EFI/BOOT/grubenv")? == counters, "the other disk was written");
+        ensure!(lab.disk.fat.read_text("wipe")?.contains("all"), "the wipe was carried out on the other disk");
         Ok(())
     });
     checks.check("the power button turns the device off", || vm.power_off());

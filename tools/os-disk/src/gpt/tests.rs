@@ -48,6 +48,15 @@ fn new_identifiers_keep_names_and_places() {
 }
 
 #[test]
+fn a_disk_that_is_smaller_than_its_table_says_is_told() {
+    let mut disk = image(6 << 20);
+    assert_eq!(Table::read(&mut disk).unwrap().missing().unwrap(), 0);
+    disk.get_mut().truncate(4 << 20);
+    let table = Table::read(&mut disk).unwrap();
+    assert_eq!((table.partitions().unwrap().len(), table.missing().unwrap()), (2, 1 << 20));
+}
+
+#[test]
 fn torn_primary_is_replaced_by_the_backup() {
     let mut disk = image(6 << 20);
     let size = disk.get_ref().len();

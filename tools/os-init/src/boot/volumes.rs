@@ -112,10 +112,12 @@ pub(super) fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> 
     identity::is_missing(Path::new(STATE))
 }
 
-/// Gives this copy of the image identifiers of its own, so that two disks never clash.
+/// Gives this copy of the image, or of another disk, identifiers of its own, so that two disks never clash.
 pub(super) fn make_unique(disk: &BootDisk, report: &mut Report) {
     let mut failed = Vec::new();
-    if let Some(part) = disk.part("os-state") {
+    if report.state != Volume::Unusable
+        && let Some(part) = disk.part("os-state")
+    {
         // The UUID of a mounted filesystem must not change under it.
         let _ = unmount(STATE, UnmountFlags::empty());
         if let Err(err) = storage::new_uuid(&part.device) {
@@ -145,7 +147,7 @@ pub(super) fn make_unique(disk: &BootDisk, report: &mut Report) {
     if failed.is_empty() {
         console::info("disk and filesystems have identifiers of their own now");
     } else {
-        note(report, format!("first boot: cannot give new identifiers to {}", failed.join("; ")));
+        note(report, format!("cannot give new identifiers to {}", failed.join("; ")));
     }
 }
 
