@@ -5,6 +5,7 @@
 
 mod config;
 mod disk;
+mod restart;
 mod slot;
 mod status;
 mod wipe;

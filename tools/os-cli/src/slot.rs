@@ -4,7 +4,7 @@ use crate::{SlotCommand, finish};
 use anyhow::Result;
 use os_dbus::{Bus, Slot};
 use os_init::report::{self, Report};
-use os_init::storage;
+use os_init::superblock;
 use os_sys::out;
 use os_update::standing::Standing;
 use os_update::state::Store;
@@ -82,7 +82,7 @@ pub(crate) async fn rows(bus: &Bus) -> Result<Vec<Row>> {
     let shipped = Store::device().load().shipped;
     let is_empty = |name: &str| {
         let partition = format!("/dev/disk/os/os-kernel{name}");
-        storage::is_blank(Path::new(&partition)).unwrap_or(false)
+        superblock::is_blank(Path::new(&partition)).unwrap_or(false)
     };
     Ok(slots?.into_iter().filter_map(|slot| row(slot, shipped.as_deref(), &is_empty)).collect())
 }

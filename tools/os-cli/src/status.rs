@@ -2,6 +2,7 @@
 //!
 //! A part that cannot be asked is missing from the answer, with a line that says why; it never hides the rest.
 
+use crate::restart::Last;
 use crate::slot::{self, Row};
 use anyhow::Result;
 use os_config::decide::Source;
@@ -31,6 +32,8 @@ pub(crate) struct Status {
     hostname: String,
     device_id: Option<String>,
     uptime_seconds: Option<u64>,
+    /// How the run before this one ended; none where the boot left no report.
+    last_run: Option<Last>,
     health: Health,
     slots: Vec<Row>,
     update: Option<Standing>,
@@ -136,6 +139,12 @@ pub(crate) async fn collect() -> Status {
     }
     ask_engine(&mut status).await;
     if let Some(boot) = &status.boot {
+        let last = Last::of_device(boot.unclean);
+        status.last_run = Some(last);
+        if let Some((is_wrong, words)) = last.words() {
+            let list = if is_wrong { &mut status.messages } else { &mut status.notes };
+            list.push(words.to_owned());
+        }
         status.messages.extend(boot.messages.iter().cloned());
         status.notes.extend(boot.notes.iter().cloned());
     }
@@ -404,6 +413,7 @@ pub(crate) mod tests {
             hostname: text("till-3"),
             device_id: Some(text("0f2b6f1e5d8a4c7b9e3d2a1c0b9f8e7d")),
             uptime_seconds: Some(93),
+            last_run: Some(Last::Unclean),
             health: Health {
                 system: text("starting"),
                 failed_units: vec![],

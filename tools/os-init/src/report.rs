@@ -34,6 +34,9 @@ pub struct Report {
     pub verity: bool,
     /// The device made its identity in this boot.
     pub first_boot: bool,
+    /// State was still mounted when the device went off the last time: power was cut, or it was reset.
+    #[serde(default)]
+    pub unclean: bool,
     /// State partition.
     pub state: Volume,
     /// Data partition.

@@ -1,14 +1,11 @@
 //! Checking, repairing, growing and formatting the ext4 partitions.
 
 use crate::report::Volume;
+use crate::superblock;
 use os_sys::cmd::{Cmd, CmdError};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-
-/// How much of a partition must be zero for it to count as blank, in bytes. Every filesystem, LUKS and RAID signature
-/// lies within it.
-const BLANK_PROBE: u64 = 4 << 20;
 
 /// So much is overwritten before a filesystem is made, in bytes: both headers of LUKS2 lie within it.
 const WIPED: u64 = 5 << 20;
@@ -87,14 +84,17 @@ pub fn content(device: &Path) -> std::io::Result<Content> {
     /// Exit codes of blkid(8): nothing was found, several things were.
     const NOTHING: Option<i32> = Some(2);
     const SEVERAL: Option<i32> = Some(8);
-    if is_blank(device)? {
+    if superblock::is_blank(device)? {
         return Ok(Content::Blank);
     }
     let found = match Cmd::new("blkid").args(["-p", "-o", "export"]).arg(device).read() {
         Ok(found) => found,
         Err(err) if err.code() == SEVERAL => return Ok(Content::Foreign("several things at once".to_owned())),
-        // A damaged superblock is no signature; e2fsck looks for its copies.
-        Err(err) if err.code() == NOTHING => return Ok(Content::Ext4),
+        // A damaged superblock is no signature; e2fsck takes one of its copies, and everything that lies there now with it.
+        Err(err) if err.code() == NOTHING => {
+            let unknown = || Content::Foreign("data of a kind that is not known".to_owned());
+            return Ok(if superblock::is_taken_by_another(device)? { unknown() } else { Content::Ext4 });
+        }
         Err(err) => return Err(std::io::Error::other(err)),
     };
     let value = |name: &str| found.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -105,42 +105,6 @@ pub fn content(device: &Path) -> std::io::Result<Content> {
         (None, Some(table)) => Content::Foreign(format!("a partition table ({table})")),
         (None, None) => Content::Ext4,
     })
-}
-
-/// Where ext4 keeps the first copy of its superblock, for blocks of 1, 2 and 4 KiB, in bytes.
-const COPIES: [u64; 3] = [8193 << 10, 32 << 20, 128 << 20];
-/// `s_magic`, and its place in a superblock (the kernel's Documentation/filesystems/ext4/super.rst).
-const EXT4_MAGIC: [u8; 2] = [0x53, 0xef];
-const EXT4_MAGIC_AT: u64 = 0x38;
-
-/// True when nothing was ever there: the start of the device is all zero, and so is every place of a copy of ext4's
-/// superblock. Flash that lost its first block reads as zero as well, and the filesystem can be had back then.
-///
-/// # Errors
-/// When the device cannot be read.
-pub fn is_blank(device: &Path) -> std::io::Result<bool> {
-    let mut file = File::open(device)?;
-    // Unlike a file, a device refuses places behind its end.
-    let size = file.seek(SeekFrom::End(0))?;
-    for copy in COPIES.into_iter().filter(|copy| copy + 1024 <= size) {
-        let mut magic = [0; 2];
-        file.seek(SeekFrom::Start(copy + EXT4_MAGIC_AT))?;
-        if file.read_exact(&mut magic).is_ok() && magic == EXT4_MAGIC {
-            return Ok(false);
-        }
-    }
-    file.rewind()?;
-    let mut file = file.take(BLANK_PROBE);
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        let got = file.read(&mut buffer)?;
-        if got == 0 {
-            return Ok(true);
-        }
-        if buffer.get(..got).is_none_or(|bytes| bytes.iter().any(|b| *b != 0)) {
-            return Ok(false);
-        }
-    }
 }
 
 /// Makes a new ext4 filesystem, whatever was there.
@@ -265,7 +229,7 @@ mod tests {
         for block in ["1024", "4096"] {
             Cmd::new("mkfs.ext4").args(["-q", "-F", "-b", block]).arg(&path).run().unwrap();
             damage(&path, 0, 4 << 20, 0);
-            assert!(!is_blank(&path).unwrap(), "{block}");
+            assert!(!superblock::is_blank(&path).unwrap(), "{block}");
             assert_eq!(prepare(&path, "os-data").volume, Volume::Repaired, "{block}");
         }
     }
@@ -298,6 +262,25 @@ mod tests {
             );
             assert!(std::fs::read(&path).unwrap() == before, "{program}: the partition was written to");
             std::fs::remove_file(&path).unwrap();
+        }
+    }
+
+    #[test]
+    fn data_that_no_program_knows_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("fs.img");
+        for block in ["1024", "4096"] {
+            // The copies of the superblock are still there, further behind than what was put at the start.
+            File::create(&path).unwrap().set_len(160 << 20).unwrap();
+            Cmd::new("mkfs.ext4").args(["-q", "-F", "-b", block]).arg(&path).run().unwrap();
+            let mut file = File::options().write(true).open(&path).unwrap();
+            let text: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+            file.write_all(&text).unwrap();
+            let before = std::fs::read(&path).unwrap();
+            let found = prepare(&path, "os-data");
+            assert_eq!(found.volume, Volume::Unusable, "{block}");
+            assert!(found.why.unwrap().contains("not known"), "{block}");
+            assert!(std::fs::read(&path).unwrap() == before, "{block}: the partition was written to");
         }
     }
 

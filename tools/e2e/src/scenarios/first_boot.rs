@@ -39,6 +39,10 @@ pub(super) fn first_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     vm.wait_ssh()?;
     checks.say(&format!("login after {:.0} s", vm.started.elapsed().as_secs_f64()));
     checks.check("every unit came up", || every_unit_came_up(&vm));
+    checks.check("os status says that the boot before was cut", || {
+        let status: Value = serde_json::from_str(&vm.ssh_code("os status --json")?.1)?;
+        equal(status["lastRun"].as_str().unwrap_or_default(), "unclean")
+    });
     checks.check("no ordering cycle, no kernel taint", || {
         let cycles = vm.ssh("journalctl -b --no-pager -o cat | grep -c 'ordering cycle' || true")?;
         equal(&cycles, "0")?;

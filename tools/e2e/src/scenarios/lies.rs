@@ -1,5 +1,6 @@
 //! What the server of a channel may try.
 
+use super::pressure;
 use crate::harness::checks::Checks;
 use crate::harness::device::update_status;
 use crate::harness::lab::Lab;
@@ -14,7 +15,6 @@ use osctl::channel::keys::SecretKey;
 use osctl::channel::{Directory, Publish};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// A channel on the site that lies in one way.
 struct Lie<'a> {
@@ -108,26 +108,10 @@ pub(super) fn lies(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(status["phase"] == "installed" && status["refused"] == json!([]), "{status}");
         rig.containers_run(&vm)
     });
-    full(&mut vm, checks);
+    pressure::full(&mut vm, checks);
+    pressure::hog(&vm, lab, checks);
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
-}
-
-/// The last space of data is gone, and the device restarts.
-fn full(vm: &mut Vm, checks: &mut Checks) {
-    checks.check("with data full, the engine starts, the start counts, and os status says what to do", || {
-        let boot = vm.ssh("cat /proc/sys/kernel/random/boot_id")?;
-        vm.ssh(
-            "os update pause; free=$(($(stat -f -c '%f * %S' /mnt/data))); fallocate -l $((free - (8 << 20))) /mnt/data/fill; \
-             dd if=/dev/zero of=/mnt/data/fill2 bs=64K 2>/dev/null; sync; os status | grep -q '/mnt/data is nearly full'; \
-             systemd-run --quiet --collect systemctl reboot",
-        )?;
-        let again = format!("test $(cat /proc/sys/kernel/random/boot_id) != {}", boot.trim());
-        vm.wait_through_restarts(&format!("{again} && systemctl is-active os-commit docker"), Duration::from_secs(300))?;
-        let status = vm.ssh_code("os status")?.1;
-        ensure!(status.contains("os-data is full") && status.contains("containers running"), "{status}");
-        vm.ssh("rm /mnt/data/fill /mnt/data/fill2; os update resume").map(drop)
-    });
 }
 
 fn is_offered(vm: &Vm, release: &str) -> Result<()> {

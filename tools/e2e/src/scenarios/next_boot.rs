@@ -27,6 +27,10 @@ pub(super) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(dump.matches(": luks2\n").count() == 2, "the second recovery key did not replace the first: {dump}");
         Ok(())
     });
+    checks.check("os status says that the device was shut down", || {
+        ensure!(vm.ssh_code("os status --json")?.1.contains("\"lastRun\": \"orderly\""), "it does not");
+        Ok(())
+    });
     checks.check("kernel arguments of config.json are in force", || {
         equal(&vm.ssh("grep -o 'mitigations=auto os-e2e=1' /proc/cmdline")?, "mitigations=auto os-e2e=1")
     });

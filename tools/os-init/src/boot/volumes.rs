@@ -6,7 +6,7 @@ use crate::console;
 use crate::disk::{BootDisk, Part};
 use crate::encryption::{self, Data, Protection};
 use crate::report::{Report, Volume};
-use crate::{identity, reserve, storage};
+use crate::{identity, reserve, storage, superblock};
 use anyhow::{Context, Result};
 use os_disk::gpt::Table;
 use os_sys::cmd::Cmd;
@@ -77,6 +77,7 @@ fn mount_ext4(device: &Path, target: &str) -> rustix::io::Result<()> {
 
 /// Mounts state; returns true when the device has no identity yet.
 pub(super) fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> bool {
+    report.unclean = disk.part("os-state").is_some_and(|part| superblock::was_mounted(&part.device));
     let prepared = disk.part("os-state").map(|part| (part, storage::prepare(&part.device, "os-state")));
     let mut why = None;
     report.state = match prepared {
@@ -128,7 +129,7 @@ pub(super) fn make_unique(disk: &BootDisk, report: &mut Report) {
         }
     }
     if let Some(part) = disk.part("os-data")
-        && storage::is_blank(&part.device).is_ok_and(|blank| !blank)
+        && superblock::is_blank(&part.device).is_ok_and(|blank| !blank)
         && !encryption::is_luks(&part.device)
         && let Err(err) = storage::new_uuid(&part.device)
     {
@@ -223,7 +224,7 @@ pub(super) fn mount_data(
 fn open_data(disk: &BootDisk, part: &Part, data: &Data<'_>, report: &mut Report) -> Result<PathBuf> {
     report.encryption.wanted = data.wanted.map(Protection::word).map(str::to_owned);
     data.recover()?;
-    if data.wanted.is_some() && storage::is_blank(&part.device)? {
+    if data.wanted.is_some() && superblock::is_blank(&part.device)? {
         data.format()?;
     } else if let Err(err) = data.encrypt(|needed| grow_partition(disk, part.entry.number, Some(needed)).map(drop)) {
         report.encryption.problem = Some(format!("{err:#}"));
