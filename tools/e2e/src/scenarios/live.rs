@@ -38,6 +38,12 @@ pub(super) fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
             checks.skip("and restarts no container", NO_DEMO);
         }
     }
+    checks.check("many changes in a row wear nothing out", || {
+        vm.ssh("for i in $(seq 12); do os config set ntpServers 192.0.2.$i >/dev/null || exit; done; os config status >/dev/null")?;
+        time_servers(vm, "192.0.2.12")?;
+        vm.ssh("for i in $(seq 60); do touch /mnt/boot/config.json; sleep 0.1; done; os config unset ntpServers")?;
+        equal(&vm.ssh("systemctl is-active os-config.path systemd-timesyncd")?, "active\nactive")
+    });
     checks.check("a refused file keeps the last good one in force and says why", || {
         put(br#"{"hostname": 7, "os": {"sshKeys": "none"}}"#)?;
         vm.wait_for("os config status --json | grep -q last-good", Duration::from_secs(30))?;
