@@ -44,7 +44,7 @@ test-long: $(OSCTL)
 	@cd tools && $(CARGO) build --locked -p e2e
 	@tools/target/debug/e2e run --only long
 
-# TARGET=config, boot, channel, slot or gpt; SECONDS_MAX says how long.
+# TARGET=config, files, boot, channel, slot or gpt; SECONDS_MAX says how long.
 fuzz:
 	@cd tools && $(CARGO) fuzz run $(or $(TARGET),config) -- -max_total_time=$(or $(SECONDS_MAX),300) -max_len=4096 -timeout=10
 

@@ -4,6 +4,7 @@
 //! The initramfs lays these files down, so that the engine starts without waiting for anything of ours
 //! ([`lay_down`]). The application finds them as they have to be, and restarts the engine only for what changes later.
 
+use crate::store::Store;
 use crate::types::{Config, Docker};
 use crate::{formats, proxy};
 use anyhow::{Context, Result};
@@ -24,8 +25,8 @@ pub struct Places {
     pub etc: PathBuf,
     /// The same as the image has it.
     pub image_etc: PathBuf,
-    /// The boot partition.
-    pub boot: PathBuf,
+    /// The boot partition and what is kept of it.
+    pub store: Store,
     /// The file of [`proxy::ENVIRONMENT`].
     pub proxy: PathBuf,
 }
@@ -47,9 +48,11 @@ pub fn lay_down(config: &Config, places: &Places) -> Vec<String> {
     if !certificates.is_empty() {
         attempt("authorities", write_bundle(&places.etc, &places.image_etc, &certificates).map(drop));
     }
-    let of_files = proxy::from_files(&places.boot.join(proxy::DIRECTORY));
-    let of_files = of_files.map_err(|err| attempt("proxy", Err(err))).ok().flatten();
-    if let Some(proxy) = config.os.network.proxy.as_ref().or(of_files.as_ref()) {
+    let of_files = proxy::of_system(&places.store);
+    for problem in of_files.problems {
+        attempt("proxy", Err(anyhow::Error::msg(problem)));
+    }
+    if let Some(proxy) = config.os.network.proxy.as_ref().or(of_files.proxy.as_ref()) {
         let text = proxy::environment(proxy);
         let written = files::write_if_changed(&places.proxy, text.as_bytes(), proxy::ENVIRONMENT_MODE);
         attempt("proxy", written.map(drop).map_err(Into::into));
@@ -181,7 +184,7 @@ pub(crate) mod tests {
         let places = Places {
             etc: dir.join("etc"),
             image_etc: dir.join("image"),
-            boot: dir.join("boot"),
+            store: Store::at(&dir.join("boot"), &dir.join("state")),
             proxy: dir.join("run/proxy"),
         };
         for etc in [&places.etc, &places.image_etc] {
@@ -219,8 +222,8 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let places = places(dir.path());
         std::fs::write(places.image_etc.join(DAEMON), "{").unwrap();
-        std::fs::create_dir_all(places.boot.join(proxy::DIRECTORY)).unwrap();
-        std::fs::write(places.boot.join("system-proxy/redsocks.conf"), "hello").unwrap();
+        std::fs::create_dir_all(places.store.boot().join(proxy::DIRECTORY)).unwrap();
+        std::fs::write(places.store.boot().join("system-proxy/redsocks.conf"), "hello").unwrap();
         let mut config = Config::default();
         config.os.docker.registry_mirrors = vec!["https://m".to_owned()];
         config.os.network.proxy = Some(Proxy { url: "http://p:1".to_owned(), no_proxy: Vec::new() });

@@ -6,7 +6,7 @@
 //! - [`store`] reads and writes the file so that a power cut loses nothing, and keeps what was accepted
 //! - [`decide`] picks what is in force: the file, or the last good copy when the file is refused
 //! - [`apply`] brings the decision into force, doing only what changed; [`status`] is the result per key
-//! - [`engine`] is what the container engine reads of it, [`proxy`] the proxy in it
+//! - [`engine`] is what the container engine reads of it, [`proxy`] the proxy in it, [`redsocks`] the form that balenaOS has for one
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`lock`] is held for all of that by one at a time
 //! - [`connections`] takes NetworkManager profiles over from the boot partition
@@ -27,6 +27,7 @@ pub mod keys;
 pub mod lock;
 pub mod model;
 pub mod proxy;
+pub mod redsocks;
 pub mod seal;
 pub mod shape;
 pub mod ssh_key;

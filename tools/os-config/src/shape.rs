@@ -61,6 +61,13 @@ pub struct Text {
     pub good: fn(&str) -> bool,
 }
 
+impl Text {
+    /// True for a text of this kind.
+    pub fn takes(&self, text: &str) -> bool {
+        text.len() <= self.max && (self.good)(text)
+    }
+}
+
 /// A field of an object.
 #[derive(Debug)]
 pub struct Field {

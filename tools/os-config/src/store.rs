@@ -236,6 +236,11 @@ impl Store {
         files::write_if_changed(&self.ssh_keys_path(), &text, 0o600).map(drop)
     }
 
+    /// Where the proxy is remembered that the files of balenaOS made last.
+    pub fn system_proxy_path(&self) -> PathBuf {
+        self.state.join("system-proxy.json")
+    }
+
     fn secrets_path(&self) -> PathBuf {
         self.state.join("secrets.json")
     }

@@ -1,6 +1,6 @@
 //! The configuration as types. Every value in here has passed its [`Shape`](crate::shape::Shape).
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Everything that can be configured. `None`, or empty, means: not set, the default is in force.
@@ -208,7 +208,7 @@ pub struct Peer {
 }
 
 /// Proxy.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Proxy {
     /// Address, perhaps with name and password.

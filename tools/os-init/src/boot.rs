@@ -16,6 +16,7 @@ use crate::report::Report;
 use crate::{identity, logins, modules, nodes, trial, wipe, zram};
 use anyhow::{Context, Result, bail};
 use os_config::engine::Places;
+use os_config::store::Store;
 use os_config::types::Config;
 use os_hostname::Hostname;
 use os_sys::cmd::Cmd;
@@ -240,9 +241,13 @@ fn mount_etc() -> Result<()> {
 
 /// The initramfs needs a few keys of config.json. Anything wrong is said later, by who applies the rest.
 fn configuration() -> Config {
-    let store = os_config::store::Store::at(Path::new(BOOT), &Path::new(STATE).join("os/config"));
-    let (decision, _) = os_config::decide::from_store(&store);
+    let (decision, _) = os_config::decide::from_store(&store());
     decision.accepted.config
+}
+
+/// Where the configuration lies, before the root is entered.
+fn store() -> Store {
+    Store::at(Path::new(BOOT), &Path::new(STATE).join("os/config"))
 }
 
 /// Puts the machine id where systemd looks for it before anything else runs.
@@ -280,7 +285,7 @@ fn lay_down(config: &Config, report: &mut Report) {
     let places = Places {
         etc: inside("etc"),
         image_etc: os_config::IMAGE_ETC.into(),
-        boot: BOOT.into(),
+        store: store(),
         // /run is moved into the root later.
         proxy: os_config::proxy::ENVIRONMENT.into(),
     };

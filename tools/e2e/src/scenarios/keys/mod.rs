@@ -114,7 +114,8 @@ pub(super) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
     lab.disk.fat.make_dir("system-proxy")?;
     lab.disk.fat.write(
         "system-proxy/redsocks.conf",
-        b"redsocks {\n type = http-connect;\n ip = 192.0.2.30;\n port = 8080;\n}\n",
+        b"// redsocks { type = socks5; ip = 192.0.2.31; port = 1; }\nredsocks\n{\n type = http-connect;\n ip = 192.0.2.30;\n \
+          port = 8080;\n login = \"e2e\";\n password = \"a;}#\\\"b\";\n}\n",
     )?;
     // For the container that none of all this may restart; the one that came with the image is wiped in this boot.
     for (file, content) in lab.preloaded()? {

@@ -93,7 +93,14 @@ pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
     });
     keys.checks.check("system-proxy/redsocks.conf serves when config.json names no proxy", || {
         vm.ssh("os config unset os.network.proxy")?;
-        vm.wait_for("docker info -f '{{.HTTPProxy}}' | grep -q '^http://192.0.2.30:8080$'", Duration::from_secs(60))
-            .map(drop)
+        vm.wait_for("docker info -f '{{.HTTPProxy}}' | grep -q '@192.0.2.30:8080$'", Duration::from_secs(60))?;
+        equal(&vm.ssh("sed -n 's/^HTTP_PROXY=//p' /run/os/proxy")?, "\"http://e2e:a%3B%7D%23%22b@192.0.2.30:8080\"")
+    });
+    keys.checks.check("a redsocks.conf that is not understood is named with its line, and the proxy stays", || {
+        const FILE: &str = "/mnt/boot/system-proxy/redsocks.conf";
+        let (code, text) = vm.ssh_code(&format!("echo '# mine' >> {FILE}; os config apply"))?;
+        ensure!(code == 1 && text.contains("redsocks.conf: line 10: '#'"), "exit code {code}: {text}");
+        vm.ssh("docker info -f '{{.HTTPProxy}}' | grep -q '@192.0.2.30:8080$'")?;
+        vm.ssh(&format!("sed -i '$d' {FILE}; os config apply")).map(drop)
     });
 }
