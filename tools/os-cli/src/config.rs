@@ -269,6 +269,8 @@ pub(crate) struct Change {
     /// Keys that nobody knows.
     #[serde(with = "json::as_keys")]
     pub(crate) unknown: Vec<String>,
+    /// What is taken of the keys that changed, and may not do what its owner expects.
+    pub(crate) warnings: Vec<Problem>,
 }
 
 impl fmt::Display for Change {
@@ -286,6 +288,7 @@ impl fmt::Display for Change {
         for key in &self.unknown {
             writeln!(f, "{}: unknown key, no effect", dotted(key))?;
         }
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "Warning: {warning}"))?;
         match (self.taken, self.keys.as_slice()) {
             (true, []) => writeln!(f, "Nothing that has an effect was changed."),
             (true, _) => Ok(()),
@@ -331,7 +334,11 @@ async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: 
         os_config::apply::run(lock).await?;
     }
     let rows = status.keys.into_iter().filter(|row| keys.contains(&row.key.as_str())).collect();
-    Ok(Change { taken: !refused, keys: rows, problems: Vec::new(), unknown: accepted.unknown }.say(json))
+    let changed = |pointer: &str| {
+        keys.iter().any(|key| pointer.strip_prefix(key).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric)))
+    };
+    let warnings = accepted.warnings.into_iter().filter(|warning| changed(&warning.pointer)).collect();
+    Ok(Change { taken: !refused, keys: rows, problems: Vec::new(), unknown: accepted.unknown, warnings }.say(json))
 }
 
 async fn edit_file(store: &Store, json: bool) -> Result<ExitCode> {
@@ -412,6 +419,8 @@ pub(crate) struct Validation {
     pub(crate) unknown: Vec<String>,
     /// Keys of balenaOS that mean nothing here.
     pub(crate) without_effect: Vec<WithoutEffect>,
+    /// What would be taken, and may not do what its owner expects.
+    pub(crate) warnings: Vec<Problem>,
 }
 
 /// A key that means nothing here, and why.
@@ -440,6 +449,7 @@ fn validate(file: &Path, json: bool) -> Result<ExitCode> {
                 .into_iter()
                 .map(|(key, reason)| WithoutEffect { key, reason })
                 .collect(),
+            warnings: accepted.warnings,
         },
         // What nobody knows is said in the same round.
         Err(problems) => Validation { problems, unknown: model::unknown(&bytes), ..Validation::default() },
@@ -453,6 +463,7 @@ fn validate(file: &Path, json: bool) -> Result<ExitCode> {
     for WithoutEffect { key, reason } in &found.without_effect {
         os_sys::say!("{}: no effect; {reason}", dotted(key));
     }
+    found.warnings.iter().for_each(|warning| os_sys::say!("Warning: {warning}"));
     if found.good {
         os_sys::say!("{} is a good configuration", file.display());
     }

@@ -152,6 +152,7 @@ pub(crate) async fn collect() -> Status {
     match ConfigStatus::load(Path::new(os_config::STATUS)) {
         Ok(config) => {
             status.messages.extend(config.complaints());
+            status.notes.extend(config.warnings.iter().map(|warning| format!("config: {warning}")));
             status.config = Some(Config { source: config.source, good: config.is_good() });
         }
         Err(_) => status.messages.push("config.json was not applied yet; see journalctl -u os-config".to_owned()),

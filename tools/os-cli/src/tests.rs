@@ -57,6 +57,11 @@ fn problem() -> Problem {
     Problem { pointer: "/hostname".to_owned(), message: "is 7; allowed is a host name".to_owned() }
 }
 
+fn warning() -> Problem {
+    let message = "is a text; taken as true, which is written without quotes";
+    Problem { pointer: "/persistentLogging".to_owned(), message: message.to_owned() }
+}
+
 fn answers() -> Vec<(&'static str, Value)> {
     let text = |value: &str| value.to_owned();
     vec![
@@ -69,6 +74,7 @@ fn answers() -> Vec<(&'static str, Value)> {
                 problems: vec![problem()],
                 unknown: vec![text("/vendor")],
                 without_effect: vec![],
+                warnings: vec![warning().to_string()],
                 notes: vec![],
                 keys: vec![row("/hostname", Outcome::Applied), row("/os/time/zone", Outcome::Failed)],
             })
@@ -82,6 +88,7 @@ fn answers() -> Vec<(&'static str, Value)> {
                 keys: vec![row("/hostname", Outcome::Applied)],
                 problems: vec![],
                 unknown: vec![],
+                warnings: vec![],
             })
             .unwrap(),
         ),
@@ -92,6 +99,7 @@ fn answers() -> Vec<(&'static str, Value)> {
                 problems: vec![problem()],
                 unknown: vec![text("/vendor")],
                 without_effect: vec![WithoutEffect { key: text("/apiKey"), reason: "there is no cloud here" }],
+                warnings: vec![warning()],
             })
             .unwrap(),
         ),
@@ -115,6 +123,7 @@ fn answers() -> Vec<(&'static str, Value)> {
                 files: vec![Item { file: text("config.json"), result: text("understood") }],
                 problems: vec![],
                 complaints: vec![],
+                warnings: vec![],
             })
             .unwrap(),
         ),

@@ -41,8 +41,8 @@ pub async fn main(args: Args) -> Result<ExitCode> {
     match args.command {
         Command::Apply => {
             let status = apply::run(&Lock::take()?).await?;
-            for line in status.complaints() {
-                log::warn(&line);
+            for line in status.complaints().iter().chain(&status.warnings) {
+                log::warn(line);
             }
             // A refused file is the user's to mend, not a failed unit: the device works as before.
             Ok(ExitCode::SUCCESS)

@@ -133,7 +133,8 @@ const HIDDEN: &str = "(secret)";
 /// Replaces every secret of a key's value.
 pub fn hide(key: &crate::keys::Key, value: &mut Value) {
     key.shape.secrets(value, &mut |secret| {
-        if secret.is_string() {
+        // A number in the place of a password is one.
+        if !secret.is_object() {
             *secret = HIDDEN.into();
         }
     });

@@ -1,30 +1,38 @@
 //! The kinds of string that a configuration holds.
 
-use crate::shape::Text;
+use crate::shape::{NULL, Text};
+use crate::{country, zones};
 use base64::Engine as _;
 use os_hostname::Hostname;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
 
 const fn text(allowed: &'static str, pattern: Option<&'static str>, max: usize, good: fn(&str) -> bool) -> Text {
-    Text { allowed, pattern, max, secret: false, good }
+    Text { allowed, pattern, max, secret: false, empty: false, number: false, good, slip: |_| None }
 }
 
 const fn secret(allowed: &'static str, max: usize, good: fn(&str) -> bool) -> Text {
-    Text { allowed, pattern: None, max, secret: true, good }
+    Text { secret: true, ..text(allowed, None, max, good) }
 }
 
 /// One label of RFC 1123.
-pub static HOSTNAME: Text =
-    text(os_hostname::ALLOWED, Some("^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"), 63, |t| {
+pub static HOSTNAME: Text = Text {
+    slip: |t| match t.to_ascii_lowercase().as_str() {
+        "null" => Some(NULL.to_owned()),
+        "localhost" => Some("is \"localhost\", which every device calls itself; write another name".to_owned()),
+        _ => None,
+    },
+    ..text(os_hostname::ALLOWED, Some("^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"), 63, |t| {
         Hostname::parse(t).is_ok()
-    });
+    })
+};
 
 /// Time servers.
-pub static NTP_SERVERS: Text =
-    text("host names or addresses, separated by spaces", Some("^ *([A-Za-z0-9.:-]{1,253}( +|$))*$"), 2048, |t| {
+pub static NTP_SERVERS: Text = Text {
+    slip: |t| t.split_ascii_whitespace().any(|word| word == "null").then(|| NULL.to_owned()),
+    ..text("host names or addresses, separated by spaces", Some("^ *([A-Za-z0-9.:-]{1,253}( +|$))*$"), 2048, |t| {
         t.split_ascii_whitespace().all(is_host)
-    });
+    })
+};
 
 /// Name servers.
 pub static DNS_SERVERS: Text =
@@ -33,9 +41,15 @@ pub static DNS_SERVERS: Text =
     });
 
 /// ISO 3166-1.
-pub static COUNTRY: Text = text("two letters of ISO 3166-1, such as \"DE\"", Some("^[A-Za-z]{2}$"), 2, |t| {
-    t.len() == 2 && t.bytes().all(|b| b.is_ascii_alphabetic())
-});
+pub static COUNTRY: Text = Text {
+    slip: country::slip,
+    ..text(
+        "the two letters of a country in ISO 3166-1, such as \"DE\"; \"00\" for the world",
+        Some("^([A-Za-z]{2}|00)$"),
+        2,
+        country::is_code,
+    )
+};
 
 /// Address of a page, or none.
 pub static URL_OR_NULL: Text =
@@ -63,9 +77,15 @@ pub static WINDOW: Text = text(
 );
 
 /// Seconds as balenaOS writes them.
-pub static SECONDS: Text = text("seconds, in digits; \"0\" for never", Some("^[0-9]{1,7}$"), 7, |t| {
-    !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit())
-});
+pub static SECONDS: Text = Text {
+    number: true,
+    ..text("seconds, in digits; \"0\" for never", Some("^[0-9]{1,7}$"), 7, |t| {
+        !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit())
+    })
+};
+
+/// The answer of a page; an empty one is an answer too.
+pub static ANSWER: Text = Text { empty: true, ..text("one line", Some("^[^\\n\\r]*$"), 1024, LINE.good) };
 
 /// One line.
 pub static LINE: Text = text("one line", Some("^[^\\n\\r]*$"), 1024, |t| !t.chars().any(char::is_control));
@@ -166,17 +186,7 @@ pub static NO_PROXY: Text =
 
 /// A time zone of the IANA database.
 pub static ZONE: Text =
-    text("a zone of the IANA database, such as \"Europe/Berlin\"", Some("^[A-Za-z0-9_+/-]+$"), 64, is_zone);
-
-/// The zones and links of tzdata 2025b: the names in its `tzdata.zi`.
-const ZONES: &str = include_str!("zones.txt");
-
-/// A zone that this program knows, or this device: its database may be newer.
-fn is_zone(text: &str) -> bool {
-    let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b));
-    let there = || Path::new("/usr/share/zoneinfo").join(text).is_file();
-    ZONES.lines().any(|zone| zone == text) || (text.split('/').all(plain) && there())
-}
+    text("a zone of the IANA database, such as \"Europe/Berlin\"", Some("^[A-Za-z0-9_+/-]+$"), 64, zones::is_zone);
 
 /// A locale.
 pub static LOCALE: Text = text("the name of a locale, such as \"de_DE.UTF-8\"", Some("^[A-Za-z0-9_.@-]+$"), 64, |t| {

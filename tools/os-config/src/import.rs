@@ -4,6 +4,7 @@
 //! remembered and taken back like any other change. Nothing is taken unless all of it together is a good configuration.
 //! The medium is hostile: it is read once, in bounds, without following a link, and judged from that copy.
 
+use crate::decide::{self, Source};
 use crate::json::tame;
 use crate::model::{self, Problem};
 use crate::store::Store;
@@ -64,6 +65,8 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// What went wrong when it was applied.
     pub complaints: Vec<String>,
+    /// What is taken, and may not do what its owner expects.
+    pub warnings: Vec<Problem>,
 }
 
 /// One file.
@@ -95,20 +98,28 @@ impl fmt::Display for Report {
         for line in &self.complaints {
             writeln!(f, "! {line}")?;
         }
+        for warning in &self.warnings {
+            writeln!(f, "  warning: {warning}")?;
+        }
         Ok(())
     }
 }
 
 /// Whether a medium without a signature is taken.
 pub fn signed_only(store: &Store) -> bool {
-    let root = base(store);
-    root.pointer("/os/import/signedOnly").and_then(Value::as_bool).unwrap_or_else(crate::is_production)
+    let (decision, _) = decide::from_store(store);
+    decision.accepted.config.os.import.signed_only.unwrap_or_else(crate::is_production)
 }
 
 /// The configuration that is changed: the file, or what is in force when the file is refused.
 fn base(store: &Store) -> Value {
-    let good = |bytes: Vec<u8>| json::read(&bytes).ok().filter(|_| model::parse(&bytes).is_ok());
-    store.read().ok().and_then(good).or_else(|| store.last_good().and_then(good)).unwrap_or_else(|| json!({}))
+    let (decision, file) = decide::from_store(store);
+    let text = match decision.source {
+        Source::File => file.ok(),
+        Source::LastGood => store.last_good(),
+        Source::Defaults => None,
+    };
+    text.and_then(|bytes| json::read(&bytes).ok()).unwrap_or_else(|| json!({}))
 }
 
 /// Takes over what a directory holds; with `check`, only says what would be done.
@@ -143,8 +154,9 @@ pub fn import(store: &Store, dir: &Path, keyring: Option<&Path>, check: bool) ->
     plan.change(&mut after);
     report.problems = plan.problems;
     report.complaints = plan.complaints;
-    if let Err(problems) = model::check(after.clone(), &|id| store.secrets().get(id).cloned()) {
-        report.problems.extend(problems);
+    match model::check(after.clone(), &|id| store.secrets().get(id).cloned()) {
+        Ok(accepted) => report.warnings = accepted.warnings,
+        Err(problems) => report.problems.extend(problems),
     }
     if !report.problems.is_empty() {
         return Ok(report);

@@ -1,8 +1,14 @@
 //! Every key of the file: where it stands, what it may be, what it is for. Validation, the schema, the documentation and
 //! the status are made from this table.
 
+mod foreign;
+mod objects;
+
+pub use foreign::{FOREIGN_SECRETS, WITHOUT_EFFECT};
+
 use crate::formats as f;
-use crate::shape::{Field, Shape};
+use crate::shape::Shape;
+use objects::{ETHERNET, LOG, MQTT, OPENVPN_SERVER, POOL, PROXY, WIFI, WIPE, WIREGUARD};
 use std::fmt;
 
 /// When a change takes effect.
@@ -71,7 +77,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/country",
-        summary: "Country whose radio rules Wi-Fi follows",
+        summary: "Country whose radio rules Wi-Fi follows. Where wireless-regdb has none for it, those of the world hold",
         shape: Shape::Text(&f::COUNTRY),
         default: "the world's common denominator",
         applies: Applies::Now,
@@ -103,7 +109,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/wifiKey",
-        summary: "Its passphrase; without one the network is open",
+        summary: "Its passphrase; without one the network is open. 64 hexadecimal digits are a key, good for WPA2 only",
         shape: Shape::Text(&f::WIFI_PASSWORD),
         default: "none",
         applies: Applies::Now,
@@ -200,14 +206,14 @@ pub static KEYS: &[Key] = &[
     Key {
         pointer: "/os/network/connectivity/response",
         summary: "What the page starts with when the internet is there",
-        shape: Shape::Text(&f::LINE),
+        shape: Shape::Text(&f::ANSWER),
         default: "any answer of the form that NetworkManager's own page has",
         applies: Applies::Now,
         example: r#""online""#,
     },
     Key {
         pointer: "/os/time/zone",
-        summary: "Time zone of the device",
+        summary: "Time zone of the device. An old name, such as `US/Eastern`, means the zone of today",
         shape: Shape::Text(&f::ZONE),
         default: "UTC",
         applies: Applies::Now,
@@ -442,127 +448,6 @@ pub static KEYS: &[Key] = &[
         example: "false",
     },
 ];
-
-const fn field(name: &'static str, summary: &'static str, shape: Shape) -> Field {
-    Field { name, summary, shape, required: false }
-}
-
-const fn required(name: &'static str, summary: &'static str, shape: Shape) -> Field {
-    Field { name, summary, shape, required: true }
-}
-
-static WIFI: &[Field] = &[
-    required("ssid", "Name of the network", Shape::Text(&f::SSID)),
-    field("password", "Passphrase or key; without it the network is open", Shape::Text(&f::WIFI_PASSWORD)),
-    field("security", "WPA2 and its successor, or WPA3 alone", Shape::Choice(&["wpa-psk", "sae"])),
-    field("hidden", "The network does not announce itself", Shape::Bool),
-    field("priority", "The higher is joined first", Shape::Integer { min: -999, max: 999, unit: "" }),
-];
-
-static ETHERNET: &[Field] = &[
-    field("interface", "Interface; without it and mac, any wired one", Shape::Text(&f::INTERFACE)),
-    field("mac", "Hardware address of the interface", Shape::Text(&f::MAC)),
-    field("addresses", "Fixed addresses; without them DHCP", Shape::List { item: &Shape::Text(&f::CIDR), max: 16 }),
-    field("gateway", "Gateway", Shape::Text(&f::ADDRESS)),
-    field("dns", "Name servers", Shape::List { item: &Shape::Text(&f::ADDRESS), max: 8 }),
-];
-
-static WIREGUARD: &[Field] = &[
-    required("name", "Name of the interface", Shape::Text(&f::INTERFACE)),
-    required("privateKey", "Key of this device", Shape::Text(&f::PRIVATE_KEY)),
-    required(
-        "addresses",
-        "Addresses of this device in the tunnel",
-        Shape::List { item: &Shape::Text(&f::CIDR), max: 16 },
-    ),
-    field("listenPort", "UDP port", Shape::Integer { min: 1, max: 65535, unit: "" }),
-    required("peers", "The other ends", Shape::List { item: &Shape::Object(PEER), max: 64 }),
-];
-
-static PEER: &[Field] = &[
-    required("publicKey", "Key of the peer", Shape::Text(&f::PUBLIC_KEY)),
-    field("presharedKey", "Key that both ends share", Shape::Text(&f::PRIVATE_KEY)),
-    field("endpoint", "Where the peer is reached", Shape::Text(&f::ENDPOINT)),
-    required("allowedIps", "Addresses behind the peer", Shape::List { item: &Shape::Text(&f::CIDR), max: 64 }),
-    field("keepalive", "Send something this often", Shape::Integer { min: 0, max: 65535, unit: "seconds" }),
-];
-
-static PROXY: &[Field] = &[
-    required("url", "Address of the proxy", Shape::Text(&f::PROXY)),
-    field("noProxy", "What is reached without it", Shape::List { item: &Shape::Text(&f::NO_PROXY), max: 64 }),
-];
-
-static POOL: &[Field] = &[
-    required("base", "Range to take networks from", Shape::Text(&f::CIDR)),
-    required("size", "Prefix length of each network", Shape::Integer { min: 8, max: 127, unit: "" }),
-];
-
-static LOG: &[Field] = &[
-    required("maxSize", "Size of one file", Shape::Integer { min: 1, max: 1024, unit: "MiB" }),
-    required("maxFiles", "Files per container", Shape::Integer { min: 1, max: 20, unit: "" }),
-];
-
-static OPENVPN_SERVER: &[Field] =
-    &[required("enabled", "Run it", Shape::Bool), required("config", "Its configuration", Shape::Text(&f::OPENVPN))];
-
-static MQTT: &[Field] = &[
-    required("enabled", "Run it", Shape::Bool),
-    field("listen", "For this device and its containers, or for the network too", Shape::Choice(&["local", "all"])),
-    field("port", "TCP port", Shape::Integer { min: 1, max: 65535, unit: "" }),
-    required(
-        "users",
-        "Names and their passwords",
-        Shape::Map { name: &f::USER, value: &Shape::Text(&f::PASSWORD), max: 64 },
-    ),
-];
-
-static WIPE: &[Field] = &[
-    required(
-        "what",
-        "apps: containers and images; data: all of the data partition; state: identity and host configuration; all: both",
-        Shape::Choice(&["apps", "data", "state", "all"]),
-    ),
-    required("request", "Any text; another one is another request", Shape::Text(&f::TOKEN)),
-];
-
-/// Keys of balenaOS that mean nothing here, and why. They are accepted, so that an existing file works.
-pub static WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("/uuid", "the device makes its own id (`os status`)"),
-    ("/deviceType", "the image is made for one machine"),
-    ("/version", "written by balena's tools"),
-    ("/apiEndpoint", CLOUD),
-    ("/apiKey", CLOUD),
-    ("/deviceApiKey", CLOUD),
-    ("/deviceApiKeys", CLOUD),
-    ("/applicationId", CLOUD),
-    ("/applicationName", CLOUD),
-    ("/deviceId", CLOUD),
-    ("/registered_at", CLOUD),
-    ("/userId", CLOUD),
-    ("/username", CLOUD),
-    ("/initialDeviceName", CLOUD),
-    ("/listenPort", CLOUD),
-    ("/vpnEndpoint", CLOUD),
-    ("/vpnPort", CLOUD),
-    ("/registryEndpoint", CLOUD),
-    ("/deltaEndpoint", CLOUD),
-    ("/logsEndpoint", CLOUD),
-    ("/mixpanelToken", CLOUD),
-    ("/appUpdatePollInterval", CLOUD),
-    ("/bootstrapRetryDelay", CLOUD),
-    ("/apiTimeout", CLOUD),
-    ("/localMode", CLOUD),
-    ("/debug", "nothing here runs as a shell script that could be traced"),
-    ("/installer", "there is no flasher image: the disk image is written as it is"),
-    ("/os/fan", "no board of ours has a fan with profiles"),
-    ("/os/power", "no board of ours has power modes"),
-    ("/os/kernel/extraFirmwareVol", "firmware belongs into the image, where it is verified"),
-];
-
-/// Those of [`WITHOUT_EFFECT`] that are secrets of another system: never shown.
-pub static FOREIGN_SECRETS: &[&str] = &["/apiKey", "/deviceApiKey", "/deviceApiKeys", "/mixpanelToken"];
-
-const CLOUD: &str = "for balena's cloud, which this device does not use";
 
 #[cfg(test)]
 mod tests {

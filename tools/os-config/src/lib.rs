@@ -2,7 +2,8 @@
 //!
 //! - [`json`] reads JSON strictly, [`shape`] says what a value may look like, [`formats`] what a string may hold
 //! - [`keys`] is the table of everything that can be configured, [`types`] the same as Rust types
-//! - [`model`] turns a file into those types, or into everything that is wrong with it
+//! - [`model`] turns a file into those types, or into everything that is wrong with it; `lenient` understands what can mean one thing
+//!   only, `advice` is what an owner should know
 //! - [`store`] reads and writes the file so that a power cut loses nothing, and keeps what was accepted
 //! - [`decide`] picks what is in force: the file, or the last good copy when the file is refused
 //! - [`apply`] brings the decision into force, doing only what changed; [`status`] is the result per key
@@ -10,13 +11,15 @@
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`lock`] is held for all of that by one at a time
 //! - [`connections`] takes NetworkManager profiles over from the boot partition
-//! - [`window`] is a time of the week
+//! - [`window`] is a time of the week, [`zones`] the time zones, `country` the countries
 //! - [`wipe`] is how a request to erase travels to the initramfs
 //! - [`cli`] is the applet behind `os-config.service`
 
+mod advice;
 pub mod apply;
 pub mod cli;
 pub mod connections;
+mod country;
 pub mod decide;
 pub mod edit;
 pub mod engine;
@@ -24,6 +27,7 @@ pub mod formats;
 pub mod import;
 pub mod json;
 pub mod keys;
+mod lenient;
 pub mod lock;
 pub mod model;
 pub mod proxy;
@@ -37,6 +41,7 @@ pub mod text;
 pub mod types;
 pub mod window;
 pub mod wipe;
+pub mod zones;
 
 use serde::Deserialize;
 

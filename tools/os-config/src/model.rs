@@ -5,8 +5,8 @@
 
 use crate::json::{self, dotted, kind, names, pointer_to};
 use crate::keys::{KEYS, WITHOUT_EFFECT};
-use crate::shape;
 use crate::types::Config;
+use crate::{advice, lenient, shape};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use std::fmt;
@@ -48,6 +48,8 @@ pub struct Accepted {
     pub unknown: Vec<String>,
     /// Keys of balenaOS that mean nothing here, with the reason.
     pub without_effect: Vec<(String, &'static str)>,
+    /// What is in force, and what its owner should know of it.
+    pub warnings: Vec<Problem>,
 }
 
 /// Finds the secret that a reference stands for.
@@ -70,7 +72,8 @@ pub fn parse_with(bytes: &[u8], unseal: Unseal<'_>) -> Result<Accepted, Vec<Prob
     check(root, unseal)
 }
 
-/// Reads a text that this device accepted once. Names that look misspelt were without effect then, and still are.
+/// Reads a text that this device accepted once. Names that look misspelt were without effect then, and still are; what a later
+/// release knows for a slip stays in force.
 ///
 /// # Errors
 /// As [`parse_with`].
@@ -91,9 +94,10 @@ pub fn check(root: Value, unseal: Unseal<'_>) -> Result<Accepted, Vec<Problem>> 
 /// Pointers of keys that nobody knows, also in a file that is refused for something else.
 pub fn unknown(bytes: &[u8]) -> Vec<String> {
     let Ok(Value::Object(root)) = json::read(bytes) else { return Vec::new() };
-    let mut walk = Walk { problems: Vec::new(), out: Accepted::default(), unseal: &|_| Some(String::new()) };
+    let mut walk =
+        Walk { problems: Vec::new(), out: Accepted::default(), unseal: &|_| Some(String::new()), slips: true };
     walk.object("", root);
-    walk.slips();
+    walk.names();
     walk.out.unknown
 }
 
@@ -104,15 +108,18 @@ fn walk(root: Value, unseal: Unseal<'_>, slips: bool) -> Result<Accepted, Vec<Pr
             kind(&root)
         ))]);
     };
-    let mut walk = Walk { problems: Vec::new(), out: Accepted::default(), unseal };
+    let mut walk = Walk { problems: Vec::new(), out: Accepted::default(), unseal, slips };
     let known = walk.object("", root);
     walk.together(&known);
     if slips {
-        walk.slips();
+        walk.names();
     }
     if walk.problems.is_empty() {
         match Config::deserialize(Value::Object(known)) {
-            Ok(config) => walk.out.config = config,
+            Ok(config) => {
+                walk.out.warnings.extend(advice::of(&config));
+                walk.out.config = config;
+            }
             Err(err) => walk.problems.push(Problem::whole(format!("cannot be understood: {err}"))),
         }
     }
@@ -123,6 +130,8 @@ struct Walk<'a> {
     problems: Vec<Problem>,
     out: Accepted,
     unseal: Unseal<'a>,
+    /// What was well meant is a problem; otherwise it only is a warning.
+    slips: bool,
 }
 
 impl Walk<'_> {
@@ -137,13 +146,16 @@ impl Walk<'_> {
                 continue;
             }
             if let Some(key) = KEYS.iter().find(|k| k.pointer == pointer) {
-                // balena's tools write null for what is not set.
-                if value.is_null() {
+                let Some(settled) = lenient::settle(&key.shape, &pointer, value, &mut self.out.warnings) else {
                     continue;
-                }
+                };
+                value = settled;
                 let before = self.problems.len();
                 key.shape.check(&pointer, &value, &mut self.problems);
                 if self.problems.len() == before {
+                    let slips = if self.slips { &mut self.problems } else { &mut self.out.warnings };
+                    key.shape.slips(&pointer, &value, slips);
+                    lenient::compact(&mut value);
                     self.unseal(key, &mut value);
                     self.out.set.push(key.pointer);
                     known.insert(name, value);
@@ -155,8 +167,12 @@ impl Walk<'_> {
                     Value::Object(inner) => {
                         known.insert(name, Value::Object(self.object(&pointer, inner)));
                     }
+                    nothing if lenient::is_nothing(&nothing) => {}
                     other => {
-                        let message = format!("is {}; allowed is an object", kind(&other));
+                        let message = match &other {
+                            Value::String(text) if text.trim() == "null" => shape::NULL.to_owned(),
+                            other => format!("is {}; allowed is an object", kind(other)),
+                        };
                         self.problems.push(Problem { pointer, message });
                     }
                 }
@@ -168,7 +184,7 @@ impl Walk<'_> {
     }
 
     /// Names that were meant to be something else.
-    fn slips(&mut self) {
+    fn names(&mut self) {
         for pointer in std::mem::take(&mut self.out.unknown) {
             match suggestion(&pointer) {
                 Some(key) => {

@@ -41,6 +41,16 @@ mod tests {
     use crate::model;
 
     #[test]
+    fn what_says_nothing_is_no_secret() {
+        let mut root =
+            json!({"wifiKey": "", "os": {"network": {"wifi": {"networks": [{"ssid": "a", "password": "  "}, null]}}}});
+        let before = model::check(root.clone(), &|_| None).unwrap();
+        assert_eq!(seal(&mut root, &mut BTreeMap::new()).unwrap(), 0);
+        assert!(!is_needed(&root));
+        assert_eq!(before.config, model::check(root, &|_| None).unwrap().config);
+    }
+
+    #[test]
     fn sealing_changes_nothing_but_where_secrets_are() {
         for key in KEYS {
             let mut root = model::only(key.pointer, serde_json::from_str(key.example).unwrap());

@@ -2,11 +2,16 @@
 //! from one [`Shape`], so that they cannot disagree.
 
 use crate::json::{kind, pointer_to, tame};
+use crate::lenient;
 use crate::model::Problem;
 use serde_json::{Map, Value, json};
 
 /// Name of the field that stands for a secret that was moved into the state partition (`os config seal`).
 pub const SEALED: &str = "$sealed";
+
+/// What is wrong with the text "null" where no text belongs.
+pub const NULL: &str =
+    "is the text \"null\"; where nothing is to be set, write null without quotes or leave the key out";
 
 /// The form of one value.
 #[derive(Debug)]
@@ -57,8 +62,15 @@ pub struct Text {
     pub max: usize,
     /// It may hold a password or a key: never shown, and moved to state by `os config seal`.
     pub secret: bool,
+    /// An empty one says something. Every other empty text means "not set".
+    pub empty: bool,
+    /// A number is understood as its digits.
+    pub number: bool,
     /// The check that decides.
     pub good: fn(&str) -> bool,
+    /// What is wrong with a text that passes the check all the same. Not asked of what was accepted once: an update takes no
+    /// configuration away.
+    pub slip: fn(&str) -> Option<String>,
 }
 
 impl Text {
@@ -109,7 +121,8 @@ impl Shape {
                 wrong(format!("has {} entries; at most {max}", items.len()));
             }
             (Shape::List { item, .. }, Value::Array(items)) => {
-                for (index, found) in items.iter().enumerate() {
+                // An entry that says nothing keeps its place until everything is checked.
+                for (index, found) in items.iter().enumerate().filter(|(_, found)| !found.is_null()) {
                     item.check(&format!("{pointer}/{index}"), found, problems);
                 }
             }
@@ -128,7 +141,36 @@ impl Shape {
                     }
                 }
             }
+            (_, Value::String(text)) if text.trim() == "null" => wrong(NULL.to_owned()),
+            (Shape::Text(_), Value::Number(_)) => {
+                wrong(format!("is a number; write it in quotes; allowed is {}", self.allowed()))
+            }
             (_, other) => wrong(format!("is {}; allowed is {}", kind(other), self.allowed())),
+        }
+    }
+
+    /// Adds what is wrong with texts that are well formed, in a value that passed [`Shape::check`].
+    pub fn slips(&self, pointer: &str, value: &Value, problems: &mut Vec<Problem>) {
+        match (self, value) {
+            (Shape::Text(text), Value::String(found)) => {
+                problems.extend((text.slip)(found).map(|message| Problem { pointer: pointer.to_owned(), message }));
+            }
+            (Shape::List { item, .. }, Value::Array(items)) => {
+                for (index, found) in items.iter().enumerate() {
+                    item.slips(&format!("{pointer}/{index}"), found, problems);
+                }
+            }
+            (Shape::Object(fields), Value::Object(object)) => {
+                for field in *fields {
+                    if let Some(found) = object.get(field.name) {
+                        field.shape.slips(&pointer_to(pointer, field.name), found, problems);
+                    }
+                }
+            }
+            (Shape::Map { value, .. }, Value::Object(object)) => {
+                object.iter().for_each(|(name, found)| value.slips(&pointer_to(pointer, name), found, problems));
+            }
+            _ => {}
         }
     }
 
@@ -199,10 +241,10 @@ impl Shape {
         }
     }
 
-    /// Visits every secret string, sealed or not, in a value that passed [`Shape::check`].
+    /// Visits every secret, sealed or not, in a value; not what stands there and says nothing.
     pub fn secrets(&self, value: &mut Value, visit: &mut dyn FnMut(&mut Value)) {
         match (self, value) {
-            (Shape::Text(text), value) if text.secret => visit(value),
+            (Shape::Text(text), value) if text.secret && !lenient::is_nothing(value) => visit(value),
             (Shape::List { item, .. }, Value::Array(items)) => {
                 items.iter_mut().for_each(|found| item.secrets(found, visit));
             }

@@ -53,6 +53,9 @@ pub struct Status {
     /// Keys of balenaOS that mean nothing here, each with the reason.
     #[serde(default)]
     pub without_effect: Vec<String>,
+    /// What is in force, and may not do what its owner expects.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// What else a person should know; nothing is wrong.
     #[serde(default)]
     pub notes: Vec<String>,
@@ -131,7 +134,7 @@ impl fmt::Display for Status {
             };
             writeln!(f, "  {:<40} {origin:<8} {outcome}", dotted(&row.key))?;
         }
-        for line in self.without_effect.iter().chain(&self.notes) {
+        for line in self.without_effect.iter().chain(&self.warnings).chain(&self.notes) {
             writeln!(f, "  {line}")?;
         }
         for line in self.complaints() {

@@ -114,6 +114,7 @@ fn check(root: &Value) -> Result<()> {
     match model::check(root.clone(), &|_| Some(String::new())) {
         Ok(accepted) => {
             accepted.unknown.iter().for_each(|key| eprintln!("osctl: {key}: unknown key, no effect"));
+            accepted.warnings.iter().for_each(|warning| eprintln!("osctl: warning: {warning}"));
             Ok(())
         }
         Err(problems) => {

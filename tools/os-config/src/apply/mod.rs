@@ -91,7 +91,8 @@ async fn apply(bus: &Bus, store: &Store, lock: &Lock) -> Result<Status> {
         }
     }
     let device = Device { bus, config: &decision.accepted.config, store };
-    let mut rows = Rows { set: decision.accepted.set.clone(), rows: Vec::new() };
+    let warnings = decision.accepted.warnings.iter().map(ToString::to_string).collect();
+    let mut rows = Rows { set: decision.accepted.set.clone(), rows: Vec::new(), warnings };
     system::identity(&device, &mut rows).await;
     system::time(&device, &mut rows).await;
     system::kernel(&device, &mut rows).await;
@@ -123,14 +124,14 @@ async fn apply(bus: &Bus, store: &Store, lock: &Lock) -> Result<Status> {
         },
     );
     let Decision { accepted, source, problems, .. } = decision;
-    let keys = rows.rows;
+    let Rows { rows: keys, warnings, .. } = rows;
     let without_effect = accepted.without_effect.iter().map(|(key, why)| format!("{key}: no effect; {why}")).collect();
     let kept = store.ssh_keys().filter(|keys| accepted.config.os.ssh_keys.is_none() && !keys.is_empty());
     let notes = kept.map(|keys| {
         format!("os.sshKeys: not set; the {} that were set last stay in force (os config set os.sshKeys [] takes them away)", keys.len())
     });
     let notes = notes.into_iter().collect();
-    Ok(Status { version: 1, source, problems, unknown: accepted.unknown, without_effect, notes, keys })
+    Ok(Status { version: 1, source, problems, unknown: accepted.unknown, without_effect, warnings, notes, keys })
 }
 
 /// Moves the secrets of the file into state.
@@ -155,6 +156,8 @@ pub fn seal_now(store: &Store, _lock: &Lock) -> Result<usize> {
 struct Rows {
     set: Vec<&'static str>,
     rows: Vec<Row>,
+    /// What is in force, and may not do what its owner expects.
+    warnings: Vec<String>,
 }
 
 impl Rows {

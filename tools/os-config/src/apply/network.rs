@@ -6,6 +6,7 @@ use crate::connections;
 use crate::types::{Config, Ethernet, WifiNetwork, Wireguard};
 use anyhow::{Result, anyhow};
 use os_dbus::{Bus, Tried, Verb};
+use os_sys::cmd::Cmd;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -24,7 +25,9 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     rows.add_all(&keys, manager(bus, config).await);
     rows.add("/dnsServers", name_servers(bus, config.dns_servers.as_deref()).await);
     let network = &config.os.network;
-    let wifi = device.config.wifi_networks().iter().map(wifi_profile).collect();
+    let wifi = device.config.wifi_networks();
+    let without_sae = wifi.iter().any(WifiNetwork::has_raw_key) && manager_can_leave_sae_out();
+    let wifi = wifi.iter().map(|network| wifi_profile(network, without_sae)).collect();
     rows.add_all(&["/os/network/wifi/networks", "/wifiSsid", "/wifiKey"], profiles(bus, "wifi", &wifi).await);
     let ethernet = network.ethernet.iter().enumerate().map(|(i, n)| ethernet_profile(i, n)).collect();
     rows.add("/os/network/ethernet", profiles(bus, "ethernet", &ethernet).await);
@@ -145,7 +148,19 @@ fn uuid(kind: &str, name: &str) -> String {
     [part(&high, 0, 8), part(&high, 8, 12), part(&high, 12, 16), part(&low, 0, 4), part(&low, 4, 16)].join("-")
 }
 
-fn wifi_profile(network: &WifiNetwork) -> (String, String) {
+/// Since 1.56 a profile without protection of management frames keeps to WPA2. Asked of the program: at boot no service runs yet.
+fn manager_can_leave_sae_out() -> bool {
+    Cmd::new("NetworkManager").arg("--version").read().is_ok_and(|version| is_since(&version, (1, 56)))
+}
+
+fn is_since(version: &str, first: (u32, u32)) -> bool {
+    let mut parts = version.trim().split('.').map(|part| part.parse::<u32>().ok());
+    matches!((parts.next().flatten(), parts.next().flatten()), (Some(major), Some(minor)) if (major, minor) >= first)
+}
+
+/// A key that was computed from the passphrase is good for WPA2 only; `without_sae` says that NetworkManager can be held to that where
+/// an access point offers WPA3 too.
+fn wifi_profile(network: &WifiNetwork, without_sae: bool) -> (String, String) {
     let mut profile = Profile::new("wifi", &network.ssid, None, network.priority);
     // As bytes: every name is possible, and none is taken for a list.
     let ssid: String = network.ssid.bytes().map(|b| format!("{b};")).collect();
@@ -153,7 +168,9 @@ fn wifi_profile(network: &WifiNetwork) -> (String, String) {
     profile.section("wifi", &[("mode", Some("infrastructure")), ("ssid", Some(&ssid)), ("hidden", hidden)]);
     if let Some(password) = &network.password {
         let security = network.security.as_deref().unwrap_or("wpa-psk");
-        profile.section("wifi-security", &[("key-mgmt", Some(security)), ("psk", Some(&string(password)))]);
+        let pmf = (without_sae && security == "wpa-psk" && network.has_raw_key()).then_some("1");
+        profile
+            .section("wifi-security", &[("key-mgmt", Some(security)), ("psk", Some(&string(password))), ("pmf", pmf)]);
     }
     profile.addresses(&[], None, &[]);
     profile.finish()
@@ -275,11 +292,26 @@ mod tests {
             hidden: true,
             priority: 3,
         };
-        let (file, text) = wifi_profile(&network);
+        let (file, text) = wifi_profile(&network, true);
         assert!(file.starts_with("os-config-wifi-") && !file.contains(['[', '/', ' ']), "{file}");
         assert!(text.contains("ssid=97;59;98;92;99;32;91;120;93;\nhidden=true\n"), "{text}");
         assert!(text.contains("psk=\\sback\\\\slash;=#\n") && text.contains("key-mgmt=wpa-psk"), "{text}");
-        assert!(text.contains("autoconnect-priority=3\n"));
+        assert!(text.contains("autoconnect-priority=3\n") && !text.contains("pmf"));
+    }
+
+    #[test]
+    fn a_raw_key_keeps_to_wpa2_where_it_can() {
+        let network = WifiNetwork { ssid: "a".to_owned(), password: Some("0a".repeat(32)), ..WifiNetwork::default() };
+        assert!(
+            wifi_profile(&network, true).1.contains("\npmf=1\n") && !wifi_profile(&network, false).1.contains("pmf")
+        );
+        let sae = WifiNetwork { security: Some("sae".to_owned()), ..network };
+        assert!(!wifi_profile(&sae, true).1.contains("pmf"));
+        for (version, new) in
+            [("1.52.1\n", false), ("1.56.0\n", true), ("2.0", true), ("1.9", false), ("", false), ("x.60", false)]
+        {
+            assert_eq!(is_since(version, (1, 56)), new, "{version}");
+        }
     }
 
     #[test]

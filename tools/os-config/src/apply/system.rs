@@ -3,7 +3,9 @@
 use super::effect::{self, Applied, Effect, own, set, then, write};
 use super::{Device, Rows};
 use crate::BootFacts;
+use crate::country::WORLD;
 use crate::store::Store;
+use crate::zones;
 use anyhow::{Context, Result, anyhow, bail};
 use os_dbus::{Bus, Tried, Verb};
 use os_hostname::Hostname;
@@ -93,7 +95,7 @@ pub(super) async fn time(device: &Device<'_>, rows: &mut Rows) {
     let (bus, config) = (device.bus, device.config);
     rows.add("/ntpServers", ntp_servers(bus, config.ntp_servers.as_deref()).await);
     let zone = set("zone", config.os.time.zone.as_deref(), async |zone| {
-        let zone = zone.map_or_else(image_zone, str::to_owned);
+        let zone = zone.map_or_else(image_zone, |name| zones::current(name).unwrap_or(name).to_owned());
         bus.set_timezone(&zone).await.with_context(|| format!("time zone {zone}"))?;
         // Not systemd's, but many compose files hand it to their containers.
         Ok(files::write_if_changed(Path::new("/etc/timezone"), format!("{zone}\n").as_bytes(), 0o644).map(drop)?)
@@ -180,11 +182,11 @@ async fn udev_rules(bus: &Bus, rules: &BTreeMap<String, String>) -> Applied {
 async fn country(bus: &Bus, country: Option<&str>) -> Applied {
     const FILE: &str = "/run/os/country";
     let country = country.map(str::to_ascii_uppercase);
-    // 00 is the world's rules; without any wish in this boot they are in force already.
+    // Without any wish in this boot the world's rules are in force already.
     if country.is_none() && !Path::new(FILE).exists() {
         return Ok(Effect::Unchanged);
     }
-    let text = format!("COUNTRY={}\n", country.as_deref().unwrap_or("00"));
+    let text = format!("COUNTRY={}\n", country.as_deref().unwrap_or(WORLD));
     let written = write(FILE, Some(&text), 0o644)?;
     then("country", written, async { Ok(bus.queue(Verb::Start, "os-country.service").await?) }).await
 }

@@ -41,6 +41,21 @@ pub(super) fn commands(vm: &Vm, lab: &Lab, keys: &mut Keys<'_>) {
         vm.ssh("os config rollback $(os config history --json | grep -o '\"number\": [0-9]*' | tail -1 | grep -o '[0-9]*')")?;
         equal(&vm.ssh("os config get hostname; os config diff")?, "e2e-set")
     });
+    keys.checks.check("what can mean one thing only is understood with a warning; an old zone is the zone of today", || {
+        let zone = "timedatectl show -p Timezone --value";
+        equal(&vm.ssh(&format!("os config set os.time.zone US/Eastern >/dev/null && {zone}"))?, "America/New_York")?;
+        equal(&vm.ssh(&format!("os config set os.time.zone Europe/Berlin >/dev/null && {zone}"))?, "Europe/Berlin")?;
+        let (code, text) = vm.ssh_code("os config set country UK")?;
+        ensure!(code == 1 && text.contains("write \"GB\""), "exit code {code}: {text}");
+        let validate = |config: &Value| vm.ssh_code(&format!("echo '{config}' | os config validate -"));
+        let key = json!({"persistentLogging": "true", "os": null, "wifiSsid": "a", "wifiKey": "0a".repeat(32), "ntpServers": ""});
+        let (code, text) = validate(&key)?;
+        ensure!(code == 0 && text.contains("persistentLogging: is a text; taken as true"), "exit code {code}: {text}");
+        ensure!(text.contains("wifiKey: is a key of 64"), "{text}");
+        let (code, text) = validate(&json!({"hostname": "localhost", "os": {"sshKeys": "null"}}))?;
+        ensure!(code == 1 && text.contains("null without quotes") && text.contains("hostname: is"), "exit code {code}: {text}");
+        Ok(())
+    });
     match witness {
         None => keys.checks.skip(NAME, NO_DEMO),
         Some(before) => keys.checks.check(NAME, || {

@@ -1,0 +1,40 @@
+//! Keys of other systems.
+
+/// Keys of balenaOS that mean nothing here, and why. They are accepted, so that an existing file works.
+pub static WITHOUT_EFFECT: &[(&str, &str)] = &[
+    ("/uuid", "the device makes its own id (`os status`)"),
+    ("/deviceType", "the image is made for one machine"),
+    ("/version", "written by balena's tools"),
+    ("/apiEndpoint", CLOUD),
+    ("/apiKey", CLOUD),
+    ("/deviceApiKey", CLOUD),
+    ("/deviceApiKeys", CLOUD),
+    ("/applicationId", CLOUD),
+    ("/applicationName", CLOUD),
+    ("/deviceId", CLOUD),
+    ("/registered_at", CLOUD),
+    ("/userId", CLOUD),
+    ("/username", CLOUD),
+    ("/initialDeviceName", CLOUD),
+    ("/listenPort", CLOUD),
+    ("/vpnEndpoint", CLOUD),
+    ("/vpnPort", CLOUD),
+    ("/registryEndpoint", CLOUD),
+    ("/deltaEndpoint", CLOUD),
+    ("/logsEndpoint", CLOUD),
+    ("/mixpanelToken", CLOUD),
+    ("/appUpdatePollInterval", CLOUD),
+    ("/bootstrapRetryDelay", CLOUD),
+    ("/apiTimeout", CLOUD),
+    ("/localMode", CLOUD),
+    ("/debug", "nothing here runs as a shell script that could be traced"),
+    ("/installer", "there is no flasher image: the disk image is written as it is"),
+    ("/os/fan", "no board of ours has a fan with profiles"),
+    ("/os/power", "no board of ours has power modes"),
+    ("/os/kernel/extraFirmwareVol", "firmware belongs into the image, where it is verified"),
+];
+
+/// Those of [`WITHOUT_EFFECT`] that are secrets of another system: never shown.
+pub static FOREIGN_SECRETS: &[&str] = &["/apiKey", "/deviceApiKey", "/deviceApiKeys", "/mixpanelToken"];
+
+const CLOUD: &str = "for balena's cloud, which this device does not use";

@@ -1,0 +1,281 @@
+//! What people, scripts and the tools of other systems write where the schema has something else: brought into its form when it can
+//! mean one thing only, with a warning for the person.
+//!
+//! `null`, `""` and an empty value of the wrong kind mean "not set", wherever they stand.
+
+use crate::json::{kind, pointer_to};
+use crate::model::Problem;
+use crate::shape::{Field, Shape};
+use serde_json::{Map, Value};
+
+/// The value in the form of its shape; none for one that sets nothing. A list keeps the places of its entries: `null` stands for one
+/// that says nothing, until [`compact`].
+pub(crate) fn settle(shape: &Shape, pointer: &str, value: Value, warnings: &mut Vec<Problem>) -> Option<Value> {
+    let mut warn = |message: String| warnings.push(Problem { pointer: pointer.to_owned(), message });
+    match (shape, value) {
+        (_, Value::Null) => None,
+        (Shape::Text(text), Value::String(found)) if found.is_empty() => text.empty.then(|| found.into()),
+        (Shape::Text(text), Value::String(found)) if found.trim().is_empty() && !text.takes(&found) => {
+            warn("holds nothing but blanks; taken as not set".to_owned());
+            None
+        }
+        (Shape::Text(text), Value::Number(number)) if text.number && number.is_u64() => {
+            warn(format!("is a number; taken as \"{number}\""));
+            Some(number.to_string().into())
+        }
+        (Shape::Text(_), value @ Value::String(_)) => Some(value),
+        (_, Value::String(found)) if found.is_empty() => None,
+        (_, Value::String(found)) if found.trim().is_empty() => {
+            warn("holds nothing but blanks; taken as not set".to_owned());
+            None
+        }
+        (Shape::Bool, Value::String(found)) => Some(boolean(&found).map_or(found.into(), |meant| {
+            warn(format!("is a text; taken as {meant}, which is written without quotes"));
+            meant.into()
+        })),
+        (Shape::Bool, Value::Number(number)) => Some(boolean(&number.to_string()).map_or(number.into(), |meant| {
+            warn(format!("is a number; taken as {meant}"));
+            meant.into()
+        })),
+        (Shape::Integer { .. }, Value::String(found)) => {
+            Some(found.trim().parse::<i64>().map_or(found.into(), |meant| {
+                warn(format!("is a text; taken as {meant}, which is written without quotes"));
+                meant.into()
+            }))
+        }
+        // 60.0 is the same number as 60.
+        (Shape::Integer { .. }, Value::Number(number)) if number.is_f64() => {
+            let whole = number.to_string().strip_suffix(".0").and_then(|digits| digits.parse::<i64>().ok());
+            Some(whole.map_or(number.into(), Value::from))
+        }
+        (Shape::List { item, .. }, Value::Array(items)) => {
+            let settled = items.into_iter().enumerate().map(|(index, found)| {
+                let place = format!("{pointer}/{index}");
+                settle(item, &place, found, warnings).unwrap_or_else(|| {
+                    warnings.push(Problem { pointer: place, message: "says nothing; left out".to_owned() });
+                    Value::Null
+                })
+            });
+            Some(Value::Array(settled.collect()))
+        }
+        (Shape::Object(fields), Value::Object(object)) => of_object(fields, pointer, object, warnings),
+        (Shape::Map { value, .. }, Value::Object(object)) => {
+            let settled = object.into_iter().filter_map(|(name, found)| {
+                let place = pointer_to(pointer, &name);
+                let settled = settle(value, &place, found, warnings);
+                if settled.is_none() {
+                    warnings.push(Problem { pointer: place, message: "says nothing; left out".to_owned() });
+                }
+                Some((name, settled?))
+            });
+            Some(Value::Object(settled.collect()))
+        }
+        // What some languages make of an object, or of a list, without entries.
+        (_, value) if is_empty(&value) => {
+            warn(format!("is {} without entries; taken as not set", kind(&value)));
+            None
+        }
+        (_, value) => Some(value),
+    }
+}
+
+/// An object that says nothing sets nothing, where something would have to be said.
+fn of_object(
+    fields: &[Field],
+    pointer: &str,
+    object: Map<String, Value>,
+    warnings: &mut Vec<Problem>,
+) -> Option<Value> {
+    let mut out = Map::new();
+    for (name, found) in object {
+        let settled = match fields.iter().find(|field| field.name == name) {
+            Some(field) => settle(&field.shape, &pointer_to(pointer, &name), found, warnings),
+            None => Some(found),
+        };
+        if let Some(settled) = settled {
+            out.insert(name, settled);
+        }
+    }
+    let needed = fields.iter().any(|field| field.required);
+    (!needed || !out.values().all(is_empty)).then_some(Value::Object(out))
+}
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+        _ => false,
+    }
+}
+
+fn boolean(text: &str) -> Option<bool> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "true" | "1" => Some(true),
+        "false" | "0" => Some(false),
+        _ => None,
+    }
+}
+
+/// Takes the entries that say nothing out of lists, when everything has its place in a message.
+pub(crate) fn compact(value: &mut Value) {
+    match value {
+        Value::Array(items) => {
+            items.retain(|item| !item.is_null());
+            items.iter_mut().for_each(compact);
+        }
+        Value::Object(fields) => fields.iter_mut().for_each(|(_, inner)| compact(inner)),
+        _ => {}
+    }
+}
+
+/// True for a value above keys that sets none of them.
+pub(crate) fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::String(text) => text.trim().is_empty(),
+        other => is_empty(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::keys::KEYS;
+    use crate::model::{Accepted, only, parse};
+    use crate::shape::Shape;
+    use crate::types::Config;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    fn accepted(root: &Value) -> Accepted {
+        parse(root.to_string().as_bytes()).unwrap_or_else(|problems| panic!("{root}: {problems:?}"))
+    }
+
+    /// What sets nothing, in the place of any key.
+    fn nothing() -> Vec<Value> {
+        vec![json!(null), json!(""), json!(" "), json!(" \t\r\n ")]
+    }
+
+    #[test]
+    fn nothing_is_not_set_for_every_key_and_above_every_key() {
+        for key in KEYS {
+            for value in nothing() {
+                let found = accepted(&only(key.pointer, value.clone()));
+                // An empty answer of the page for connectivity is an answer, as balenaOS has it; blanks are a line.
+                let says = matches!(&key.shape, Shape::Text(text) if value.as_str().is_some_and(|v| text.takes(v) && (!v.is_empty() || text.empty)));
+                assert_eq!(found.set.is_empty(), !says, "{} {value}", key.pointer);
+                assert!(says || found.config == Config::default(), "{} {value}", key.pointer);
+            }
+            for (end, _) in key.pointer.match_indices('/').filter(|(end, _)| *end > 0) {
+                for value in nothing().into_iter().chain([json!({}), json!([])]) {
+                    let found = accepted(&only(&key.pointer[..end], value));
+                    assert_eq!(found.config, Config::default(), "{}", &key.pointer[..end]);
+                }
+            }
+            // The wrong kind of nothing; the right one may say something: no key at all for ssh.
+            for value in [json!([]), json!({})] {
+                let found = accepted(&only(key.pointer, value.clone()));
+                let right = matches!(
+                    (&key.shape, &value),
+                    (Shape::List { .. }, Value::Array(_)) | (Shape::Map { .. } | Shape::Object(_), Value::Object(_))
+                );
+                assert!(
+                    right || (found.set.is_empty() && found.warnings.len() == 1),
+                    "{} {value}: {found:?}",
+                    key.pointer
+                );
+            }
+        }
+        assert_eq!(accepted(&json!({"os": {"sshKeys": []}})).config.os.ssh_keys, Some(Vec::new()));
+        assert_eq!(accepted(&json!({"os": {"sshKeys": {}}})).config.os.ssh_keys, None);
+    }
+
+    #[test]
+    fn what_can_mean_one_thing_only_is_understood_with_a_warning() {
+        let found = accepted(&json!({"persistentLogging": "true", "developmentMode": 0, "os": {
+            "watchdog": " 60 ", "memory": {"swappiness": 60.0, "swapFile": "0"},
+            "network": {"connectivity": {"interval": 600}, "wifi": {"randomMacAddressScan": "False",
+                "networks": [null, {"ssid": "a", "hidden": "1", "password": null, "security": ""}, {"ssid": ""}]}},
+            "sshKeys": [""], "udevRules": {"99-a": "", "99-b": "x"}, "import": {"signedOnly": "True"},
+        }}));
+        let config = &found.config;
+        assert_eq!((config.persistent_logging, config.development_mode), (Some(true), Some(false)));
+        assert_eq!(
+            (config.os.watchdog, config.os.memory.swappiness, config.os.memory.swap_file),
+            (Some(60), Some(60), Some(0))
+        );
+        assert_eq!(config.os.network.connectivity.interval.as_deref(), Some("600"));
+        assert_eq!(config.os.network.wifi.random_mac_address_scan, Some(false));
+        let [network] = config.os.network.wifi.networks.as_slice() else { panic!("{config:?}") };
+        assert!(network.hidden && network.password.is_none() && network.security.is_none());
+        assert_eq!(config.os.ssh_keys, Some(Vec::new()));
+        assert_eq!(config.os.udev_rules.len(), 1);
+        assert_eq!(config.os.import.signed_only, Some(true));
+        let warned: Vec<&str> = found.warnings.iter().map(|w| w.pointer.as_str()).collect();
+        assert_eq!(
+            warned,
+            [
+                "/persistentLogging",
+                "/developmentMode",
+                "/os/watchdog",
+                "/os/memory/swapFile",
+                "/os/network/connectivity/interval",
+                "/os/network/wifi/randomMacAddressScan",
+                "/os/network/wifi/networks/0",
+                "/os/network/wifi/networks/1/hidden",
+                "/os/network/wifi/networks/2",
+                "/os/sshKeys/0",
+                "/os/udevRules/99-a",
+                "/os/import/signedOnly",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_could_mean_something_else_is_refused_with_what_to_write() {
+        for (root, pointer, reason) in [
+            (json!({"persistentLogging": "maybe"}), "/persistentLogging", "true or false"),
+            (json!({"persistentLogging": "on"}), "/persistentLogging", "true or false"),
+            (json!({"persistentLogging": 2}), "/persistentLogging", "true or false"),
+            (json!({"os": {"watchdog": "1 minute"}}), "/os/watchdog", "whole number"),
+            (json!({"os": {"watchdog": 1.5}}), "/os/watchdog", "whole number"),
+            (json!({"os": {"watchdog": "9999"}}), "/os/watchdog", "whole number"),
+            (json!({"os": {"sshKeys": "null"}}), "/os/sshKeys", "null without quotes"),
+            (json!({"os": "null"}), "/os", "null without quotes"),
+            (json!({"os": {"network": {"proxy": "null"}}}), "/os/network/proxy", "null without quotes"),
+            (json!({"ntpServers": "null"}), "/ntpServers", "null without quotes"),
+            (json!({"hostname": "null"}), "/hostname", "null without quotes"),
+            (json!({"hostname": "LocalHost"}), "/hostname", "every device"),
+            (json!({"country": "UK"}), "/country", "\"GB\""),
+            (json!({"wifiKey": 12345678}), "/wifiKey", "quotes"),
+            (json!({"os": {"sshKeys": ["", "x"]}}), "/os/sshKeys/1", "is \"x\""),
+        ] {
+            let found = parse(root.to_string().as_bytes()).unwrap_err();
+            assert!(
+                found.len() == 1 && found[0].pointer == pointer && found[0].message.contains(reason),
+                "{root}: {found:?}"
+            );
+        }
+        // Both are documented.
+        assert_eq!(accepted(&json!({"dnsServers": "null"})).set, ["/dnsServers"]);
+        assert_eq!(
+            accepted(&json!({"os": {"network": {"connectivity": {"uri": "null", "response": ""}}}})).set.len(),
+            2
+        );
+    }
+
+    proptest! {
+        // A key that is refused or understood by itself is so beside keys that say nothing.
+        #[test]
+        fn nothing_beside_a_value_changes_nothing(index in 0..KEYS.len(), other in 0..KEYS.len(), value in prop_oneof![
+            Just(json!(0)), Just(json!(1)), Just(json!("true")), Just(json!("0")), Just(json!("null")), Just(json!([])), Just(json!({})),
+            Just(json!([null])), Just(json!([""])), Just(json!({"a": null})), Just(json!(1.0)), Just(json!("x")), Just(json!([[]])), Just(json!([{}])),
+        ], nothing in prop_oneof![Just(json!(null)), Just(json!(""))]) {
+            let alone = only(KEYS[index].pointer, value);
+            let mut beside = only(KEYS[other].pointer, nothing);
+            crate::edit::set(&mut beside, &crate::json::names(KEYS[index].pointer), alone.pointer(KEYS[index].pointer).unwrap().clone()).unwrap();
+            let (alone, beside) = (parse(alone.to_string().as_bytes()), parse(beside.to_string().as_bytes()));
+            let refused = |found: &Result<Accepted, Vec<crate::model::Problem>>| found.as_ref().err().cloned();
+            prop_assert_eq!(refused(&alone), refused(&beside));
+        }
+    }
+}
