@@ -2,6 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use os_config::profile::Profile;
 use os_config::{formats, proxy, redsocks, text};
 
 fuzz_target!(|bytes: &[u8]| {
@@ -16,5 +17,6 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(url) = proxy::of_redsocks(&text) {
         assert!(formats::PROXY.takes(&url), "{url}");
     }
+    let _ = Profile::read(&text).doubts();
     assert!(proxy::of_no_proxy(&text).0.iter().all(|entry| formats::NO_PROXY.takes(entry)));
 });

@@ -10,7 +10,7 @@
 //! - [`engine`] is what the container engine reads of it, [`proxy`] the proxy in it, [`redsocks`] the form that balenaOS has for one
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`lock`] is held for all of that by one at a time
-//! - [`connections`] takes NetworkManager profiles over from the boot partition
+//! - [`connections`] takes NetworkManager profiles over from the boot partition, [`profile`] knows what they lack
 //! - [`window`] is a time of the week, [`zones`] the time zones, `country` the countries
 //! - [`wipe`] is how a request to erase travels to the initramfs
 //! - [`cli`] is the applet behind `os-config.service`
@@ -30,6 +30,7 @@ pub mod keys;
 mod lenient;
 pub mod lock;
 pub mod model;
+pub mod profile;
 pub mod proxy;
 pub mod redsocks;
 pub mod seal;

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use compressed::Compression;
 use os_config::json::{self, names};
 use os_config::model::Problem;
+use os_config::profile::Profile;
 use os_config::{connections, edit, model, store};
 use serde_json::{Value, json};
 use std::fs::File;
@@ -97,6 +98,9 @@ fn configure_raw(image: &Path, change: &Change) -> Result<Value> {
         let name = name.with_context(|| format!("{} has no usable name", path.display()))?;
         if !text.contains("[connection]") {
             bail!("{} is no profile of NetworkManager: it has no [connection] section", path.display());
+        }
+        for doubt in Profile::read(&text).doubts() {
+            eprintln!("osctl: warning: {name} {doubt}");
         }
         profiles.push((name.to_owned(), text));
     }

@@ -2,8 +2,8 @@
 
 use super::effect::{self, Applied, Effect, own, then, write};
 use super::{Device, Rows};
-use crate::connections;
 use crate::types::{Config, Ethernet, WifiNetwork, Wireguard};
+use crate::{connections, profile};
 use anyhow::{Result, anyhow};
 use os_dbus::{Bus, Tried, Verb};
 use os_sys::cmd::Cmd;
@@ -245,6 +245,13 @@ async fn imported_profiles(device: &Device<'_>, rows: &mut Rows) {
         Ok(())
     });
     let reloaded = reload.await;
+    let texts = import.files.iter().filter_map(|file| {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        Some((name.to_owned(), connections::read_small(Path::new(file)).ok()?))
+    });
+    for (name, doubt) in profile::doubts(&texts.collect()) {
+        rows.warnings.push(format!("{key}{name}: {doubt}"));
+    }
     let refused = refused_by_manager(device.bus, &import.files).await;
     let result = reloaded.and_then(|effect| {
         import.refused.extend(refused?);

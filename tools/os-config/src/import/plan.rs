@@ -6,6 +6,7 @@
 use super::{Files, Item, MANIFEST, SIGNATURE};
 use crate::json::{self, tame};
 use crate::model::{self, Problem};
+use crate::profile::Profile;
 use crate::{edit, ssh_key, text};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -120,7 +121,8 @@ impl Plan {
             "modprobe" => self.modprobe(text),
             "network" if text.contains("[connection]") => {
                 self.profiles.insert(name.to_owned(), text.as_bytes().to_vec());
-                Ok("profile of NetworkManager".to_owned())
+                let doubts = Profile::read(text).doubts().into_iter().map(|doubt| format!("; warning: it {doubt}"));
+                Ok(std::iter::once("profile of NetworkManager".to_owned()).chain(doubts).collect())
             }
             "network" => Err("is no profile of NetworkManager: it has no [connection] section".to_owned()),
             _ => Err("is not expected here".to_owned()),

@@ -103,4 +103,13 @@ pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
         vm.ssh("docker info -f '{{.HTTPProxy}}' | grep -q '@192.0.2.30:8080$'")?;
         vm.ssh(&format!("sed -i '$d' {FILE}; os config apply")).map(drop)
     });
+    keys.checks.check("a profile that waits for a person is taken, and os config status says so", || {
+        let profile = "[connection]\nid=asks\ntype=ethernet\ninterface-name=none1\npermissions=user:alice:;\n";
+        let boot = "/mnt/boot/system-connections/asks.nmconnection";
+        let (code, text) = vm.ssh_code(&format!("printf '{profile}' > {boot}; os config apply; os config status"))?;
+        let warning = "asks.nmconnection: can never connect without a person: permissions=";
+        ensure!(code == 0 && text.contains(warning), "exit code {code}: {text}");
+        vm.ssh("test -e /etc/NetworkManager/system-connections/asks.nmconnection")?;
+        vm.ssh(&format!("rm {boot}; os config apply")).map(drop)
+    });
 }
