@@ -289,13 +289,11 @@ fn signed(files: Files, keyring: &Path, items: &mut Vec<Item>) -> Result<Files> 
     Ok(out)
 }
 
-fn tempdir() -> Result<std::path::PathBuf> {
-    let dir = Path::new("/run/os").join(format!("import-{}", std::process::id()));
-    let dir = if dir.parent().is_some_and(Path::is_dir) {
-        dir
-    } else {
-        std::env::temp_dir().join(format!("os-import-{:016x}", getrandom::u64()?))
-    };
+/// A directory for what other programs are to look at, in RAM on the device.
+pub(crate) fn tempdir() -> Result<std::path::PathBuf> {
+    let name = format!("os-config-{:016x}", getrandom::u64()?);
+    let run = Path::new("/run/os");
+    let dir = if run.is_dir() { run.join(name) } else { std::env::temp_dir().join(name) };
     std::fs::create_dir_all(&dir)?;
     Ok(dir)
 }

@@ -141,7 +141,8 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/udevRules",
-        summary: "Rules of udev (udev(7)); the name becomes the name of the file",
+        summary: "Rules of udev (udev(7)); the name becomes the name of the file. A file with a line that udevd would drop is refused, \
+                  and the one before stays",
         shape: Shape::Map { name: &f::RULE_NAME, value: &Shape::Text(&f::LINES), max: 64 },
         default: "none",
         applies: Applies::Now,

@@ -11,6 +11,7 @@
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`lock`] is held for all of that by one at a time
 //! - [`connections`] takes NetworkManager profiles over from the boot partition, [`profile`] knows what they lack
+//! - [`udev`] is what udev says of rules
 //! - [`window`] is a time of the week, [`zones`] the time zones, `country` the countries
 //! - [`wipe`] is how a request to erase travels to the initramfs
 //! - [`cli`] is the applet behind `os-config.service`
@@ -40,6 +41,7 @@ pub mod status;
 pub mod store;
 pub mod text;
 pub mod types;
+pub mod udev;
 pub mod window;
 pub mod wipe;
 pub mod zones;

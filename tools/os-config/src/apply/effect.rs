@@ -92,7 +92,7 @@ impl Owned {
 
 /// Brings our files in a directory in line. Files there that are not ours are never touched.
 pub(super) fn own(name: &str, dir: &Path, wanted: &BTreeMap<String, String>, mode: u32) -> Result<Owned> {
-    own_with(&Path::new(MEMORY).join(format!("own-{name}")), dir, wanted, mode)
+    own_with(&memory(&format!("own-{name}")), dir, wanted, mode)
 }
 
 fn own_with(record: &PathBuf, dir: &Path, wanted: &BTreeMap<String, String>, mode: u32) -> Result<Owned> {
@@ -121,6 +121,11 @@ fn own_with(record: &PathBuf, dir: &Path, wanted: &BTreeMap<String, String>, mod
     }
     files::write_if_changed(record, names(wanted.keys().map(String::as_str).collect()).as_bytes(), 0o600)?;
     Ok(out)
+}
+
+/// True for a file that [`own`] laid there.
+pub(super) fn is_own(name: &str, file: &str) -> bool {
+    std::fs::read_to_string(memory(&format!("own-{name}"))).is_ok_and(|record| record.lines().any(|line| line == file))
 }
 
 /// The directory in which it is remembered what this boot did.

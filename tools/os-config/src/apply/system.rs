@@ -5,7 +5,7 @@ use super::{Device, Rows};
 use crate::BootFacts;
 use crate::country::WORLD;
 use crate::store::Store;
-use crate::zones;
+use crate::{udev, zones};
 use anyhow::{Context, Result, anyhow, bail};
 use os_dbus::{Bus, Tried, Verb};
 use os_hostname::Hostname;
@@ -154,7 +154,8 @@ pub(super) async fn kernel(device: &Device<'_>, rows: &mut Rows) {
     let options = write("/run/modprobe.d/50-os-config.conf", (!options.is_empty()).then_some(&options), 0o644);
     rows.add("/os/kernel/moduleOptions", options.map(Into::into).map_err(Into::into));
     rows.add("/os/kernel/modules", modules(bus, &kernel.modules).await);
-    rows.add("/os/udevRules", udev_rules(bus, &device.config.os.udev_rules).await);
+    let rules = udev_rules(bus, &device.config.os.udev_rules, &mut rows.warnings).await;
+    rows.add("/os/udevRules", rules);
     rows.add("/country", country(bus, device.config.country.as_deref()).await);
 }
 
@@ -166,17 +167,34 @@ async fn modules(bus: &Bus, modules: &[String]) -> Applied {
     if modules.is_empty() { Ok(written.into()) } else { then("modules", written, load).await }
 }
 
-async fn udev_rules(bus: &Bus, rules: &BTreeMap<String, String>) -> Applied {
-    let files = rules.iter().map(|(name, text)| {
-        let name = name.strip_suffix(".rules").unwrap_or(name);
-        (format!("{name}.rules"), text.replace('\r', "").trim_end().to_owned() + "\n")
-    });
-    let owned = own("udev", Path::new("/etc/udev/rules.d"), &files.collect(), 0o644)?;
-    then("udev", owned.written(), async {
+/// Rules that udevd would drop are not laid down; what was there under their name stays.
+async fn udev_rules(bus: &Bus, rules: &BTreeMap<String, String>, warnings: &mut Vec<String>) -> Applied {
+    const DIRECTORY: &str = "/etc/udev/rules.d";
+    let (mut files, mut refused) = (BTreeMap::new(), Vec::new());
+    for (name, text) in rules {
+        let file = format!("{}.rules", name.strip_suffix(".rules").unwrap_or(name));
+        let text = text.replace('\r', "").trim_end().to_owned() + "\n";
+        let verdict = udev::verify(&text)?;
+        warnings.extend(verdict.warnings.iter().map(|line| format!("os.udevRules {name}: {line}")));
+        let before =
+            std::fs::read_to_string(Path::new(DIRECTORY).join(&file)).ok().filter(|_| effect::is_own("udev", &file));
+        let text = match verdict.refused.as_slice() {
+            [] => Some(text),
+            lines => {
+                let then = if before.is_some() { "those before stay" } else { "left out" };
+                refused.push(format!("{name}: {} (udevadm verify); {then}", lines.join("; ")));
+                before
+            }
+        };
+        files.extend(text.map(|text| (file, text)));
+    }
+    let owned = own("udev", Path::new(DIRECTORY), &files, 0o644)?;
+    let effect = then("udev", owned.written(), async {
         bus.queue(Verb::Reload, "systemd-udevd.service").await?;
         Ok(bus.queue(Verb::Restart, "systemd-udev-trigger.service").await?)
     })
-    .await
+    .await?;
+    if refused.is_empty() { Ok(effect) } else { bail!("{}", refused.join("; ")) }
 }
 
 async fn country(bus: &Bus, country: Option<&str>) -> Applied {

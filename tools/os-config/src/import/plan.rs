@@ -7,7 +7,7 @@ use super::{Files, Item, MANIFEST, SIGNATURE};
 use crate::json::{self, tame};
 use crate::model::{self, Problem};
 use crate::profile::Profile;
-use crate::{edit, ssh_key, text};
+use crate::{edit, ssh_key, text, udev};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 
@@ -115,6 +115,10 @@ impl Plan {
             }
             "udev" => {
                 let name = name.strip_suffix(".rules").ok_or("does not end in .rules")?;
+                let refused = udev::verify(text).map_err(|err| format!("cannot be verified: {err:#}"))?.refused;
+                if !refused.is_empty() {
+                    return Err(format!("is no file of rules: {} (udevadm verify)", refused.join("; ")));
+                }
                 self.maps.entry("/os/udevRules").or_default().insert(name.to_owned(), text.into());
                 Ok("rules of udev".to_owned())
             }

@@ -5,6 +5,7 @@ use crate::harness::device::{equal, journal_on_data, time_servers};
 use crate::harness::vm::Vm;
 use anyhow::{Context, ensure};
 use os_config::keys::KEYS;
+use serde_json::json;
 
 pub(super) fn machine(vm: &Vm, keys: &mut Keys<'_>) {
     keys.check(&["/hostname"], || equal(&vm.ssh("hostnamectl --static; hostname")?, "kiosk-3\nkiosk-3"));
@@ -38,6 +39,12 @@ pub(super) fn machine(vm: &Vm, keys: &mut Keys<'_>) {
         )
     });
     keys.check(&["/os/udevRules"], || equal(&vm.ssh("readlink /dev/example")?, "null"));
+    keys.checks.check("rules that udevd would drop are refused with their line, and those before stay", || {
+        let rules = json!({"99-example": "KERNEL==\"zero\", SYMLINK+=\"example\"\nLBEL=\"x\"\n"});
+        let (code, text) = vm.ssh_code(&format!("cat <<'EOF' | os config set os.udevRules -\n{rules}\nEOF"))?;
+        ensure!(code == 1 && text.contains("99-example: line 2: Invalid key 'LBEL'"), "exit code {code}: {text}");
+        equal(&vm.ssh("udevadm settle; readlink /dev/example")?, "null")
+    });
     keys.check(&["/os/kernel/modules", "/os/kernel/moduleOptions"], || {
         equal(&vm.ssh("cat /sys/module/nbd/parameters/nbds_max")?, "4")
     });
