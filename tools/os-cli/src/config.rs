@@ -12,6 +12,7 @@ use os_config::lock::Lock;
 use os_config::model::{self, Problem};
 use os_config::status::{Outcome, Row, Status};
 use os_config::store::{self, Store, Version};
+use os_sys::files::FileError;
 use os_sys::{date, out};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -313,6 +314,18 @@ async fn change(store: &Store, json: bool, make: impl FnOnce(&mut Value) -> Resu
     write(store, &lock, &before, &after, &edit::to_text(&after), json).await
 }
 
+/// Why config.json is as it was, and what helps.
+fn not_written(err: FileError) -> anyhow::Error {
+    let remedy = match &err {
+        err if err.is_forbidden() => "this takes root",
+        err if err.is_full() => {
+            "remove files that the device does not need from the boot partition, above all pictures and logs"
+        }
+        _ => "is the boot partition mounted? os status says what is wrong with it",
+    };
+    anyhow::anyhow!("nothing was changed: {err}; {remedy}")
+}
+
 async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: &[u8], json: bool) -> Result<ExitCode> {
     let secrets = store.secrets();
     let accepted = match model::check(after.clone(), &|id| secrets.get(id).cloned()) {
@@ -324,7 +337,7 @@ async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: 
     }
     let differences = edit::diff(before, after);
     let former = store.read().ok();
-    store.write(text).context("cannot write config.json; this takes root and a mounted boot partition")?;
+    store.write(text).map_err(not_written)?;
     let status = os_config::apply::run(lock).await?;
     let keys: Vec<&str> = differences.iter().map(|d| d.key.as_str()).collect();
     let refused = status.keys.iter().any(|row| keys.contains(&row.key.as_str()) && row.outcome == Outcome::Failed);

@@ -148,6 +148,7 @@ pub(crate) async fn collect() -> Status {
         status.messages.extend(boot.messages.iter().cloned());
         status.notes.extend(boot.notes.iter().cloned());
     }
+    status.messages.extend(status.update.iter().flat_map(Standing::complaints));
     status.notes.extend(status.update.iter().flat_map(Standing::refusals));
     match ConfigStatus::load(Path::new(os_config::STATUS)) {
         Ok(config) => {
@@ -241,7 +242,12 @@ fn nearly_full(mount: &str, space: &Space) -> Option<String> {
     }
     let remedy = match mount {
         "/mnt/data" => "; docker system df shows what takes it, docker system prune -a removes what no container uses",
-        "/mnt/boot" => "; config.json may not be written any more",
+        "/mnt/boot" => {
+            "; config.json may not be written any more: remove pictures and logs that the device does not need"
+        }
+        "/mnt/state" => {
+            "; settings and what becomes of updates may not be kept any more: du -axk /mnt/state | sort -n shows what takes it"
+        }
         _ => "",
     };
     Some(format!("{mount} is nearly full, {} of {} MiB are free{remedy}", space.free >> 20, space.total >> 20))
@@ -472,6 +478,7 @@ pub(crate) mod tests {
                 && overlaps(&parse_links(&json("172.29.231.5", 24))).is_empty()
         );
         assert!(nearly_full("/mnt/data", &Space { total: 1000, free: 50 }).unwrap().contains("docker system prune"));
+        assert!(nearly_full("/mnt/state", &Space { total: 1000, free: 0 }).unwrap().contains("du -axk /mnt/state"));
         assert_eq!(nearly_full("/mnt/data", &Space { total: 1000, free: 51 }), None);
     }
 

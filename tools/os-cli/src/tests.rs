@@ -44,6 +44,7 @@ fn standing() -> Standing {
         checked_at: Some(1_764_237_600),
         retry_at: None,
         refused: vec![refused],
+        unsaved: false,
         policy: os_update::policy::Shown::default(),
     }
 }

@@ -8,10 +8,14 @@ const PATH: &str = "/run/os/config.lock";
 
 /// The lock cannot be had.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot lock {}: {cause}; this takes root", .path.display())]
+#[error("cannot lock {}: {cause}{}", .path.display(), root(.cause))]
 pub struct LockError {
     path: PathBuf,
     cause: io::Error,
+}
+
+fn root(cause: &io::Error) -> &'static str {
+    if cause.kind() == io::ErrorKind::PermissionDenied { "; this takes root" } else { "" }
 }
 
 /// Held by whoever applies the configuration, and by whoever reads `config.json` to write it again: two people, a

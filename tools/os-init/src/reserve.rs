@@ -1,5 +1,5 @@
-//! A reserve of space on the data partition, which is given up when nothing else is left: an engine that finds no space does
-//! not start, and without it nothing can be removed.
+//! Reserves of space, which are given up when nothing else is left. On the data partition: an engine that finds no space does
+//! not start, and without it nothing can be removed. On the state partition: what becomes of an update has to be written down.
 
 use std::fs::File;
 use std::io;
@@ -12,6 +12,11 @@ const MOST: u64 = 64 << 20;
 const PART: u64 = 50;
 /// With less than this free the engine does not start.
 const NEEDED: u64 = 16 << 20;
+
+/// The reserve of the state partition, below it; `os-update` gives it up.
+pub const STATE: &str = "os/update/reserve";
+/// Several times what is known of updates.
+const STATE_SIZE: u64 = 256 << 10;
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,16 +61,32 @@ pub fn tend(data: &Path) -> io::Result<Option<String>> {
                 there >> 20
             )))
         }
-        Act::Keep(size) => {
-            std::fs::create_dir_all(data.join("os"))?;
-            // By another name until all of it is there: half a reserve would be none.
-            let new = path.with_extension("new");
-            let file = File::create(&new)?;
-            rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)?;
-            std::fs::rename(&new, &path)?;
-            Ok(None)
-        }
+        Act::Keep(size) => set_aside(&path, size).map(|()| None),
     }
+}
+
+/// Keeps the reserve of a mounted state partition, where there is space for it again.
+///
+/// # Errors
+/// When the partition cannot be written.
+pub fn keep_state(state: &Path) -> io::Result<()> {
+    let path = state.join(STATE);
+    let stat = rustix::fs::statvfs(state)?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if path.exists() || free < STATE_SIZE.saturating_mul(4) { Ok(()) } else { set_aside(&path, STATE_SIZE) }
+}
+
+fn set_aside(path: &Path, size: u64) -> io::Result<()> {
+    path.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+    // By another name until all of it is there: half a reserve would be none.
+    let new = path.with_extension("new");
+    let made = File::create(&new)
+        .and_then(|file| Ok(rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, size)?))
+        .and_then(|()| std::fs::rename(&new, path));
+    if made.is_err() {
+        let _ = std::fs::remove_file(&new);
+    }
+    made
 }
 
 #[cfg(test)]
@@ -83,6 +104,16 @@ mod tests {
         assert_eq!(decide(30 * GIB, 0, MOST), Act::GiveUp);
         // Given up, and still full: it does not come back, and nothing goes round in circles.
         assert_eq!(decide(30 * GIB, MOST, 0), Act::Leave);
+    }
+
+    #[test]
+    fn the_state_partition_has_one_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        keep_state(dir.path()).unwrap();
+        assert_eq!(dir.path().join(STATE).metadata().unwrap().len(), STATE_SIZE);
+        keep_state(dir.path()).unwrap();
+        let names: Vec<_> = std::fs::read_dir(dir.path().join("os/update")).unwrap().flatten().collect();
+        assert_eq!(names.len(), 1);
     }
 
     #[test]

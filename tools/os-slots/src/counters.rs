@@ -73,6 +73,19 @@ impl std::fmt::Display for Tries {
     }
 }
 
+/// Why the bootloader did not start a slot, as the counters tell it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// It used up its tries.
+    NoTriesLeft,
+    /// Somebody marked it bad.
+    Marked,
+    /// It may be started, and somebody put the other one before it.
+    PassedOver,
+    /// It may be started, and is the first: the boot that came instead was chosen at the bootloader's menu.
+    NotStarted,
+}
+
 /// The variables of a new device: slot A holds the system, slot B nothing.
 pub const FRESH: [&str; 5] = ["ORDER=A B", "A_OK=1", "A_TRY=0", "B_OK=0", "B_TRY=0"];
 
@@ -108,12 +121,15 @@ impl Counters {
     /// Writes the counters and then their copy; both are on the medium when this returns.
     ///
     /// # Errors
-    /// When the boot partition does not take them.
+    /// When the boot partition does not take them. The copy is for a file that gets damaged: that there is no space for one
+    /// is no reason to say that a slot was not marked.
     pub fn save(&self, dir: &Path) -> Result<(), CountersError> {
         let bytes = self.0.bytes()?;
-        for name in [FILE, COPY] {
-            let path = dir.join(name);
-            write(&path, &bytes).map_err(|cause| CountersError::Write { path, cause })?;
+        let path = dir.join(FILE);
+        write(&path, &bytes).map_err(|cause| CountersError::Write { path, cause })?;
+        let copy = dir.join(COPY);
+        if let Err(err) = write(&copy, &bytes) {
+            os_sys::log::warn(&format!("{}: {err}; the bootloader's counters have no copy", copy.display()));
         }
         Ok(())
     }
@@ -127,6 +143,16 @@ impl Counters {
     pub fn order(&self) -> Vec<&'static str> {
         let order = self.0.get("ORDER").unwrap_or_default();
         order.split(' ').filter_map(|word| SLOTS.iter().find(|s| **s == word).copied()).collect()
+    }
+
+    /// What became of a slot that is on trial, when another one was started.
+    pub fn fate(&self, slot: &str) -> Fate {
+        match (self.0.get(&format!("{slot}_OK")), self.state(slot)) {
+            (Some("1"), State::Bad) => Fate::NoTriesLeft,
+            (Some("1"), State::Good) if self.order().first().is_some_and(|first| *first != slot) => Fate::PassedOver,
+            (Some("1"), State::Good) => Fate::NotStarted,
+            _ => Fate::Marked,
+        }
     }
 
     /// Whether a slot may be started.
@@ -186,9 +212,15 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         file.write_all_at(bytes, 0)?;
         return file.sync_data();
     }
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let written = File::create(path).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    if written.is_err() && path.is_file() {
+        // An empty one would only look like counters.
+        let _ = std::fs::remove_file(path);
+    }
+    written
 }
 
 #[cfg(test)]
@@ -235,6 +267,30 @@ mod tests {
         assert_eq!((found.next(), found.order()), (Some("B"), vec!["B", "A"]));
         found.set_state("B", State::Bad);
         assert_eq!((found.next(), found.state("B")), (Some("A"), State::Bad));
+    }
+
+    #[test]
+    fn the_counters_tell_why_a_slot_was_not_started() {
+        for (lines, fate) in [
+            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=3", Fate::NoTriesLeft),
+            ("ORDER=A B\nA_OK=1\nA_TRY=0\nB_OK=0\nB_TRY=0", Fate::Marked),
+            ("ORDER=A B\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=1", Fate::PassedOver),
+            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=1", Fate::NotStarted),
+            ("ORDER=B A", Fate::Marked),
+        ] {
+            assert_eq!(counters(lines).fate("B"), fate, "{lines}");
+        }
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_written_keeps_no_slot_from_being_marked() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), fresh()).unwrap();
+        std::fs::create_dir(dir.path().join(COPY)).unwrap();
+        let mut found = Counters::load(dir.path()).unwrap();
+        found.set_primary("B");
+        found.save(dir.path()).unwrap();
+        assert_eq!(Counters::load(dir.path()).unwrap().next(), Some("B"));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub enum Written {
 
 /// A file operation that failed, with the path.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {cause}", .path.display())]
+#[error("cannot {action} {}: {}", .path.display(), said(.cause))]
 pub struct FileError {
     action: &'static str,
     path: PathBuf,
@@ -28,6 +28,30 @@ impl FileError {
     /// True when the file does not exist.
     pub fn is_not_found(&self) -> bool {
         self.cause.kind() == io::ErrorKind::NotFound
+    }
+
+    /// True when the partition has no space left.
+    pub fn is_full(&self) -> bool {
+        matches!(self.cause.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
+    /// True when another user may do it.
+    pub fn is_forbidden(&self) -> bool {
+        self.cause.kind() == io::ErrorKind::PermissionDenied
+    }
+
+    /// For tests of what becomes of a write that fails.
+    pub fn writing(path: &Path, cause: io::Error) -> Self {
+        at("write", path)(cause)
+    }
+}
+
+/// What a person does something about, in plain words.
+fn said(cause: &io::Error) -> String {
+    match cause.kind() {
+        io::ErrorKind::StorageFull => "no space is left on its partition".to_owned(),
+        io::ErrorKind::ReadOnlyFilesystem => "its partition is read-only".to_owned(),
+        _ => cause.to_string(),
     }
 }
 
@@ -40,7 +64,7 @@ fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError 
 /// flushed. The directory is created when missing. Does nothing when the file has this content and `mode`.
 ///
 /// # Errors
-/// When any step fails; the file then still has its former content.
+/// When any step fails; the file then still has its former content, and nothing else is left of the attempt.
 pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<Written, FileError> {
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if std::fs::read(path).is_ok_and(|old| old == content) {
@@ -54,13 +78,20 @@ pub fn write_if_changed(path: &Path, content: &[u8], mode: u32) -> Result<Writte
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at("remove", &temp)(e)),
         _ => {}
     }
-    let mut file =
-        OpenOptions::new().write(true).create_new(true).mode(mode).open(&temp).map_err(at("create", &temp))?;
-    file.set_permissions(Permissions::from_mode(mode)).map_err(at("set mode of", &temp))?;
-    file.write_all(content).and_then(|()| file.sync_all()).map_err(at("write", &temp))?;
-    drop(file);
-    rename(&temp, path)?;
+    let written = fill(&temp, path, content, mode).and_then(|()| rename(&temp, path));
+    if let Err(err) = written {
+        // Half of a file takes the last space that there is.
+        let _ = std::fs::remove_file(&temp);
+        return Err(err);
+    }
     Ok(Written::Changed)
+}
+
+/// Errors name the file that was wanted: its temporary name says nothing to anybody.
+fn fill(temp: &Path, path: &Path, content: &[u8], mode: u32) -> Result<(), FileError> {
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temp).map_err(at("write", path))?;
+    file.set_permissions(Permissions::from_mode(mode)).map_err(at("set mode of", path))?;
+    file.write_all(content).and_then(|()| file.sync_all()).map_err(at("write", path))
 }
 
 /// Gives a file its mode. A filesystem that has no modes, FAT above all, takes the call and changes nothing.
@@ -177,6 +208,21 @@ mod tests {
         write_if_changed(&path, b"whole", 0o644).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert!(!dir.path().join(".file.new").exists());
+    }
+
+    #[test]
+    fn a_write_that_fails_leaves_nothing_and_names_the_file_that_was_wanted() {
+        let dir = tempfile::tempdir().unwrap();
+        // A directory that is not empty cannot be replaced by a file.
+        let path = dir.path().join("file");
+        std::fs::create_dir_all(path.join("sub")).unwrap();
+        let said = write_if_changed(&path, b"one", 0o644).unwrap_err().to_string();
+        assert!(said.contains(&format!("{}:", path.display())), "{said}");
+        assert!(!dir.path().join(".file.new").exists());
+        for (errno, words) in [(28, "no space is left"), (30, "is read-only"), (5, "os error 5")] {
+            let err = FileError::writing(&path, io::Error::from_raw_os_error(errno));
+            assert!(err.to_string().contains(words) && err.is_full() == (errno == 28), "{err}");
+        }
     }
 
     #[test]

@@ -66,10 +66,15 @@ impl Look {
     }
 }
 
+/// What is to be said of a failure of somebody who is not root.
+fn takes_root() -> &'static str {
+    if rustix::process::geteuid().is_root() { "" } else { "; this takes root" }
+}
+
 /// Takes the lock. `patience`: at most so long; what only looks at the slots holds it for a moment.
 async fn take_lock(patience: Option<Duration>) -> Result<File> {
     std::fs::create_dir_all("/run/os")?;
-    let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}; this takes root"))?;
+    let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}{}", takes_root()))?;
     let Some(patience) = patience else {
         flock(&lock, FlockOperation::LockExclusive)?;
         return Ok(lock);
@@ -106,7 +111,8 @@ impl Agent {
     /// # Errors
     /// When whoever is at work does not stop.
     pub async fn take_over() -> Result<Self> {
-        files::write_if_changed(Path::new(STOP), b"", 0o600).context("this takes root")?;
+        files::write_if_changed(Path::new(STOP), b"", 0o600)
+            .with_context(|| format!("the installation cannot be stopped{}", takes_root()))?;
         let lock = take_lock(Some(STOP_PATIENCE)).await;
         let _ = std::fs::remove_file(STOP);
         Self::with(lock?).await
@@ -120,14 +126,19 @@ impl Agent {
             state.note(now(), "the state of updates was damaged and begins anew");
         }
         // Where earlier releases had it.
-        if std::mem::take(&mut state.paused) {
-            machine.store.pause(true)?;
+        if std::mem::take(&mut state.paused)
+            && let Err(err) = machine.store.pause(true)
+        {
+            log::warn(&format!("{err}"));
         }
         let mut agent = Self { course: Course { device: machine, state }, policy: Policy::load(), _lock: lock };
         if matches!(agent.course.state.phase, Phase::Installing { .. }) {
             // Whoever held the lock before was killed. What RAUC still writes has lost its source.
             agent.course.device.stop_rauc().await;
-            agent.course.note(Event::Interrupted)?;
+            // Whoever comes next finds it again; it keeps nobody from confirming a boot.
+            if let Err(err) = agent.course.note(Event::Interrupted) {
+                log::warn(&format!("{err:#}"));
+            }
         }
         Ok(agent)
     }

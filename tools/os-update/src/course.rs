@@ -20,6 +20,7 @@ impl<D: Device> Course<D> {
     /// # Errors
     /// When the state cannot be written, or something that follows cannot be done.
     pub(crate) async fn happened(&mut self, event: Event) -> Result<()> {
+        let healthy = matches!(event, Event::Healthy(_));
         let next = step(&self.state.phase, event);
         for action in &next.first {
             match (self.act(action, &next).await, action) {
@@ -30,10 +31,11 @@ impl<D: Device> Course<D> {
         }
         let then = next.then.clone();
         let written = self.advance(&next);
-        if written.is_err() && !leads_back(&next) {
+        if written.is_err() && !leads_back(&next) && !healthy {
             return written;
         }
-        let mut done = written;
+        // A boot that does what it should is kept, whatever the state partition is like: that is no fault of the release.
+        let mut done = if healthy { written.or_else(|err| self.in_ram(&err)) } else { written };
         for action in &then {
             let acted = self.act(action, &next).await;
             if let Err(err) = &acted {
@@ -42,6 +44,12 @@ impl<D: Device> Course<D> {
             done = done.and(acted);
         }
         done
+    }
+
+    /// What has been done is known until the next start, although it could not be written down.
+    fn in_ram(&self, why: &anyhow::Error) -> Result<()> {
+        log::error(&format!("{why:#}; what is known of updates is in RAM until the next start"));
+        self.device.keep_in_ram(&self.state)
     }
 
     /// Writes what follows of an event of which nothing is to be done here.
@@ -122,16 +130,23 @@ impl<D: Device> Course<D> {
     /// # Errors
     /// As [`Course::happened`].
     pub(crate) async fn booted(&mut self) -> Result<()> {
-        self.happened(Event::Booted(self.device.booted()?)).await
+        let here = self.device.booted()?;
+        let fate = match &self.state.phase {
+            Phase::Trial { slot, .. } if *slot != here => self.device.fate(slot),
+            _ => None,
+        };
+        self.happened(Event::Booted(here, fate)).await
     }
 
     /// This boot does what it should.
     ///
     /// # Errors
-    /// As [`Course::happened`]. A trial that RAUC does not end goes on.
+    /// As [`Course::happened`]. A trial that RAUC does not end goes on. That nothing can be written down is no error here.
     pub(crate) async fn healthy(&mut self) -> Result<()> {
-        self.booted().await?;
         let here = self.device.booted()?;
+        if let Err(err) = self.booted().await {
+            log::error(&format!("{err:#}"));
+        }
         if !matches!(self.state.phase, Phase::Trial { .. } | Phase::Installed { jumped: true, .. }) {
             self.state.before = None;
         }

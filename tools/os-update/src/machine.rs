@@ -5,7 +5,7 @@ use crate::state::{State, Store};
 use anyhow::{Context, Result};
 use os_dbus::{Bus, BusError, Tried, Verb};
 use os_init::report::{self, Report};
-use os_slots::counters::State as Choice;
+use os_slots::counters::{Counters, Fate, State as Choice};
 use os_sys::cmd::Cmd;
 use os_sys::log;
 use std::path::Path;
@@ -39,6 +39,10 @@ pub(crate) trait Device {
     fn booted(&self) -> Result<String>;
     /// Writes the state down; it is on the medium when this returns.
     fn save(&self, state: &State) -> Result<()>;
+    /// Keeps the state until the next start, where it cannot be written down.
+    fn keep_in_ram(&self, state: &State) -> Result<()>;
+    /// Why the bootloader did not start a slot that was on trial; none when nothing says so.
+    fn fate(&self, slot: &str) -> Option<Fate>;
     /// Has RAUC tell the bootloader of a slot.
     async fn mark(&self, mark: Mark, slot: &str) -> Result<()>;
     /// Tells the bootloader without RAUC.
@@ -89,6 +93,14 @@ impl Device for Machine {
         Ok(self.store.save(state)?)
     }
 
+    fn keep_in_ram(&self, state: &State) -> Result<()> {
+        Ok(self.store.keep_in_ram(state)?)
+    }
+
+    fn fate(&self, slot: &str) -> Option<Fate> {
+        Counters::load(Path::new(os_slots::DIR)).map(|counters| counters.fate(slot)).ok()
+    }
+
     async fn mark(&self, mark: Mark, bootname: &str) -> Result<()> {
         let bus = self.bus().await?;
         let slots = bus.slots().await?;
@@ -129,7 +141,6 @@ pub(crate) fn mark_in(dir: &Path, mark: Mark, slot: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use os_slots::counters::Counters;
 
     #[test]
     fn marks_reach_the_bootloader_without_rauc() {

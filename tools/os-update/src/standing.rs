@@ -33,6 +33,8 @@ pub struct Standing {
     pub retry_at: Option<u64>,
     /// What failed here, or was left by an operator: not installed again by itself.
     pub refused: Vec<Refused>,
+    /// The state partition takes nothing: what is known of updates is in RAM, and gone with the next restart.
+    pub unsaved: bool,
     /// What is configured.
     pub policy: Shown,
 }
@@ -40,7 +42,9 @@ pub struct Standing {
 impl Standing {
     /// Of this device, as it is written down; nobody is asked.
     pub fn of_device() -> Self {
-        Self::of(Store::device().load(), Progress::load(Path::new(progress::PATH)), Policy::load().shown)
+        let store = Store::device();
+        let found = Self::of(store.load(), Progress::load(Path::new(progress::PATH)), Policy::load().shown);
+        Self { unsaved: store.is_unsaved(), ..found }
     }
 
     fn of(state: State, progress: Option<Progress>, policy: Shown) -> Self {
@@ -61,6 +65,7 @@ impl Standing {
             checked_at: state.checked,
             retry_at: state.waiting.map(|waiting| waiting.until),
             refused: state.refused,
+            unsaved: false,
             policy,
         }
     }
@@ -81,6 +86,13 @@ impl Standing {
             _ => "nothing is under way".to_owned(),
         };
         if self.paused { format!("{phase}; paused, os update resume goes on") } else { phase }
+    }
+
+    /// What needs a person, a line each.
+    pub fn complaints(&self) -> impl Iterator<Item = String> {
+        let unsaved = "what is known of updates cannot be written to the state partition; a release that was kept stays, and its \
+                       health is checked again at every start";
+        self.unsaved.then(|| unsaved.to_owned()).into_iter()
     }
 
     /// What did not stay, a line each.
@@ -107,7 +119,7 @@ impl fmt::Display for Standing {
         if let Some(at) = self.retry_at {
             writeln!(f, "  tried again by itself from {} on; os update apply does it now", date::local(at))?;
         }
-        self.refusals().try_for_each(|line| writeln!(f, "! {line}"))
+        self.complaints().chain(self.refusals()).try_for_each(|line| writeln!(f, "! {line}"))
     }
 }
 

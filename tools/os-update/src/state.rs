@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 
 /// Directory on the state partition.
 pub const DIR: &str = "/mnt/state/os/update";
+/// The file in it.
+const FILE: &str = "state.json";
+/// What holds the state while the state partition takes nothing.
+const RAM: &str = "/run/os/update-state.json";
 /// The file that pauses; see [`Store::paused`].
 const PAUSED: &str = "paused";
 /// So many events are remembered.
@@ -187,17 +191,19 @@ pub struct State {
 #[derive(Debug, Clone)]
 pub struct Store {
     dir: PathBuf,
+    /// What holds it instead until the next start, while the medium takes nothing.
+    ram: PathBuf,
 }
 
 impl Store {
     /// The device's own.
     pub fn device() -> Self {
-        Self::at(Path::new(DIR))
+        Self { dir: DIR.into(), ram: RAM.into() }
     }
 
     /// In another directory.
     pub fn at(dir: &Path) -> Self {
-        Self { dir: dir.to_owned() }
+        Self { dir: dir.to_owned(), ram: dir.with_extension("ram.json") }
     }
 
     /// Where it is.
@@ -208,11 +214,13 @@ impl Store {
     /// Reads the state. One that is damaged is begun anew: it says so, and an update that was under way is forgotten,
     /// which the slots survive.
     pub fn load(&self) -> State {
-        let path = self.dir.join("state.json");
-        let read = || files::read_limited(&path, MAX).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-        let mut state = match path.exists() {
-            true => read().unwrap_or_else(|| State { lost: true, ..State::default() }),
-            false => State::default(),
+        let path = self.dir.join(FILE);
+        let read =
+            |path: &Path| files::read_limited(path, MAX).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let mut state = match (read(&self.ram), path.exists()) {
+            (Some(newer), _) => newer,
+            (None, true) => read(&path).unwrap_or_else(|| State { lost: true, ..State::default() }),
+            (None, false) => State::default(),
         };
         state.paused |= self.paused();
         state
@@ -233,13 +241,47 @@ impl Store {
         if paused { files::write_if_changed(&path, b"", 0o644) } else { files::remove_if_there(&path) }
     }
 
-    /// Writes the state; it is on the medium when this returns.
+    /// Writes the state; it is on the medium when this returns. Where that is full, its reserve is given up for it.
     ///
     /// # Errors
     /// When the state partition cannot be written.
     pub fn save(&self, state: &State) -> Result<(), FileError> {
+        self.save_by(state, |path, text| files::write_if_changed(path, text, 0o644).map(drop))
+    }
+
+    fn save_by(&self, state: &State, write: impl Fn(&Path, &[u8]) -> Result<(), FileError>) -> Result<(), FileError> {
         let text = serde_json::to_vec_pretty(state).unwrap_or_default();
-        files::write_if_changed(&self.dir.join("state.json"), &text, 0o644).map(drop)
+        let path = self.dir.join(FILE);
+        match write(&path, &text) {
+            Err(err) if err.is_full() && self.give_up_reserve() => write(&path, &text)?,
+            written => written?,
+        }
+        // What is on the medium is newer now.
+        let _ = files::remove_if_there(&self.ram);
+        Ok(())
+    }
+
+    /// True when there was one.
+    fn give_up_reserve(&self) -> bool {
+        let reserve = Path::new(os_init::reserve::STATE).file_name().map(|name| self.dir.join(name));
+        let given_up = reserve.is_some_and(|path| matches!(files::remove_if_there(&path), Ok(Written::Changed)));
+        if given_up {
+            os_sys::log::warn("the state partition is full; what was set aside for updates is used");
+        }
+        given_up
+    }
+
+    /// Keeps the state in RAM until the next start, where [`Store::save`] failed: for what has been done already.
+    ///
+    /// # Errors
+    /// When that fails too.
+    pub fn keep_in_ram(&self, state: &State) -> Result<(), FileError> {
+        files::write_if_changed(&self.ram, &serde_json::to_vec_pretty(state).unwrap_or_default(), 0o644).map(drop)
+    }
+
+    /// True while what is known is in RAM only.
+    pub fn is_unsaved(&self) -> bool {
+        self.ram.exists()
     }
 }
 
@@ -348,6 +390,38 @@ mod tests {
         for (paused, changed) in [(false, false), (true, true), (true, false), (false, true)] {
             let written = if changed { Written::Changed } else { Written::Unchanged };
             assert_eq!((store.pause(paused).unwrap(), store.paused()), (written, paused));
+        }
+    }
+
+    #[test]
+    fn a_full_medium_takes_the_state_once_its_reserve_is_given_up_and_ram_holds_it_where_nothing_helps() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::at(&dir.path().join("update"));
+        let reserve = store.dir().join(Path::new(os_init::reserve::STATE).file_name().unwrap());
+        assert_eq!(
+            Path::new(DIR).join(reserve.file_name().unwrap()),
+            Path::new("/mnt/state").join(os_init::reserve::STATE)
+        );
+        let old = State { last: "old".to_owned(), ..State::default() };
+        store.save(&old).unwrap();
+        let new = State { last: "new".to_owned(), ..State::default() };
+        let errno = |path: &Path, errno| Err(FileError::writing(path, std::io::Error::from_raw_os_error(errno)));
+        let full = |path: &Path, text: &[u8]| match reserve.exists() {
+            true => errno(path, 28),
+            false => files::write_if_changed(path, text, 0o644).map(drop),
+        };
+        std::fs::write(&reserve, "space").unwrap();
+        store.save_by(&new, full).unwrap();
+        assert_eq!((store.load(), store.is_unsaved()), (new, false));
+        // No reserve any more, read-only, damaged: nothing is lost before the next start, and nothing is said to be saved.
+        for number in [28, 30, 5] {
+            let newer = State { last: number.to_string(), ..State::default() };
+            assert!(store.save_by(&newer, |path, _| errno(path, number)).is_err());
+            assert_ne!(store.load(), newer);
+            store.keep_in_ram(&newer).unwrap();
+            assert_eq!((store.load(), store.is_unsaved()), (newer.clone(), true));
+            store.save(&newer).unwrap();
+            assert_eq!((store.load(), store.is_unsaved()), (newer, false));
         }
     }
 

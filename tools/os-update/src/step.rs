@@ -23,6 +23,7 @@
 //! leaves a phase from which the next boot goes on ([`Event::Booted`]).
 
 use crate::state::{Phase, Target, Verdict};
+use os_slots::counters::Fate;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,8 +46,8 @@ pub enum Event {
     },
     /// The bootloader was told.
     Armed,
-    /// A boot, in this slot.
-    Booted(String),
+    /// A boot, in this slot. Where the other one was on trial: why the bootloader did not start that, if it says so.
+    Booted(String, Option<Fate>),
     /// The boot in this slot does what it should.
     Healthy(String),
     /// The boot in this slot does not, and why.
@@ -114,7 +115,7 @@ pub fn step(phase: &Phase, event: Event) -> Step {
             note(format!("{} was not installed: {reason}", target.version))
         }
         // RAUC marks a slot bad before it writes there, so nothing can start what is half written.
-        (Phase::Installing { target, .. }, Event::Booted(_) | Event::Interrupted) => {
+        (Phase::Installing { target, .. }, Event::Booted(..) | Event::Interrupted) => {
             note(format!("installing {} was interrupted", target.version))
         }
         (Phase::Installed { target, .. }, Event::Withdrawn) => {
@@ -159,11 +160,11 @@ impl Trial {
     /// What follows from an event; none when nothing does.
     fn step(self, phase: &Phase, event: Event) -> Option<Step> {
         let Self { target, slot, armed, jump, verdict } = self;
-        let here = matches!(&event, Event::Booted(s) | Event::Healthy(s) | Event::Unhealthy(s, _) if *s == slot);
+        let here = matches!(&event, Event::Booted(s, _) | Event::Healthy(s) | Event::Unhealthy(s, _) if *s == slot);
         let back = |slot: String| vec![Action::Activate(other(&slot)), Action::MarkBad(slot), Action::Reboot];
         Some(match (event, verdict) {
             // It was decided in an earlier boot, and the bootloader has not heard of it, or the restart did not come.
-            (Event::Booted(_) | Event::Healthy(_) | Event::Unhealthy(..), Some(_)) if here => {
+            (Event::Booted(..) | Event::Healthy(_) | Event::Unhealthy(..), Some(_)) if here => {
                 Step { phase: phase.clone(), then: back(slot), ..Step::default() }
             }
             (Event::Unhealthy(_, verdict), None) if here => Step {
@@ -172,7 +173,7 @@ impl Trial {
                 then: back(slot),
                 ..Step::default()
             },
-            (Event::Booted(_), Some(verdict)) => {
+            (Event::Booted(..), Some(verdict)) => {
                 Step { first: vec![Action::MarkBad(slot)], refuse: Some((target, verdict)), ..Step::default() }
             }
             (Event::Armed, None) if !jump => {
@@ -180,17 +181,19 @@ impl Trial {
             }
             // The power was cut, or the kernel does not survive the jump on this board, or the release is bad: the
             // bootloader's way tells.
-            (Event::Booted(_), None) if !here && jump => Step {
+            (Event::Booted(..), None) if !here && jump => Step {
                 note: Some(format!("{} did not come up after the jump; the bootloader starts it", target.version)),
                 phase: Phase::Installed { target, jumped: true },
                 ..Step::default()
             },
             // The power was cut before, or while, the bootloader was told.
-            (Event::Booted(_), None) if !here && !armed => {
+            (Event::Booted(..), None) if !here && !armed => {
                 Step { phase: Phase::Installed { target, jumped: false }, ..Step::default() }
             }
-            (Event::Booted(_), None) if !here => {
-                let verdict = Verdict::failed(format!("slot {slot} did not get to its health check in three boots"));
+            // Nothing but a choice at the bootloader's menu is between this boot and the trial, or the restart has not come yet.
+            (Event::Booted(_, Some(Fate::NotStarted)), None) if !here => return None,
+            (Event::Booted(_, fate), None) if !here => {
+                let verdict = not_reached(&slot, fate);
                 Step { first: vec![Action::MarkBad(slot)], refuse: Some((target, verdict)), ..Step::default() }
             }
             // Written down as a trial that goes on, so that a power cut before the bootloader was told loses nothing.
@@ -208,6 +211,20 @@ impl Trial {
             (Event::Healthy(_), _) => Step { phase: phase.clone(), then: vec![Action::MarkGood], ..Step::default() },
             _ => return None,
         })
+    }
+}
+
+/// Why a trial ended of which no boot wrote down how.
+fn not_reached(slot: &str, fate: Option<Fate>) -> Verdict {
+    match fate {
+        Some(Fate::PassedOver) => Verdict {
+            reason: format!("slot {} was put first by hand while slot {slot} was on trial", other(slot)),
+            by_operator: true,
+        },
+        Some(Fate::Marked) => {
+            Verdict::failed(format!("slot {slot} was marked bad, by hand or by a boot that could not write down why"))
+        }
+        _ => Verdict::failed(format!("slot {slot} did not get to its health check in three boots")),
     }
 }
 
@@ -242,6 +259,8 @@ mod tests {
         vec![Action::Activate("A".to_owned()), Action::MarkBad("B".to_owned()), Action::Reboot]
     }
 
+    const FATES: [Fate; 4] = [Fate::NoTriesLeft, Fate::Marked, Fate::PassedOver, Fate::NotStarted];
+
     fn start(jump: bool) -> Event {
         Event::Start { slot: "B".to_owned(), jump }
     }
@@ -255,7 +274,7 @@ mod tests {
             Event::Written,
             start(false),
             Event::Armed,
-            Event::Booted("B".to_owned()),
+            Event::Booted("B".to_owned(), None),
             Event::Healthy("B".to_owned()),
         ] {
             let next = step(&phase, event);
@@ -274,28 +293,40 @@ mod tests {
         let failed = step(&trial(true), unhealthy());
         assert_eq!((&failed.refuse, &failed.then), (&None, &back()));
         // The bootloader has not heard of it: that boot is not asked for its health any more.
-        for event in [Event::Booted("B".to_owned()), Event::Healthy("B".to_owned()), unhealthy()] {
+        for event in [Event::Booted("B".to_owned(), None), Event::Healthy("B".to_owned()), unhealthy()] {
             let again = step(&failed.phase, event);
             assert_eq!((&again.phase, again.then, again.refuse), (&failed.phase, back(), None));
         }
-        let home = step(&failed.phase, Event::Booted("A".to_owned()));
+        let home = step(&failed.phase, Event::Booted("A".to_owned(), None));
         assert_eq!((home.phase, home.refuse), (Phase::Idle, Some((target(), Verdict::failed("no engine")))));
         assert_eq!((home.first, home.then), (vec![Action::MarkBad("B".to_owned())], vec![]));
     }
 
     #[test]
     fn a_release_that_does_not_boot_is_refused_by_the_boot_that_comes_instead() {
-        let next = step(&trial(true), Event::Booted("A".to_owned()));
+        let next = step(&trial(true), Event::Booted("A".to_owned(), None));
         assert_eq!((next.phase, next.refuse.is_some()), (Phase::Idle, true));
         assert_eq!(next.first, [Action::MarkBad("B".to_owned())]);
     }
 
     #[test]
+    fn a_trial_that_ended_unseen_ends_for_the_reason_that_the_bootloader_tells() {
+        let ended = |fate| step(&trial(true), Event::Booted("A".to_owned(), Some(fate))).refuse.map(|(_, why)| why);
+        let said = |fate| ended(fate).unwrap();
+        assert!(said(Fate::NoTriesLeft).reason.contains("three boots"));
+        assert!(said(Fate::Marked).reason.contains("marked bad"));
+        assert!(said(Fate::PassedOver).by_operator && said(Fate::PassedOver).reason.contains("slot A was put first"));
+        // It may still be started: nothing is said against it.
+        let next = step(&trial(true), Event::Booted("A".to_owned(), Some(Fate::NotStarted)));
+        assert_eq!((next.phase, next.refuse, next.first), (trial(true), None, vec![]));
+    }
+
+    #[test]
     fn a_power_cut_before_the_bootloader_was_told_is_no_failure_of_the_release() {
-        let next = step(&trial(false), Event::Booted("A".to_owned()));
+        let next = step(&trial(false), Event::Booted("A".to_owned(), None));
         assert_eq!((next.phase, next.refuse), (Phase::Installed { target: target(), jumped: false }, None));
         // After it was told, and before that was written down: the trial goes on.
-        assert_eq!(step(&trial(false), Event::Booted("B".to_owned())).phase, trial(false));
+        assert_eq!(step(&trial(false), Event::Booted("B".to_owned(), None)).phase, trial(false));
         let good = step(&trial(false), Event::Healthy("B".to_owned()));
         assert_eq!((good.phase, good.first), (Phase::Idle, vec![Action::MarkGood]));
     }
@@ -305,7 +336,7 @@ mod tests {
         let installed = Phase::Installed { target: target(), jumped: false };
         let next = step(&installed, start(true));
         assert_eq!((&next.phase, next.then), (&jump(), vec![Action::Jump]));
-        assert_eq!(step(&jump(), Event::Booted("B".to_owned())).phase, jump());
+        assert_eq!(step(&jump(), Event::Booted("B".to_owned(), None)).phase, jump());
         let told = step(&jump(), Event::Healthy("B".to_owned()));
         assert_eq!((&told.phase, told.then), (&trial(false), vec![Action::Activate("B".to_owned())]));
         let kept = step(&told.phase, Event::Healthy("B".to_owned()));
@@ -314,7 +345,7 @@ mod tests {
 
     #[test]
     fn a_jump_that_leads_nowhere_is_not_the_releases_fault_and_not_tried_twice() {
-        let next = step(&jump(), Event::Booted("A".to_owned()));
+        let next = step(&jump(), Event::Booted("A".to_owned(), None));
         assert_eq!((next.refuse, next.then), (None, vec![]));
         let again = step(&next.phase, start(true));
         assert_eq!((again.phase, again.then), (trial(false), vec![Action::Activate("B".to_owned())]));
@@ -330,7 +361,7 @@ mod tests {
     #[test]
     fn an_interrupted_installation_is_not_taken_for_the_next_one() {
         let phase = Phase::Installing { target: target(), transaction: "t".to_owned() };
-        for event in [Event::Booted("A".to_owned()), Event::Interrupted] {
+        for event in [Event::Booted("A".to_owned(), None), Event::Interrupted] {
             let next = step(&phase, event);
             assert_eq!((next.phase, next.refuse, next.then), (Phase::Idle, None, vec![]));
         }
@@ -342,6 +373,7 @@ mod tests {
 
     fn event() -> impl Strategy<Value = Event> {
         let slot = prop_oneof![Just("A".to_owned()), Just("B".to_owned())];
+        let fate = proptest::option::of(proptest::sample::select(FATES.as_slice()));
         prop_oneof![
             Just(Event::Found(target(), "t".to_owned())),
             Just(Event::Written),
@@ -349,7 +381,7 @@ mod tests {
             any::<bool>().prop_map(start),
             Just(Event::Armed),
             Just(Event::Withdrawn),
-            slot.clone().prop_map(Event::Booted),
+            (slot.clone(), fate).prop_map(|(s, fate)| Event::Booted(s, fate)),
             slot.clone().prop_map(Event::Healthy),
             slot.prop_map(|s| Event::Unhealthy(s, Verdict::failed(""))),
             Just(Event::Interrupted),

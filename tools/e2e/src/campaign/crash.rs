@@ -189,7 +189,11 @@ impl Crash<'_> {
             }
             let known = Store::at(&dir).load();
             ensure!(!known.lost, "the state of updates is damaged");
-            let next = step(&known.phase, Event::Booted(slot.to_owned()));
+            let fate = match &known.phase {
+                Phase::Trial { slot: tried, .. } if tried != slot => Some(counters.fate(tried)),
+                _ => None,
+            };
+            let next = step(&known.phase, Event::Booted(slot.to_owned(), fate));
             if let Some((target, verdict)) = next.refuse
                 && good
             {

@@ -17,6 +17,12 @@ pub(super) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
     vm.ssh("os config unset /os/update/channel")?;
     let first = slot(&vm)?;
     let login = vm.login();
+    // The trial finds a state partition without any space.
+    let fill = "if grep -q e2e.release=2 /proc/cmdline; then dd if=/dev/zero of=/mnt/state/fill bs=4k 2>/dev/null; sync; fi; exit 0";
+    vm.ssh(&format!(
+        "mkdir -p /mnt/state/os/health.d; printf '#!/bin/sh\\n%s\\n' '{fill}' >/mnt/state/os/health.d/fill; \
+         chmod 755 /mnt/state/os/health.d/fill; test -s /mnt/state/os/update/reserve"
+    ))?;
     checks.check("osctl device update brings a bundle through ssh, and waits until the device has decided", || {
         let said = vm.through_restarts(|| osctl::device::update("127.0.0.1", &bundle, &login))?;
         ensure!(said.contains(&release) && said.contains("stays"), "{said}");
@@ -24,6 +30,16 @@ pub(super) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
         equal(&slot(&vm)?, lab.artifacts.other(&first)?)?;
         equal(&vm.ssh("grep -o e2e.release=2 /proc/cmdline")?, "e2e.release=2")?;
         rig.containers_run(&vm)
+    });
+    checks.check("a full state partition keeps no release from being kept, and is shown", || {
+        let status = update_status(&vm)?;
+        ensure!(status["phase"] == "idle" && status["running"]["version"] == release, "{status}");
+        let said = vm.ssh_code("os status")?.1;
+        ensure!(said.contains("! /mnt/state is nearly full") && said.contains("du -axk /mnt/state"), "{said}");
+        vm.ssh("rm /mnt/state/fill /mnt/state/os/health.d/fill; sync")?;
+        let said = vm.ssh_code("os status")?.1;
+        ensure!(!said.contains("/mnt/state is nearly full"), "{said}");
+        Ok(())
     });
     checks.check("what is no bundle for this device is refused, and why is said", || {
         let other = rig.maker.hollow("another-board", &lab.artifacts.later(4, 0)?)?;
@@ -39,6 +55,8 @@ pub(super) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
         settled(&vm)?;
         equal(&slot(&vm)?, &first)?;
         equal(&vm.ssh("grep -o 'e2e.release=.' /proc/cmdline || true")?, "")?;
+        // What was given up for the last space was set aside again.
+        vm.ssh("test -s /mnt/state/os/update/reserve")?;
         rig.containers_run(&vm)?;
         let status = update_status(&vm)?;
         ensure!(status["phase"] == "idle" && status["refused"][0]["version"] == release, "{status}");

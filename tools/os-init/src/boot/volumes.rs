@@ -110,6 +110,9 @@ pub(super) fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> 
     if let Err(err) = encryption::return_key(Path::new(STATE), Path::new(BOOT)) {
         note(report, format!("the key of data cannot be put back: {err:#}"));
     }
+    if let Err(err) = reserve::keep_state(Path::new(STATE)) {
+        note(report, format!("os-state has no reserve for when it is full: {err}"));
+    }
     identity::is_missing(Path::new(STATE))
 }
 

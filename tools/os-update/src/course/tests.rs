@@ -5,7 +5,7 @@ use super::*;
 use crate::machine::mark_in;
 use crate::state::{Store, Target};
 use anyhow::bail;
-use os_slots::counters::{self, Counters, State as Choice};
+use os_slots::counters::{self, Counters, Fate, State as Choice};
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::rc::Rc;
@@ -51,6 +51,8 @@ struct World {
     fault: Option<(usize, Fault)>,
     /// No power, until the next boot.
     dark: Cell<bool>,
+    /// The state partition takes nothing.
+    full: Cell<bool>,
     restarts: Cell<bool>,
 }
 
@@ -66,6 +68,7 @@ impl World {
             done: Cell::new(0),
             fault,
             dark: Cell::new(false),
+            full: Cell::new(false),
             restarts: Cell::new(false),
         })
     }
@@ -100,6 +103,11 @@ impl World {
         }
     }
 
+    /// What a restart does.
+    fn forget_ram(&self) {
+        let _ = std::fs::remove_file(self.dir.path().join("state.ram.json"));
+    }
+
     fn is_broken(&self) -> bool {
         *self.booted.borrow() == "B" && matches!(self.kind, Kind::NoBus | Kind::NoRauc)
     }
@@ -111,7 +119,17 @@ impl Device for Rc<World> {
     }
 
     fn save(&self, state: &State) -> Result<()> {
+        anyhow::ensure!(!self.full.get(), "no space is left");
         self.thing(|| Ok(self.store.save(state)?))
+    }
+
+    fn keep_in_ram(&self, state: &State) -> Result<()> {
+        anyhow::ensure!(!self.dark.get(), "no power");
+        Ok(self.store.keep_in_ram(state)?)
+    }
+
+    fn fate(&self, slot: &str) -> Option<Fate> {
+        Some(self.counters().fate(slot))
     }
 
     async fn mark(&self, mark: Mark, slot: &str) -> Result<()> {
@@ -165,6 +183,7 @@ fn live(kind: Kind, fault: Option<(usize, Fault)>) -> (Rc<World>, State) {
         if !restarts && !dead {
             break;
         }
+        world.forget_ram();
         *world.booted.borrow_mut() = start(world.dir.path()).expect("a slot is left to start").to_owned();
         runtime.block_on(boot(&world));
     }
@@ -237,4 +256,62 @@ fn what_cannot_be_written_down_is_left_all_the_same() {
     assert!(runtime.block_on(course.unhealthy(Verdict::failed("no engine"))).is_err());
     assert!(world.restarts.get());
     assert_eq!(world.counters().next(), Some("A"));
+}
+
+#[test]
+fn a_good_release_stays_on_a_full_state_partition_and_a_bad_one_goes_for_a_reason_that_is_true() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+    let trial = State { phase, ..State::default() };
+    let begin = |kind| {
+        let world = World::new(kind, "B", None);
+        world.store.save(&trial).unwrap();
+        mark_in(world.dir.path(), Mark::Active, "B").unwrap();
+        world.full.set(true);
+        start(world.dir.path());
+        world
+    };
+    let world = begin(Kind::Good);
+    // Every boot passes anew, and none uses up a try of either slot.
+    for _ in 0..5 {
+        world.forget_ram();
+        let mut course = Course { device: Rc::clone(&world), state: world.store.load() };
+        runtime.block_on(course.healthy()).unwrap();
+        let known = world.store.load();
+        assert_eq!((known.phase, known.running, known.refused), (Phase::Idle, Some(target()), vec![]));
+        assert!(world.store.is_unsaved() && !world.restarts.get());
+        assert_eq!(start(world.dir.path()), Some("B"));
+    }
+    world.full.set(false);
+    world.forget_ram();
+    let mut course = Course { device: Rc::clone(&world), state: world.store.load() };
+    runtime.block_on(course.healthy()).unwrap();
+    assert_eq!((world.store.load().phase, world.store.is_unsaved()), (Phase::Idle, false));
+
+    let world = begin(Kind::Ill);
+    runtime.block_on(boot(&world));
+    assert!(world.restarts.get() && start(world.dir.path()) == Some("A"));
+    *world.booted.borrow_mut() = "A".to_owned();
+    world.full.set(false);
+    runtime.block_on(boot(&world));
+    let known = world.store.load();
+    assert_eq!(known.phase, Phase::Idle);
+    assert!(known.refused[0].verdict.reason.contains("marked bad"), "{:?}", known.refused);
+}
+
+#[test]
+fn who_is_put_first_by_hand_during_a_trial_is_not_taken_for_a_failure_of_the_release() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let world = World::new(Kind::Good, "A", None);
+    let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+    world.store.save(&State { phase: phase.clone(), ..State::default() }).unwrap();
+    mark_in(world.dir.path(), Mark::Active, "B").unwrap();
+    // Slot A from the bootloader's menu: the trial is still to come.
+    runtime.block_on(boot(&world));
+    assert_eq!((world.store.load().phase, world.restarts.replace(false)), (phase, true));
+    mark_in(world.dir.path(), Mark::Active, "A").unwrap();
+    let mut course = Course { device: Rc::clone(&world), state: world.store.load() };
+    runtime.block_on(course.healthy()).unwrap();
+    let refused = world.store.load().refused;
+    assert!(refused.len() == 1 && refused[0].verdict.by_operator, "{refused:?}");
 }
