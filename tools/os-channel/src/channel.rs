@@ -106,7 +106,7 @@ pub struct Asking<'a> {
     pub version: &'a Version,
     /// Something that stays the same for this device and differs from others'.
     pub id: &'a str,
-    /// Digests of bundles that failed here.
+    /// Digests of bundles that failed here; of one that came by hand, the hash of its manifest.
     pub refused: &'a [String],
 }
 
@@ -200,7 +200,8 @@ impl Channel {
         for release in newer {
             if release.revoked.is_some() {
                 held = Some(Choice::Held { release, why: Held::Revoked });
-            } else if asking.refused.contains(&release.bundle.sha256) {
+            } else if [&release.bundle.sha256, &release.bundle.manifest_hash].iter().any(|d| asking.refused.contains(d))
+            {
                 held = Some(Choice::Held { release, why: Held::FailedHere });
             } else if !release.reaches(asking.id) {
                 held = Some(Choice::Held { release, why: Held::Rollout });

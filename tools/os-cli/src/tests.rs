@@ -37,6 +37,7 @@ fn standing() -> Standing {
         phase: "trial",
         running: Some(Target { version: "0.2.0".to_owned(), digest: "2c26b46b".to_owned() }),
         release: Some(target()),
+        by_hand: false,
         slot: Some("B".to_owned()),
         progress: None,
         paused: false,

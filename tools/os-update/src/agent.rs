@@ -2,7 +2,7 @@
 
 use crate::course::Course;
 use crate::health;
-use crate::machine::{Device, Machine, Mark};
+use crate::machine::{Device, Machine};
 use crate::outcome::{Done, Found, Outcome, describe};
 use crate::policy::{Mode, Policy, Trial};
 use crate::state::{Phase, State, Store, Verdict};
@@ -166,6 +166,7 @@ impl Agent {
     /// # Errors
     /// When there is no channel, or it cannot be reached or believed.
     pub async fn check(&mut self, from: Option<&Source>) -> Result<Found> {
+        self.notice().await?;
         let look = self.look(from).await?;
         let (offered, text) = describe(&look.choice(), &look.running);
         Ok(Found { running: look.running.to_string(), offered, text })
@@ -179,6 +180,7 @@ impl Agent {
         if asked == Asked::Timer && self.course.device.store.paused() {
             return Ok(Done::new(Outcome::Waiting, "updates are paused; os update resume goes on"));
         }
+        self.notice().await?;
         if let Phase::Trial { target, .. } = self.course.state.phase.clone() {
             if self.course.waits_for_restart()? {
                 return self.restart_into(&target.version, told).await;
@@ -194,7 +196,7 @@ impl Agent {
         let (_, text) = describe(&choice, &look.running);
         let found = match choice {
             Choice::Offer(release) => {
-                if !self.is_installed(release) {
+                if !self.is_installed(release) && !self.is_left_alone(release, from) {
                     if let Some(why) = self.objection(asked, source, Some(release)).await? {
                         return Ok(Done::new(Outcome::Waiting, format!("{text}; {why}")));
                     }
@@ -211,13 +213,19 @@ impl Agent {
             Choice::Held { .. } => Outcome::NotReached,
             Choice::UpToDate => Outcome::UpToDate,
         };
-        if found != Outcome::Waiting {
+        let by_hand = self.course.state.waits_by_hand().cloned();
+        if found != Outcome::Waiting && by_hand.is_none() {
             self.course.note(Event::Withdrawn)?;
         }
         let Phase::Installed { target, .. } = self.course.state.phase.clone() else {
             return Ok(Done::new(found, text));
         };
         let version = &target.version;
+        // A channel that somebody names, such as a stick's, is no word about what lies there already.
+        if by_hand.is_some() && (asked == Asked::Timer || from.is_some()) {
+            let waits = format!("{text}; {version} was installed by hand and waits for: os update apply");
+            return Ok(Done::new(Outcome::Waiting, waits));
+        }
         if asked == Asked::Timer && self.policy.mode != Mode::Automatic {
             return Ok(Done::new(Outcome::Waiting, format!("{version} is installed and waits for: os update apply")));
         }
@@ -264,8 +272,16 @@ impl Agent {
         Ok(self.policy.objection(self.bus().await?, release.is_some() && matches!(source, Source::Web(_))).await?)
     }
 
+    /// What was put there by hand goes by the hash of its manifest.
     fn is_installed(&self, release: &Release) -> bool {
-        matches!(&self.course.state.phase, Phase::Installed { target, .. } if target.digest == release.bundle.sha256)
+        let digests = [&release.bundle.sha256, &release.bundle.manifest_hash];
+        matches!(&self.course.state.phase, Phase::Installed { target, .. } if digests.contains(&&target.digest))
+    }
+
+    /// What an operator put into the other slot gives way to something newer, and to a channel that a person names.
+    fn is_left_alone(&self, release: &Release, from: Option<&Source>) -> bool {
+        let by_hand = self.course.state.waits_by_hand();
+        from.is_none() && by_hand.is_some_and(|target| version::of_running(&target.version) >= release.version)
     }
 
     pub(crate) fn not_on_trial(&self) -> Result<()> {
@@ -301,6 +317,9 @@ impl Agent {
     /// # Errors
     /// When the state cannot be written or RAUC does not answer.
     pub async fn healthy(&mut self) -> Result<()> {
+        if let Err(err) = self.notice().await {
+            log::warn(&format!("{err:#}"));
+        }
         let mut left = KEEP_RETRIES;
         loop {
             let Err(err) = self.course.healthy().await else { break };
@@ -352,60 +371,6 @@ impl Agent {
         if let Err(err) = kept {
             log::warn(&format!("the journal of this boot cannot be kept: {err:#}"));
         }
-    }
-
-    /// Goes back to the other slot, because a person says so.
-    ///
-    /// # Errors
-    /// When there is nothing to go back to.
-    pub async fn go_back(&mut self) -> Result<()> {
-        let booted = self.course.device.booted()?;
-        if matches!(self.course.state.phase, Phase::Trial { .. }) {
-            return self.unhealthy(Verdict::by_operator()).await;
-        }
-        let Phase::Idle = self.course.state.phase else {
-            bail!("the other slot holds a release that was not started yet; there is nothing to go back to");
-        };
-        let slots = self.bus().await?.slots().await?;
-        let back = other(&booted);
-        let there = slots.iter().find(|s| s.bootname.as_deref() == Some(&back)).context("RAUC knows no other slot")?;
-        ensure!(there.boot_status.as_deref() == Some("good"), "slot {back} holds nothing that may be started");
-        if let Some(target) = self.course.state.running.take() {
-            self.course.state.refuse(now(), target, Verdict::by_operator());
-        }
-        self.course.happened(Event::GoBack(back)).await
-    }
-
-    /// Marks a slot because a person says so; nothing restarts.
-    ///
-    /// # Errors
-    /// When a release is on trial, or the bootloader would be left without a slot to start.
-    pub async fn mark_by_hand(&mut self, state: Mark, slot: Option<&str>) -> Result<String> {
-        self.not_on_trial()?;
-        let slot = slot.map_or_else(|| self.course.device.booted(), |slot| Ok(slot.to_owned()))?;
-        let slots = self.bus().await?.slots().await?;
-        let good = |name: &str| {
-            slots.iter().any(|s| s.bootname.as_deref() == Some(name) && s.boot_status.as_deref() == Some("good"))
-        };
-        match state {
-            Mark::Bad => {
-                ensure!(good(&other(&slot)), "slot {} is not good either; nothing could be started", other(&slot))
-            }
-            Mark::Active => ensure!(good(&slot), "slot {slot} holds nothing that may be started"),
-            Mark::Good => {}
-        }
-        self.course.device.mark(state, &slot).await?;
-        self.remember(&format!("an operator marked slot {slot} {}", state.word()))?;
-        Ok(slot)
-    }
-
-    /// Has the slot that does not run be started from the next boot on, because a person says so. Unlike
-    /// [`Agent::go_back`] it says nothing against the release that runs.
-    ///
-    /// # Errors
-    /// As [`Agent::mark_by_hand`].
-    pub async fn switch(&mut self) -> Result<String> {
-        self.mark_by_hand(Mark::Active, Some(&other(&self.course.device.booted()?))).await
     }
 
     /// Leaves the rescue system, which is there for a person, when none comes: power that fails again and again uses up

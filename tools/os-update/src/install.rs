@@ -1,17 +1,19 @@
 //! Has RAUC write a bundle into the slot that does not run, from a channel or by hand.
 
 use crate::agent::{Agent, Asked, STOP};
+use crate::hand;
 use crate::index;
+use crate::machine::Device;
 use crate::outcome::Done;
 use crate::progress::{self, Progress};
 use crate::relay::{Bundle, Relay};
 use crate::state::Target;
-use crate::step::Event;
+use crate::step::{Event, other};
 use crate::trust::now;
 use crate::version;
 use anyhow::{Context, Result, ensure};
 use os_channel::Release;
-use os_dbus::{BusError, Verb};
+use os_dbus::{BusError, Slot, Verb};
 use os_fetch::Source;
 use os_sys::log;
 use std::cell::Cell;
@@ -46,6 +48,7 @@ impl Agent {
     pub(crate) async fn install(&mut self, asked: Asked, source: &Source, release: &Release) -> Result<()> {
         let target = Target { version: release.version.to_string(), digest: release.bundle.sha256.clone() };
         let transaction = uuid()?;
+        self.course.state.began = Some(transaction.clone());
         self.course.note(Event::Found(target.clone(), transaction.clone()))?;
         log::info(&format!("installing {}", target.version));
         let relay = Relay::start(Bundle {
@@ -57,7 +60,7 @@ impl Agent {
         let done = self.write_slot(&relay, release, &transaction, asked).await;
         let passed = relay.passed();
         let event = match &done {
-            Ok(()) => Event::Written,
+            Ok(slots) => self.wrote(slots, &target)?,
             Err(err) => {
                 // It is no fault of the release, nor of the channel, when somebody stops it.
                 if err.downcast_ref::<Stopped>().is_none() {
@@ -72,10 +75,17 @@ impl Agent {
         }
         self.course.state.note(now(), format!("{} MiB came from the channel", passed.fetched >> 20));
         self.course.note(event)?;
-        done.with_context(|| format!("{} was not installed", target.version))
+        done.map(drop).with_context(|| format!("{} was not installed", target.version))
     }
 
-    async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str, asked: Asked) -> Result<()> {
+    /// What RAUC wrote is known by name from now on.
+    fn wrote(&mut self, slots: &[Slot], target: &Target) -> Result<Event> {
+        let slot = other(&self.course.device.booted()?);
+        hand::wrote(&mut self.course.state, slots, &slot, target);
+        Ok(Event::Written)
+    }
+
+    async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str, asked: Asked) -> Result<Vec<Slot>> {
         self.prepare_streaming().await;
         let address = relay.address();
         let facts = self.bus().await?.inspect(&address).await?;
@@ -91,8 +101,8 @@ impl Agent {
         self.have_rauc_write(&writing, Some(relay)).await
     }
 
-    /// `relay` is what the bundle comes through, if it does.
-    async fn have_rauc_write(&self, writing: &Writing<'_>, relay: Option<&Relay>) -> Result<()> {
+    /// Returns what RAUC says of the slots then. `relay` is what the bundle comes through, if it does.
+    async fn have_rauc_write(&self, writing: &Writing<'_>, relay: Option<&Relay>) -> Result<Vec<Slot>> {
         let Writing { source, version, hash, transaction, asked } = *writing;
         let last = Cell::new(None);
         let told = |progress: &Progress| {
@@ -143,7 +153,7 @@ impl Agent {
             let there = slot.manifest_hash.as_deref();
             ensure!(there == Some(hash), "{} holds another bundle than the one that was looked at", slot.name);
         }
-        Ok(())
+        Ok(slots)
     }
 
     /// Comes when an operator does not want what is being installed.
@@ -165,6 +175,7 @@ impl Agent {
     /// # Errors
     /// When RAUC refuses the bundle or does not write it.
     pub async fn install_by_hand(&mut self, bundle: &str, told: &dyn Fn(&str)) -> Result<Done> {
+        self.notice().await?;
         self.not_on_trial()?;
         self.prepare_streaming().await;
         let facts = self.bus().await?.inspect(bundle).await?;
@@ -174,13 +185,14 @@ impl Agent {
         let hash = facts.manifest_hash.context(OLD_RAUC)?;
         let target = Target { version: version.clone(), digest: hash.clone() };
         let transaction = uuid()?;
-        self.course.note(Event::Found(target, transaction.clone()))?;
+        self.course.state.began = Some(transaction.clone());
+        self.course.note(Event::Found(target.clone(), transaction.clone()))?;
         log::info(&format!("installing {version}, as an operator asks"));
         let writing =
             Writing { source: bundle, version: &version, hash: &hash, transaction: &transaction, asked: Asked::Person };
         let done = self.have_rauc_write(&writing, None).await;
         let event = match &done {
-            Ok(()) => Event::Written,
+            Ok(slots) => self.wrote(slots, &target)?,
             Err(err) => Event::NotWritten(format!("{err:#}")),
         };
         self.course.note(event)?;

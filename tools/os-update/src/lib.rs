@@ -4,6 +4,8 @@
 //! - [`trust`] reads a channel and decides what of it is believed; [`policy`] whether now is the time
 //! - [`eos`] finds the channel where another system has it
 //! - `install` has RAUC check and write a bundle, [`relay`] brings it there, [`progress`] says how far it is
+//! - [`hand`] notices what an operator did with RAUC
+//! - `operator` does what one wants of the slots
 //! - `index` has RAUC look at a slot that is half written, so that what is there is not fetched again
 //! - [`stick`] takes a channel from a USB stick
 //! - `bus` offers the same to other programs, as `os.Update1`
@@ -18,11 +20,13 @@ pub mod agent;
 mod bus;
 mod course;
 pub mod eos;
+pub mod hand;
 pub mod health;
 mod index;
 mod install;
 mod kexec;
 mod machine;
+mod operator;
 pub mod outcome;
 pub mod policy;
 pub mod progress;

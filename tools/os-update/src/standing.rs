@@ -19,6 +19,8 @@ pub struct Standing {
     pub running: Option<Target>,
     /// What is on its way to this device.
     pub release: Option<Target>,
+    /// An operator put it into the other slot with RAUC; it is started when somebody asks for it.
+    pub by_hand: bool,
     /// Slot that is on trial.
     pub slot: Option<String>,
     /// How far the installation is.
@@ -49,6 +51,7 @@ impl Standing {
 
     fn of(state: State, progress: Option<Progress>, policy: Shown) -> Self {
         let phase = state.phase.word();
+        let by_hand = state.waits_by_hand().is_some();
         let release = state.phase.target().cloned();
         let slot = match state.phase {
             Phase::Trial { slot, .. } => Some(slot),
@@ -58,6 +61,7 @@ impl Standing {
             phase,
             running: state.running,
             release,
+            by_hand,
             slot,
             progress: progress.filter(|_| phase == "installing"),
             paused: state.paused,
@@ -78,6 +82,7 @@ impl Standing {
                 Some(progress) => format!("{version} is being installed: {progress}"),
                 None => format!("{version} is being installed"),
             },
+            "installed" if self.by_hand => format!("{version} was installed by hand and waits for: os update apply"),
             "installed" => format!("{version} is installed and waits for: os update apply"),
             "trial" => {
                 format!("{version} is on trial in slot {}", self.slot.as_deref().unwrap_or("?"))

@@ -171,6 +171,16 @@ pub struct State {
     /// Version that a slot has held since the device was flashed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shipped: Option<String>,
+    /// What lies in the slots, as far as RAUC installed it.
+    pub slots: BTreeMap<String, crate::hand::Held>,
+    /// [`State::slots`] was filled at least once.
+    pub looked: bool,
+    /// RAUC's identifier of the last installation that this program began.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub began: Option<String>,
+    /// What waits in the other slot, where an operator put it there with RAUC: nothing is done with it that nobody asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by_hand: Option<Target>,
     /// A release that could not be installed, and when to try again.
     pub waiting: Option<Waiting>,
     /// What the device did before the trial, which it has to do again.
@@ -316,6 +326,14 @@ impl State {
         let hours = 1u64.checked_shl(earlier).unwrap_or(24).min(24);
         let attempts = earlier.saturating_add(1);
         self.waiting = Some(Waiting { digest: digest.to_owned(), attempts, until: at.saturating_add(hours * 3600) });
+    }
+
+    /// What waits to be started was put there by an operator.
+    pub fn waits_by_hand(&self) -> Option<&Target> {
+        match &self.phase {
+            Phase::Installed { target, .. } => Some(target).filter(|target| self.by_hand.as_ref() == Some(target)),
+            _ => None,
+        }
     }
 
     /// Digests of what failed here.

@@ -1,0 +1,148 @@
+use super::*;
+use crate::state::Verdict;
+
+/// The two slots of a pair as RAUC shows them.
+fn pair(name: &str, number: u32, installed: Option<(&str, &str)>, status: &str) -> Vec<Slot> {
+    let slot = |class: &str, bootname: Option<&str>| Slot {
+        name: format!("{class}.{number}"),
+        class: class.to_owned(),
+        bootname: bootname.map(str::to_owned),
+        state: String::new(),
+        boot_status: None,
+        version: installed.map(|(version, _)| version.to_owned()),
+        transaction: installed.map(|(_, transaction)| transaction.to_owned()),
+        manifest_hash: installed.map(|(version, _)| format!("hash of {version}")),
+        status: installed.map(|_| status.to_owned()),
+    };
+    vec![slot("kernel", Some(name)), slot("rootfs", None)]
+}
+
+/// Slot A was shipped, slot B holds this.
+fn slots(b: Option<(&str, &str)>) -> Vec<Slot> {
+    [pair("A", 0, None, ""), pair("B", 1, b, "ok")].concat()
+}
+
+fn target(version: &str) -> Target {
+    Target { version: version.to_owned(), digest: format!("digest of {version}") }
+}
+
+fn by_hand(version: &str) -> Target {
+    Target { version: version.to_owned(), digest: format!("hash of {version}") }
+}
+
+fn trial(verdict: Option<Verdict>) -> Phase {
+    Phase::Trial { target: target("0.2.0"), slot: "B".to_owned(), armed: true, jump: false, verdict }
+}
+
+/// This program has put 0.2.0 into slot B.
+fn installed(phase: Phase) -> State {
+    let mut state = State { looked: true, began: Some("ours".to_owned()), phase, ..State::default() };
+    wrote(&mut state, &slots(Some(("0.2.0", "ours"))), "B", &target("0.2.0"));
+    state
+}
+
+fn waits() -> Phase {
+    Phase::Installed { target: target("0.2.0"), jumped: false }
+}
+
+#[test]
+fn what_nobody_touched_is_as_it_was() {
+    for phase in [Phase::Idle, waits(), trial(None)] {
+        let mut state = installed(phase);
+        let before = state.clone();
+        assert_eq!(notice(&mut state, &slots(Some(("0.2.0", "ours"))), "A", None), Vec::<String>::new());
+        assert_eq!(state, before);
+    }
+}
+
+#[test]
+fn another_release_in_place_of_what_waited_is_said_and_goes_by_its_own_name() {
+    for (phase, version) in [(waits(), "0.3.0"), (waits(), "0.1.0"), (trial(None), "0.3.0"), (Phase::Idle, "0.3.0")] {
+        let mut state = installed(phase);
+        let said = notice(&mut state, &slots(Some((version, "theirs"))), "A", Some(Fate::Marked));
+        assert!(said.len() == 1 && said[0].contains(version) && said[0].contains("by hand"), "{said:?}");
+        assert_eq!(state.phase, Phase::Installed { target: by_hand(version), jumped: false });
+        assert_eq!(state.waits_by_hand(), Some(&by_hand(version)));
+        assert!(notice(&mut state, &slots(Some((version, "theirs"))), "A", None).is_empty(), "it is said once");
+    }
+}
+
+#[test]
+fn the_first_look_takes_what_is_there_and_the_second_notices() {
+    let mut state = State::default();
+    assert!(notice(&mut state, &slots(Some(("0.2.0", "before"))), "A", None).is_empty());
+    assert_eq!(state.phase, Phase::Idle);
+    let mut empty = State::default();
+    assert!(notice(&mut empty, &slots(None), "A", None).is_empty());
+    assert_eq!(notice(&mut empty, &slots(Some(("0.3.0", "theirs"))), "A", None).len(), 1);
+    assert_eq!(empty.waits_by_hand(), Some(&by_hand("0.3.0")));
+}
+
+#[test]
+fn the_same_bundle_once_more_changes_nothing_about_what_becomes_of_it() {
+    for phase in [waits(), trial(None)] {
+        let mut state = installed(phase);
+        assert_eq!(notice(&mut state, &slots(Some(("0.2.0", "theirs"))), "A", Some(Fate::Marked)).len(), 1);
+        assert_eq!((&state.phase, state.waits_by_hand()), (&waits(), None));
+    }
+    let mut other = installed(waits());
+    let mut rebuilt = slots(Some(("0.2.0", "theirs")));
+    rebuilt.iter_mut().for_each(|slot| slot.manifest_hash = slot.version.as_ref().map(|_| "another".to_owned()));
+    notice(&mut other, &rebuilt, "A", None);
+    assert_eq!(other.waits_by_hand().map(|target| target.digest.as_str()), Some("another"));
+}
+
+#[test]
+fn what_was_begun_here_and_not_finished_is_nobody_elses() {
+    let mut state = State { looked: true, began: Some("ours".to_owned()), ..State::default() };
+    let half = [pair("A", 0, None, ""), pair("B", 1, Some(("0.2.0", "ours")), "pending")].concat();
+    assert!(notice(&mut state, &half, "A", None).is_empty());
+    // Finished, and the power failed before that was written down.
+    assert!(notice(&mut state, &slots(Some(("0.2.0", "ours"))), "A", None).is_empty());
+    assert_eq!((&state.phase, state.waits_by_hand()), (&Phase::Idle, None));
+}
+
+#[test]
+fn a_slot_that_was_half_written_by_hand_holds_nothing_that_is_started() {
+    let mut state = installed(waits());
+    let half = [pair("A", 0, None, ""), pair("B", 1, Some(("0.3.0", "theirs")), "failed")].concat();
+    let said = notice(&mut state, &half, "A", None);
+    assert!(said.len() == 1 && said[0].contains("0.2.0 is lost"), "{said:?}");
+    assert_eq!(state.phase, Phase::Idle);
+}
+
+#[test]
+fn what_failed_is_refused_under_its_own_name() {
+    // Started by hand in place of what was to be tried: the bootloader gave it up, or its health check did.
+    for (verdict, fate) in [(None, Fate::NoTriesLeft), (Some(Verdict::failed("no engine")), Fate::Marked)] {
+        let mut state = installed(trial(verdict));
+        notice(&mut state, &slots(Some(("0.3.0", "theirs"))), "A", Some(fate));
+        assert_eq!(state.phase.target(), Some(&by_hand("0.3.0")));
+        assert!(matches!(state.phase, Phase::Trial { .. }));
+    }
+    let mut state = installed(trial(None));
+    let said = notice(&mut state, &slots(Some(("0.3.0", "theirs"))), "B", None);
+    assert!(said[0].contains("0.3.0") && said[0].contains("on trial"), "{said:?}");
+    assert_eq!(state.phase.target(), Some(&by_hand("0.3.0")));
+}
+
+#[test]
+fn what_was_started_by_hand_runs_and_waits_no_longer() {
+    let mut state = installed(waits());
+    let said = notice(&mut state, &slots(Some(("0.2.0", "ours"))), "B", None);
+    assert!(said.len() == 1 && said[0].contains("started in slot B by hand"), "{said:?}");
+    assert_eq!((&state.phase, &state.running), (&Phase::Idle, &Some(target("0.2.0"))));
+    // Back in the slot that was shipped: the other release is not what runs.
+    assert!(notice(&mut state, &slots(Some(("0.2.0", "ours"))), "A", None).is_empty());
+    assert_eq!(state.running, None);
+}
+
+#[test]
+fn the_way_back_is_looked_at_when_the_trial_is_over() {
+    let mut state = installed(trial(None));
+    let all = [pair("A", 0, Some(("0.3.0", "theirs")), "ok"), pair("B", 1, Some(("0.2.0", "ours")), "ok")].concat();
+    assert!(notice(&mut state, &all, "B", None).is_empty());
+    state.phase = Phase::Idle;
+    assert_eq!(notice(&mut state, &all, "B", None).len(), 1);
+    assert_eq!(state.waits_by_hand(), Some(&by_hand("0.3.0")));
+}
