@@ -17,7 +17,7 @@ pub enum Written {
 
 /// A file operation that failed, with the path.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}: {}", .path.display(), said(.cause))]
+#[error("cannot {action} {}: {cause}", .path.display())]
 pub struct FileError {
     action: &'static str,
     path: PathBuf,
@@ -43,15 +43,6 @@ impl FileError {
     /// For tests of what becomes of a write that fails.
     pub fn writing(path: &Path, cause: io::Error) -> Self {
         at("write", path)(cause)
-    }
-}
-
-/// What a person does something about, in plain words.
-fn said(cause: &io::Error) -> String {
-    match cause.kind() {
-        io::ErrorKind::StorageFull => "no space is left on its partition".to_owned(),
-        io::ErrorKind::ReadOnlyFilesystem => "its partition is read-only".to_owned(),
-        _ => cause.to_string(),
     }
 }
 
@@ -219,7 +210,7 @@ mod tests {
         let said = write_if_changed(&path, b"one", 0o644).unwrap_err().to_string();
         assert!(said.contains(&format!("{}:", path.display())), "{said}");
         assert!(!dir.path().join(".file.new").exists());
-        for (errno, words) in [(28, "no space is left"), (30, "is read-only"), (5, "os error 5")] {
+        for (errno, words) in [(28, "No space left"), (30, "Read-only"), (5, "os error 5")] {
             let err = FileError::writing(&path, io::Error::from_raw_os_error(errno));
             assert!(err.to_string().contains(words) && err.is_full() == (errno == 28), "{err}");
         }

@@ -154,7 +154,7 @@ impl Agent {
     /// When the state cannot be written.
     pub fn remember(&mut self, text: &str) -> Result<()> {
         self.course.state.note(now(), text);
-        self.course.device.save(&self.course.state)
+        Ok(self.course.device.store.save(&self.course.state)?)
     }
 
     pub(crate) async fn bus(&self) -> Result<&Bus> {
@@ -417,7 +417,7 @@ impl Agent {
         if let Err(err) = &list {
             state.last = format!("{err:#}");
         }
-        device.save(state)?;
+        device.store.save(state)?;
         list
     }
 

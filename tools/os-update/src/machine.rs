@@ -90,7 +90,7 @@ impl Device for Machine {
     }
 
     fn save(&self, state: &State) -> Result<()> {
-        Ok(self.store.save(state)?)
+        Ok(self.store.save_surely(state)?)
     }
 
     fn keep_in_ram(&self, state: &State) -> Result<()> {

@@ -25,10 +25,10 @@ impl Agent {
             state.note(now(), said);
         }
         if *state != before
-            && let Err(err) = self.course.device.save(&self.course.state)
+            && let Err(err) = self.course.device.store.save(&self.course.state)
         {
             // It is noticed again.
-            log::warn(&format!("{err:#}"));
+            log::warn(&format!("{err}"));
         }
         Ok(())
     }

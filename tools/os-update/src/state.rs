@@ -251,19 +251,32 @@ impl Store {
         if paused { files::write_if_changed(&path, b"", 0o644) } else { files::remove_if_there(&path) }
     }
 
-    /// Writes the state; it is on the medium when this returns. Where that is full, its reserve is given up for it.
+    /// Writes the state; it is on the medium when this returns.
     ///
     /// # Errors
     /// When the state partition cannot be written.
     pub fn save(&self, state: &State) -> Result<(), FileError> {
-        self.save_by(state, |path, text| files::write_if_changed(path, text, 0o644).map(drop))
+        self.save_by(state, false, write)
     }
 
-    fn save_by(&self, state: &State, write: impl Fn(&Path, &[u8]) -> Result<(), FileError>) -> Result<(), FileError> {
+    /// The same for what becomes of an update: where the partition is full, its reserve is given up for it.
+    ///
+    /// # Errors
+    /// As [`Store::save`].
+    pub fn save_surely(&self, state: &State) -> Result<(), FileError> {
+        self.save_by(state, true, write)
+    }
+
+    fn save_by(
+        &self,
+        state: &State,
+        surely: bool,
+        write: impl Fn(&Path, &[u8]) -> Result<(), FileError>,
+    ) -> Result<(), FileError> {
         let text = serde_json::to_vec_pretty(state).unwrap_or_default();
         let path = self.dir.join(FILE);
         match write(&path, &text) {
-            Err(err) if err.is_full() && self.give_up_reserve() => write(&path, &text)?,
+            Err(err) if surely && err.is_full() && self.give_up_reserve() => write(&path, &text)?,
             written => written?,
         }
         // What is on the medium is newer now.
@@ -293,6 +306,10 @@ impl Store {
     pub fn is_unsaved(&self) -> bool {
         self.ram.exists()
     }
+}
+
+fn write(path: &Path, text: &[u8]) -> Result<(), FileError> {
+    files::write_if_changed(path, text, 0o644).map(drop)
 }
 
 impl State {
@@ -426,15 +443,16 @@ mod tests {
         let errno = |path: &Path, errno| Err(FileError::writing(path, std::io::Error::from_raw_os_error(errno)));
         let full = |path: &Path, text: &[u8]| match reserve.exists() {
             true => errno(path, 28),
-            false => files::write_if_changed(path, text, 0o644).map(drop),
+            false => write(path, text),
         };
         std::fs::write(&reserve, "space").unwrap();
-        store.save_by(&new, full).unwrap();
+        assert!(store.save_by(&new, false, full).is_err() && reserve.exists());
+        store.save_by(&new, true, full).unwrap();
         assert_eq!((store.load(), store.is_unsaved()), (new, false));
         // No reserve any more, read-only, damaged: nothing is lost before the next start, and nothing is said to be saved.
         for number in [28, 30, 5] {
             let newer = State { last: number.to_string(), ..State::default() };
-            assert!(store.save_by(&newer, |path, _| errno(path, number)).is_err());
+            assert!(store.save_by(&newer, true, |path, _| errno(path, number)).is_err());
             assert_ne!(store.load(), newer);
             store.keep_in_ram(&newer).unwrap();
             assert_eq!((store.load(), store.is_unsaved()), (newer.clone(), true));

@@ -108,6 +108,16 @@ pub(super) fn lies(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(status["phase"] == "installed" && status["refused"] == json!([]), "{status}");
         rig.containers_run(&vm)
     });
+    checks.check("what an operator installs past all that is noticed, and goes by its own name", || {
+        let older = Site::url(&format!("stable/bundles/{}-{release}.raucb", rig.maker.compatible()));
+        vm.ssh(&format!("systemctl start modprobe@nbd; rauc install {older} || rauc install {older}"))?;
+        let said = vm.ssh("os update check && os update log")?;
+        ensure!(said.contains(&format!("{release}, which was installed by hand in place of {later}")), "{said}");
+        let status = update_status(&vm)?;
+        ensure!(status["phase"] == "installed" && status["byHand"] == true, "{status}");
+        ensure!(status["release"]["version"] == release && status["refused"] == json!([]), "{status}");
+        Ok(())
+    });
     pressure::full(&mut vm, checks);
     pressure::hog(&vm, lab, checks);
     checks.check("the power button turns the device off", || vm.power_off());
@@ -134,6 +144,8 @@ fn on_the_device(vm: &Vm, checks: &mut Checks) {
              os update check 2>&1; rm /mnt/state/fill /mnt/state/fill2",
         )?;
         ensure!(text.contains("No space left"), "{text}");
+        // What is set aside is for what becomes of an update.
+        vm.ssh("test -s /mnt/state/os/update/reserve")?;
         ensure!(update_status(vm)?["running"] == before["running"], "the state was damaged");
         Ok(())
     });
