@@ -18,11 +18,22 @@ const MAX_PROFILE: u64 = 64 << 10;
 /// At most so many profiles are taken over: the boot partition is anybody's to write.
 const MAX_PROFILES: usize = 64;
 
+/// A profile that is new, or whose file is another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Its file.
+    pub file: String,
+    /// It describes another connection, not only when it is to be chosen.
+    pub other: bool,
+}
+
 /// What was taken over.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Import {
     /// Something changed.
     pub changed: bool,
+    /// The profiles that did; one that went away is none of them.
+    pub changes: Vec<Change>,
     /// Files of the profiles that are there, in the target.
     pub files: Vec<String>,
     /// Profiles that were left out, and why.
@@ -55,8 +66,13 @@ pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, Fil
                 Ok(text) if text.contains("[connection]") => {
                     // NetworkManager passes over names that look like somebody's temporary file, such as lan0.static.
                     let name = if name.ends_with(ENDING) { name.to_owned() } else { format!("{name}{ENDING}") };
-                    let written = files::write_if_changed(&target.join(&name), text.as_bytes(), 0o600)?;
-                    out.changed |= written == Written::Changed;
+                    let file = target.join(&name);
+                    let before = std::fs::read_to_string(&file).unwrap_or_default();
+                    if files::write_if_changed(&file, text.as_bytes(), 0o600)? == Written::Changed {
+                        let file = file.to_string_lossy().into_owned();
+                        out.changes.push(Change { file, other: is_other(&before, &text) });
+                        out.changed = true;
+                    }
                     now.insert(name);
                 }
                 // What is not called a profile and is none: a certificate, or somebody's notes.
@@ -75,6 +91,27 @@ pub fn import(source: &Path, target: &Path, record: &Path) -> Result<Import, Fil
     files::write_if_changed(record, list.as_bytes(), 0o600)?;
     out.files = now.iter().map(|name| target.join(name).to_string_lossy().into_owned()).collect();
     Ok(out)
+}
+
+/// True when two texts of a profile describe connections that differ: their name, and when NetworkManager chooses them, are
+/// no part of that.
+pub fn is_other(before: &str, after: &str) -> bool {
+    let meaning = |text: &str| {
+        let (mut section, mut lines) = (String::new(), BTreeSet::new());
+        for line in text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let key = line.split('=').next().unwrap_or_default().trim();
+            if line.starts_with('[') {
+                section = line.to_owned();
+                lines.insert(section.clone());
+            } else if section != "[connection]"
+                || !(key.starts_with("autoconnect") || ["id", "timestamp"].contains(&key))
+            {
+                lines.insert(format!("{section}{line}"));
+            }
+        }
+        lines
+    };
+    meaning(before) != meaning(after)
 }
 
 /// What editors and people leave beside profiles: hidden files, backups, read-me files (`README.ignore` is on every card of
@@ -143,6 +180,19 @@ mod tests {
     }
 
     #[test]
+    fn when_a_profile_is_chosen_is_no_part_of_its_connection() {
+        let text = "[connection]\nid=a\nuuid=1\nautoconnect-priority=1\n\n[ipv4]\nmethod=auto\n";
+        for same in ["# note\n[connection]\nid=b\nuuid=1\nautoconnect=false\n[ipv4]\n method=auto", text] {
+            assert!(!is_other(text, same), "{same}");
+        }
+        for other in
+            ["", "[connection]\nuuid=1\n[ipv6]\nmethod=auto\n", "[connection]\nuuid=1\n[ipv4]\nmethod=auto\nid=a\n"]
+        {
+            assert!(is_other(text, other), "{other}");
+        }
+    }
+
+    #[test]
     fn profiles_come_change_and_go() {
         let dir = tempfile::tempdir().unwrap();
         let (source, target, record) = (dir.path().join("s"), dir.path().join("t"), dir.path().join("r"));
@@ -163,7 +213,11 @@ mod tests {
         assert!(first.changed && first.files == [target.join("wifi.nmconnection").to_string_lossy()]);
         assert_eq!(first.refused, ["notes.nmconnection: no NetworkManager keyfile, it has no [connection] section"]);
         assert_eq!(std::fs::read_to_string(target.join("wifi.nmconnection")).unwrap(), "[connection]\nid=a\n");
+        let file = target.join("wifi.nmconnection").to_string_lossy().into_owned();
+        assert_eq!(first.changes, [Change { file: file.clone(), other: true }]);
         assert!(!import(&source, &target, &record).unwrap().changed);
+        std::fs::write(source.join("wifi"), "[connection]\nid=a\nautoconnect-priority=1\n").unwrap();
+        assert_eq!(import(&source, &target, &record).unwrap().changes, [Change { file, other: false }]);
         std::fs::remove_file(source.join("wifi")).unwrap();
         assert!(import(&source, &target, &record).unwrap().changed);
         assert!(!target.join("wifi.nmconnection").exists() && target.join("own").exists());

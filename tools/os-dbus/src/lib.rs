@@ -3,13 +3,17 @@
 //!
 //! A service that is not running is a state, not an error: see [`Bus::has_owner`].
 
+mod links;
 mod proxies;
 pub mod updates;
 
+pub use links::{Link, Profile};
 pub use proxies::{
     AvahiServerProxy, HostnamedProxy, LocaledProxy, LogindProxy, LogindSessionProxy, NetworkManagerProxy,
     NetworkSettingsProxy, RaucProxy, Session, SystemdManagerProxy, SystemdUnit, TimedatedProxy,
 };
+/// Name of an object of a service.
+pub use zbus::wire::OwnedObjectPath as ObjectPath;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6, UdpSocket};
@@ -225,22 +229,6 @@ impl Bus {
             return Ok(None);
         }
         NetworkSettingsProxy::new(&self.0).await.map(Some).tried("cannot reach NetworkManager")
-    }
-
-    /// Connects a profile of NetworkManager, again if it is connected. One that no device fits now waits for its device.
-    ///
-    /// # Errors
-    /// When NetworkManager does not know the profile or refuses it.
-    pub async fn activate_connection(&self, uuid: &str) -> Result<(), BusError> {
-        let (Some(manager), Some(settings)) = (self.network_manager().await?, self.network_settings().await?) else {
-            return Ok(());
-        };
-        let any = zbus::wire::ObjectPath::from_static_str_unchecked("/");
-        let profile = settings.get_connection_by_uuid(uuid).await.tried("NetworkManager does not take the profile")?;
-        match manager.activate_connection(&profile.as_ref(), &any, &any).await {
-            Err(zbus::Error::MethodError(name, ..)) if name.as_str().ends_with(".UnknownDevice") => Ok(()),
-            other => other.map(drop).tried("NetworkManager cannot connect the profile"),
-        }
     }
 
     /// Sets the time zone through timedated.

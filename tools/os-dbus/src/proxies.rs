@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use zbus::proxy;
-use zbus::wire::{OwnedObjectPath, OwnedVariant, Variant};
+use zbus::wire::{ObjectPath, OwnedObjectPath, OwnedVariant, Variant};
 
 /// One row of `ListUnitsFiltered`: name, description, load state, active state, sub state, following, object path, job
 /// id, job type, job path (org.freedesktop.systemd1(5)).
@@ -147,10 +147,23 @@ pub trait NetworkManager {
     /// Connects a profile; `/` lets NetworkManager choose the device.
     fn activate_connection(
         &self,
-        connection: &zbus::wire::ObjectPath<'_>,
-        device: &zbus::wire::ObjectPath<'_>,
-        specific: &zbus::wire::ObjectPath<'_>,
+        connection: &ObjectPath<'_>,
+        device: &ObjectPath<'_>,
+        specific: &ObjectPath<'_>,
     ) -> zbus::Result<OwnedObjectPath>;
+    /// Every device that is there.
+    fn get_devices(&self) -> zbus::Result<Vec<OwnedObjectPath>>;
+    /// Remembers how devices are connected, for so many seconds; returns the checkpoint.
+    fn checkpoint_create(
+        &self,
+        devices: &[ObjectPath<'_>],
+        rollback_timeout: u32,
+        flags: u32,
+    ) -> zbus::Result<OwnedObjectPath>;
+    /// Forgets it.
+    fn checkpoint_destroy(&self, checkpoint: &ObjectPath<'_>) -> zbus::Result<()>;
+    /// Goes back to it; returns a result for each device.
+    fn checkpoint_rollback(&self, checkpoint: &ObjectPath<'_>) -> zbus::Result<HashMap<String, u32>>;
     /// `NMMetered`: 1 yes, 2 no, 3 probably, 4 probably not.
     #[zbus(property)]
     fn metered(&self) -> zbus::Result<u32>;
@@ -172,6 +185,49 @@ pub trait NetworkSettings {
     fn load_connections(&self, filenames: &[String]) -> zbus::Result<(bool, Vec<String>)>;
     /// The profile with an identifier.
     fn get_connection_by_uuid(&self, uuid: &str) -> zbus::Result<OwnedObjectPath>;
+    /// Every profile.
+    fn list_connections(&self) -> zbus::Result<Vec<OwnedObjectPath>>;
+}
+
+/// One of NetworkManager's connection profiles.
+#[proxy(
+    interface = "org.freedesktop.NetworkManager.Settings.Connection",
+    default_service = "org.freedesktop.NetworkManager"
+)]
+pub trait Profile {
+    /// What it says, by section, without secrets.
+    fn get_settings(&self) -> zbus::Result<HashMap<String, HashMap<String, OwnedVariant>>>;
+    /// Its file.
+    #[zbus(property)]
+    fn filename(&self) -> zbus::Result<String>;
+}
+
+/// A device of NetworkManager.
+#[proxy(interface = "org.freedesktop.NetworkManager.Device", default_service = "org.freedesktop.NetworkManager")]
+pub trait NetworkDevice {
+    /// Name of its interface.
+    #[zbus(property)]
+    fn interface(&self) -> zbus::Result<String>;
+    /// What is connected on it; `/` for nothing.
+    #[zbus(property)]
+    fn active_connection(&self) -> zbus::Result<OwnedObjectPath>;
+    /// The profiles that could be connected on it.
+    #[zbus(property)]
+    fn available_connections(&self) -> zbus::Result<Vec<OwnedObjectPath>>;
+}
+
+/// A profile that is connected, or about to be.
+#[proxy(
+    interface = "org.freedesktop.NetworkManager.Connection.Active",
+    default_service = "org.freedesktop.NetworkManager"
+)]
+pub trait ActiveConnection {
+    /// The profile.
+    #[zbus(property)]
+    fn connection(&self) -> zbus::Result<OwnedObjectPath>;
+    /// `NMActiveConnectionState`: 1 activating, 2 activated, 3 deactivating, 4 deactivated.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn state(&self) -> zbus::Result<u32>;
 }
 
 /// RAUC (its documentation, "D-Bus API").

@@ -7,6 +7,7 @@
 mod boot;
 mod docker;
 mod effect;
+mod links;
 mod network;
 mod proxy;
 mod services;

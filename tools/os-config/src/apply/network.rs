@@ -1,9 +1,10 @@
 //! Networks: NetworkManager's configuration and profiles, name servers, dispatcher scripts.
 
 use super::effect::{self, Applied, Effect, own, then, write};
-use super::{Device, Rows};
+use super::{Device, Rows, links};
+use crate::connections::{self, Change};
+use crate::profile;
 use crate::types::{Config, Ethernet, WifiNetwork, Wireguard};
-use crate::{connections, profile};
 use anyhow::{Result, anyhow};
 use os_dbus::{Bus, Tried, Verb};
 use os_sys::cmd::Cmd;
@@ -211,19 +212,29 @@ fn wireguard_profile(tunnel: &Wireguard) -> (String, String) {
 }
 
 async fn profiles(bus: &Bus, name: &str, wanted: &BTreeMap<String, String>) -> Applied {
+    let path = |file: &str| Path::new(PROFILES).join(file);
+    let before: BTreeMap<&String, String> =
+        wanted.keys().map(|file| (file, std::fs::read_to_string(path(file)).unwrap_or_default())).collect();
     let owned = own(&format!("profiles-{name}"), Path::new(PROFILES), wanted, 0o600)?;
-    then(&format!("profiles-{name}"), owned.written(), async {
-        let Some(settings) = bus.network_settings().await? else { return Ok(()) };
-        settings.reload_connections().await.tried("NetworkManager cannot reload its profiles")?;
-        // A new profile connects by itself where nothing better is connected; a changed one has to be told.
-        for file in owned.changed.iter().filter(|_| name != "wifi") {
+    let change = |file: &String| {
+        let (before, after) = (before.get(file)?, wanted.get(file)?);
+        Some(Change { file: path(file).to_string_lossy().into_owned(), other: connections::is_other(before, after) })
+    };
+    let changes: Vec<Change> = owned.changed.iter().filter_map(change).collect();
+    let effect = then(&format!("profiles-{name}"), owned.written(), async {
+        links::bring(bus, &changes).await?;
+        // A new profile connects by itself where nothing better is connected; a tunnel has to be told.
+        let is_new = |file: &&String| before.get(file).is_some_and(String::is_empty);
+        for file in owned.changed.iter().filter(is_new).filter(|_| name == "wireguard") {
             if let Some(uuid) = wanted.get(file).and_then(|text| text.lines().find_map(|l| l.strip_prefix("uuid="))) {
                 bus.activate_connection(uuid).await?;
             }
         }
         Ok(())
     })
-    .await
+    .await?;
+    let files: Vec<String> = wanted.keys().map(|file| path(file).to_string_lossy().into_owned()).collect();
+    in_force(effect, &[], &links::not_connected(&files))
 }
 
 async fn imported_profiles(device: &Device<'_>, rows: &mut Rows) {
@@ -238,13 +249,6 @@ async fn imported_profiles(device: &Device<'_>, rows: &mut Rows) {
         Err(err) => return rows.add_as(key, true, Err(err.into())),
     };
     let written = if import.changed { os_sys::files::Written::Changed } else { os_sys::files::Written::Unchanged };
-    let reload = then("profiles", written, async {
-        if let Some(settings) = device.bus.network_settings().await? {
-            settings.reload_connections().await.tried("NetworkManager cannot reload its profiles")?;
-        }
-        Ok(())
-    });
-    let reloaded = reload.await;
     let texts = import.files.iter().filter_map(|file| {
         let name = file.rsplit('/').next().unwrap_or(file);
         Some((name.to_owned(), connections::read_small(Path::new(file)).ok()?))
@@ -252,10 +256,11 @@ async fn imported_profiles(device: &Device<'_>, rows: &mut Rows) {
     for (name, doubt) in profile::doubts(&texts.collect()) {
         rows.warnings.push(format!("{key}{name}: {doubt}"));
     }
+    let brought = then("profiles", written, links::bring(device.bus, &import.changes)).await;
     let refused = refused_by_manager(device.bus, &import.files).await;
-    let result = reloaded.and_then(|effect| {
+    let result = brought.and_then(|effect| {
         import.refused.extend(refused?);
-        left_out(effect, &import.refused)
+        in_force(effect, &import.refused, &links::not_connected(&import.files))
     });
     rows.add_as(key, !import.files.is_empty(), result);
 }
@@ -271,8 +276,10 @@ async fn refused_by_manager(bus: &Bus, files: &[String]) -> Result<Vec<String>> 
     Ok(refused.iter().map(line).collect())
 }
 
-fn left_out(effect: Effect, refused: &[String]) -> Applied {
-    if refused.is_empty() { Ok(effect) } else { Err(anyhow!("left out {}", refused.join("; "))) }
+fn in_force(effect: Effect, refused: &[String], failed: &[String]) -> Applied {
+    let refused = (!refused.is_empty()).then(|| format!("left out {}", refused.join("; ")));
+    let problems: Vec<String> = refused.into_iter().chain(failed.iter().cloned()).collect();
+    if problems.is_empty() { Ok(effect) } else { Err(anyhow!(problems.join("; "))) }
 }
 
 async fn dispatcher(device: &Device<'_>, rows: &mut Rows) {
@@ -281,7 +288,7 @@ async fn dispatcher(device: &Device<'_>, rows: &mut Rows) {
     // The dispatcher reads the directory at every event: nothing has to be told.
     let result: Result<Effect> = own("dispatcher", Path::new("/etc/NetworkManager/dispatcher.d"), &wanted, 0o755)
         .map(|owned| effect::Effect::from(owned.written()))
-        .and_then(|effect| left_out(effect, &refused));
+        .and_then(|effect| in_force(effect, &refused, &[]));
     rows.add_as("dispatcher.d/", any, result);
 }
 

@@ -41,6 +41,10 @@ pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
         let text = vm.ssh(&format!("nmcli -e no -g GENERAL.CONNECTION,IP4.GATEWAY,IP4.DNS device show {card}"))?;
         equal(&text, &format!("config.json {FIXED_MAC}\n10.98.0.1\n10.98.0.1"))
     });
+    keys.checks.check(
+        "a profile in system-connections/ is in force at once, and one that does not come up cuts nobody off",
+        || changed_profile(vm),
+    );
     keys.check(&["/wifiSsid", "/wifiKey"], || {
         let psk = "nmcli -s -g 802-11-wireless.ssid,802-11-wireless-security.psk connection show 'config.json Barn'";
         equal(&vm.ssh(psk)?, "Barn\nstaple in the barn")
@@ -112,4 +116,31 @@ pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
         vm.ssh("test -e /etc/NetworkManager/system-connections/asks.nmconnection")?;
         vm.ssh(&format!("rm {boot}; os config apply")).map(drop)
     });
+}
+
+/// On a card that is connected already, with a profile of config.json.
+fn changed_profile(vm: &Vm) -> Result<()> {
+    const FILE: &str = "/mnt/boot/system-connections/site.nmconnection";
+    let profile = |ipv4: &str| {
+        vm.ssh(&format!(
+            "printf '[connection]\\nid=site\\ntype=ethernet\\nautoconnect-priority=20\\n[ethernet]\\nmac-address={FIXED_MAC}\\n\
+             [ipv4]\\n{ipv4}\\n[ipv6]\\nmethod=disabled\\n' > {FILE} && systemctl start os-config"
+        ))
+    };
+    let has = |address: &str| {
+        let card = format!("$(ip -br link | awk '/{FIXED_MAC}/ {{print $1}}')");
+        vm.wait_for(&format!("ip -4 -br addr show {card} | grep -q ' {address}/24'"), Duration::from_secs(30)).map(drop)
+    };
+    for address in ["10.99.0.5", "10.99.0.6"] {
+        profile(&format!("method=manual\\naddress1={address}/24"))?;
+        has(address)?;
+    }
+    // The only server of that network is not to be believed.
+    profile("method=auto\\ndhcp-timeout=3\\ndhcp-reject-servers=10.0.0.0/8")?;
+    has("10.99.0.6")?;
+    let (code, text) = vm.ssh_code("os config status")?;
+    ensure!(code == 1 && text.contains("site.nmconnection: ") && text.contains("stays connected as it was"), "{text}");
+    vm.ssh(&format!("rm {FILE} && systemctl start os-config"))?;
+    has("10.98.0.5")?;
+    vm.ssh("os config status").map(drop)
 }
