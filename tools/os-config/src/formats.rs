@@ -239,6 +239,19 @@ pub static MODULE: Text = text("the name of a kernel module", Some("^[A-Za-z0-9_
     !t.is_empty() && t.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b))
 });
 
+/// Name of a setting of the kernel.
+pub static SYSCTL_NAME: Text = text(
+    "those of sysctl.d, without patterns, such as \"vm.max_map_count\" or \"net.ipv4.conf.eth0/1.forwarding\"",
+    Some("^[A-Za-z0-9_][A-Za-z0-9_.:@+/-]*$"),
+    128,
+    |t| crate::sysctl::path(t).is_some(),
+);
+
+/// Value of a setting of the kernel.
+pub static SYSCTL_VALUE: Text = text("one line", Some("^[^\\n\\r]+$"), 1024, |t| {
+    !t.trim().is_empty() && !t.chars().any(|c| c.is_control() && c != '\t')
+});
+
 fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))

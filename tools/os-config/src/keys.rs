@@ -358,6 +358,14 @@ pub static KEYS: &[Key] = &[
         example: r#"{"nbd": "nbds_max=4"}"#,
     },
     Key {
+        pointer: "/os/kernel/sysctl",
+        summary: "Settings of the running kernel (sysctl.d(5)), in force before the engine starts",
+        shape: Shape::Map { name: &f::SYSCTL_NAME, value: &Shape::Setting(&f::SYSCTL_VALUE), max: 128 },
+        default: "the image's and the kernel's own",
+        applies: Applies::Now,
+        example: r#"{"vm.max_map_count": 262144, "net.ipv4.tcp_keepalive_time": "600"}"#,
+    },
+    Key {
         pointer: "/os/firstBoot",
         summary: "Script that runs once, as root, when the device has started; its end is remembered until state is wiped",
         shape: Shape::Text(&f::SCRIPT),

@@ -8,6 +8,7 @@
 //! - [`decide`] picks what is in force: the file, or the last good copy when the file is refused
 //! - [`apply`] brings the decision into force, doing only what changed; [`status`] is the result per key
 //! - [`engine`] is what the container engine reads of it, [`proxy`] the proxy in it, [`redsocks`] the form that balenaOS has for one
+//! - [`sysctl`] are settings of the kernel
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`lock`] is held for all of that by one at a time
 //! - [`connections`] takes NetworkManager profiles over from the boot partition, [`profile`] knows what they lack
@@ -39,6 +40,7 @@ pub mod shape;
 pub mod ssh_key;
 pub mod status;
 pub mod store;
+pub mod sysctl;
 pub mod text;
 pub mod types;
 pub mod udev;

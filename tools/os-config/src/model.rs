@@ -239,6 +239,10 @@ impl Walk<'_> {
                 wrong(&format!("/os/network/wireguard/{index}/name"), "is the name of another tunnel too");
             }
         }
+        let settings = at("/os/kernel/sysctl").and_then(Value::as_object);
+        for (name, message) in settings.into_iter().flat_map(crate::sysctl::refused) {
+            wrong(&pointer_to("/os/kernel/sysctl", &name), &message);
+        }
         if at("/os/mqtt/enabled") == Some(&Value::Bool(true))
             && at("/os/mqtt/users").and_then(Value::as_object).is_some_and(Map::is_empty)
         {

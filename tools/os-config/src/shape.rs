@@ -31,6 +31,8 @@ pub enum Shape {
     Choice(&'static [&'static str]),
     /// A string.
     Text(&'static Text),
+    /// A string that may as well be written as a whole number.
+    Setting(&'static Text),
     /// An array.
     List {
         /// What it holds.
@@ -116,6 +118,8 @@ impl Shape {
                     wrong(format!("is {found}; allowed is {}", text.allowed));
                 }
             }
+            (Shape::Setting(_), Value::Number(number)) if number.is_i64() || number.is_u64() => {}
+            (Shape::Setting(text), Value::String(_)) => Shape::Text(text).check(pointer, value, problems),
             (Shape::Text(text), Value::Object(object)) if text.secret && sealed(object).is_some() => {}
             (Shape::List { max, .. }, Value::Array(items)) if items.len() > *max => {
                 wrong(format!("has {} entries; at most {max}", items.len()));
@@ -183,6 +187,7 @@ impl Shape {
             }
             Shape::Choice(words) => words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or "),
             Shape::Text(text) => format!("a string: {}", text.allowed),
+            Shape::Setting(text) => format!("a whole number or a string: {}", text.allowed),
             Shape::List { item, max } => format!("an array of at most {max}, each {}", item.allowed()),
             Shape::Object(fields) => {
                 let names: Vec<&str> = fields.iter().map(|f| f.name).collect();
@@ -214,6 +219,7 @@ impl Shape {
                 }
                 out
             }
+            Shape::Setting(text) => json!({ "anyOf": [{ "type": "integer" }, Shape::Text(text).schema()] }),
             Shape::List { item, max } => json!({ "type": "array", "maxItems": max, "items": item.schema() }),
             Shape::Object(fields) => {
                 let mut properties = Map::new();

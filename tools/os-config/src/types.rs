@@ -337,6 +337,27 @@ pub struct Kernel {
     pub modules: Vec<String>,
     /// Options by module.
     pub module_options: BTreeMap<String, String>,
+    /// Settings by name.
+    pub sysctl: BTreeMap<String, Setting>,
+}
+
+/// A value that may be written as a number.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Setting {
+    /// As a number.
+    Number(serde_json::Number),
+    /// As text.
+    Text(String),
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Text(text) => f.write_str(text.trim()),
+        }
+    }
 }
 
 /// Request to erase.

@@ -268,8 +268,8 @@ fn identify(first_boot: bool, report: &mut Report) {
     }
 }
 
-/// Lays down what systemd and the engine read of config.json before anything else of ours runs: the name of the device, and
-/// what [`os_config::engine`] says.
+/// Lays down what systemd and the engine read of config.json before anything else of ours runs: the name of the device, what
+/// [`os_config::engine`] says, and the settings of the kernel.
 fn lay_down(config: &Config, report: &mut Report) {
     let sysroot = Path::new(SYSROOT);
     let inside = |path: &str| sysroot.join(path.trim_start_matches('/'));
@@ -289,7 +289,8 @@ fn lay_down(config: &Config, report: &mut Report) {
         // /run is moved into the root later.
         proxy: os_config::proxy::ENVIRONMENT.into(),
     };
-    for problem in os_config::engine::lay_down(config, &places) {
+    let settings = os_config::sysctl::lay_down(&config.os, &os_config::sysctl::Kernel::default());
+    for problem in os_config::engine::lay_down(config, &places).into_iter().chain(settings) {
         note(report, problem);
     }
 }

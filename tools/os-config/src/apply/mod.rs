@@ -11,6 +11,7 @@ mod links;
 mod network;
 mod proxy;
 mod services;
+mod sysctl;
 mod system;
 mod trust;
 
@@ -93,10 +94,11 @@ async fn apply(bus: &Bus, store: &Store, lock: &Lock) -> Result<Status> {
     }
     let device = Device { bus, config: &decision.accepted.config, store };
     let warnings = decision.accepted.warnings.iter().map(ToString::to_string).collect();
-    let mut rows = Rows { set: decision.accepted.set.clone(), rows: Vec::new(), warnings };
+    let mut rows = Rows { set: decision.accepted.set.clone(), rows: Vec::new(), warnings, notes: Vec::new() };
     system::identity(&device, &mut rows).await;
     system::time(&device, &mut rows).await;
     system::kernel(&device, &mut rows).await;
+    sysctl::all(&device, &mut rows).await;
     system::memory(&device, &mut rows).await;
     network::all(&device, &mut rows).await;
     trust::all(&device, &mut rows).await;
@@ -125,13 +127,12 @@ async fn apply(bus: &Bus, store: &Store, lock: &Lock) -> Result<Status> {
         },
     );
     let Decision { accepted, source, problems, .. } = decision;
-    let Rows { rows: keys, warnings, .. } = rows;
+    let Rows { rows: keys, warnings, mut notes, .. } = rows;
     let without_effect = accepted.without_effect.iter().map(|(key, why)| format!("{key}: no effect; {why}")).collect();
     let kept = store.ssh_keys().filter(|keys| accepted.config.os.ssh_keys.is_none() && !keys.is_empty());
-    let notes = kept.map(|keys| {
+    notes.extend(kept.map(|keys| {
         format!("os.sshKeys: not set; the {} that were set last stay in force (os config set os.sshKeys [] takes them away)", keys.len())
-    });
-    let notes = notes.into_iter().collect();
+    }));
     Ok(Status { version: 1, source, problems, unknown: accepted.unknown, without_effect, warnings, notes, keys })
 }
 
@@ -159,6 +160,8 @@ struct Rows {
     rows: Vec<Row>,
     /// What is in force, and may not do what its owner expects.
     warnings: Vec<String>,
+    /// What else a person should know.
+    notes: Vec<String>,
 }
 
 impl Rows {

@@ -5,7 +5,7 @@ use super::{Device, Rows};
 use crate::BootFacts;
 use crate::country::WORLD;
 use crate::store::Store;
-use crate::{udev, zones};
+use crate::{sysctl, udev, zones};
 use anyhow::{Context, Result, anyhow, bail};
 use os_dbus::{Bus, Tried, Verb};
 use os_hostname::Hostname;
@@ -153,18 +153,31 @@ pub(super) async fn kernel(device: &Device<'_>, rows: &mut Rows) {
     let options: String = kernel.module_options.iter().map(|(m, o)| format!("options {m} {o}\n")).collect();
     let options = write("/run/modprobe.d/50-os-config.conf", (!options.is_empty()).then_some(&options), 0o644);
     rows.add("/os/kernel/moduleOptions", options.map(Into::into).map_err(Into::into));
-    rows.add("/os/kernel/modules", modules(bus, &kernel.modules).await);
+    let of_settings = sysctl::modules(&sysctl::wanted(&device.config.os));
+    rows.add("/os/kernel/modules", modules(bus, &kernel.modules, &of_settings).await);
     let rules = udev_rules(bus, &device.config.os.udev_rules, &mut rows.warnings).await;
     rows.add("/os/udevRules", rules);
     rows.add("/country", country(bus, device.config.country.as_deref()).await);
 }
 
-async fn modules(bus: &Bus, modules: &[String]) -> Applied {
-    let list: String = modules.iter().map(|m| format!("{m}\n")).collect();
+/// Those that are wanted, and those of settings, which are set next and wait for them.
+async fn modules(bus: &Bus, wanted: &[String], of_settings: &[&str]) -> Applied {
+    let others = of_settings.iter().filter(|module| !wanted.iter().any(|other| other == *module));
+    let list: String = wanted.iter().map(String::as_str).chain(others.copied()).map(|m| format!("{m}\n")).collect();
     let written = write("/run/modules-load.d/50-os-config.conf", (!list.is_empty()).then_some(&list), 0o644)?;
     // A module that is no longer wanted stays until the next boot: something may use it.
-    let load = async { Ok(bus.queue(Verb::Restart, "systemd-modules-load.service").await?) };
-    if modules.is_empty() { Ok(written.into()) } else { then("modules", written, load).await }
+    if list.is_empty() {
+        return Ok(written.into());
+    }
+    then("modules", written, async {
+        if of_settings.is_empty() {
+            return Ok(bus.queue(Verb::Restart, "systemd-modules-load.service").await?);
+        }
+        // Whether the settings are there says more than the end of a job for all modules.
+        let _ = bus.unit_job(Verb::Restart, "systemd-modules-load.service").await;
+        Ok(())
+    })
+    .await
 }
 
 /// Rules that udevd would drop are not laid down; what was there under their name stays.
@@ -211,15 +224,6 @@ async fn country(bus: &Bus, country: Option<&str>) -> Applied {
 
 pub(super) async fn memory(device: &Device<'_>, rows: &mut Rows) {
     let (bus, memory) = (device.bus, &device.config.os.memory);
-    let swappiness = memory.swappiness.map(|s| format!("vm.swappiness = {s}\n"));
-    let written = write("/run/sysctl.d/50-os-config.conf", swappiness.as_deref(), 0o644);
-    let result = match written {
-        Ok(written) => {
-            then("sysctl", written, async { Ok(bus.queue(Verb::Restart, "systemd-sysctl.service").await?) }).await
-        }
-        Err(err) => Err(err.into()),
-    };
-    rows.add("/os/memory/swappiness", result);
     rows.add("/os/memory/swapFile", swap_file(bus, memory.swap_file.unwrap_or(0)).await);
     let zram = match BootFacts::load() {
         // The initramfs made the device; it reads the same file.

@@ -65,6 +65,17 @@ pub(super) fn machine(vm: &Vm, keys: &mut Keys<'_>) {
         Ok(())
     });
     keys.check(&["/os/memory/swappiness"], || equal(&vm.ssh("sysctl -n vm.swappiness")?, "60"));
+    keys.check(&["/os/kernel/sysctl"], || {
+        let both = || vm.ssh("sysctl -n vm.max_map_count net.ipv4.tcp_keepalive_time");
+        equal(&both()?, "262144\n600")?;
+        let (code, text) = vm.ssh_code("os config set /os/kernel/sysctl/vm.e2e 1 2>&1")?;
+        ensure!(code == 1 && text.contains("vm.e2e"), "exit code {code}: {text}");
+        let (code, text) = vm.ssh_code("os config set /os/kernel/sysctl/kernel.panic 0 2>&1")?;
+        ensure!(code == 1 && text.contains("restart"), "exit code {code}: {text}");
+        equal(&both()?, "262144\n600")?;
+        vm.ssh("os config unset os.kernel.sysctl")?;
+        equal(&vm.ssh("sysctl -n net.ipv4.tcp_keepalive_time")?, "7200")
+    });
     keys.check(&["/os/firstBoot"], || {
         equal(
             &vm.ssh("cat /mnt/data/first-boot; ls /mnt/state/os/first-boot.done")?,
