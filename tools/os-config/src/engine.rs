@@ -4,6 +4,7 @@
 //! The initramfs lays these files down, so that the engine starts without waiting for anything of ours
 //! ([`lay_down`]). The application finds them as they have to be, and restarts the engine only for what changes later.
 
+use crate::daemon::Proved;
 use crate::store::Store;
 use crate::types::{Config, Docker};
 use crate::{formats, proxy};
@@ -29,6 +30,8 @@ pub struct Places {
     pub store: Store,
     /// The file of [`proxy::ENVIRONMENT`].
     pub proxy: PathBuf,
+    /// What the engine has run with.
+    pub proved: Proved,
 }
 
 /// Writes what the engine has to know before it starts; returns what could not be written or understood. What is as the
@@ -40,8 +43,13 @@ pub fn lay_down(config: &Config, places: &Places) -> Vec<String> {
             problems.push(format!("{what} for the engine: {err:#}"));
         }
     };
-    if config.os.docker != Docker::default() {
-        let done = daemon(&places.image_etc, &config.os.docker).and_then(|v| write_daemon(&places.etc, &v).map(drop));
+    let mut docker = config.os.docker.clone();
+    // An engine that does not start with them would start at no boot; the application tries them first.
+    if !places.proved.has(&docker.daemon) {
+        docker.daemon.clear();
+    }
+    if docker != Docker::default() {
+        let done = daemon(&places.image_etc, &docker).and_then(|v| write_daemon(&places.etc, &v).map(drop));
         attempt("settings", done);
     }
     let certificates = certificates(config);
@@ -92,6 +100,9 @@ pub(crate) fn merged(base: Value, docker: &Docker) -> Value {
         Value::Object(object) => object,
         _ => Map::new(),
     };
+    // What is null is not set, here as everywhere.
+    let set = docker.daemon.iter().filter(|(_, value)| !value.is_null());
+    out.extend(set.map(|(name, value)| (name.clone(), value.clone())));
     let mut list = |name: &str, items: &[String]| {
         if !items.is_empty() {
             let before = out.get(name).and_then(Value::as_array).cloned().unwrap_or_default();
@@ -109,9 +120,11 @@ pub(crate) fn merged(base: Value, docker: &Docker) -> Value {
     }
     if let Some(bridge) = &docker.bridge {
         out.insert("bip".to_owned(), bridge.as_str().into());
-        // Names for containers (os-dns).
-        let address = bridge.split('/').next().unwrap_or_default();
-        out.insert("dns".to_owned(), json!([address]));
+        // Names for containers (os-dns), if they are to ask no other.
+        if docker.daemon.get("dns").is_none_or(Value::is_null) {
+            let address = bridge.split('/').next().unwrap_or_default();
+            out.insert("dns".to_owned(), json!([address]));
+        }
     }
     if let Some(log) = &docker.log {
         out.insert("log-driver".to_owned(), "local".into());
@@ -186,6 +199,7 @@ pub(crate) mod tests {
             image_etc: dir.join("image"),
             store: Store::at(&dir.join("boot"), &dir.join("state")),
             proxy: dir.join("run/proxy"),
+            proved: Proved { record: dir.join("state/proved"), release: dir.join("os-release") },
         };
         for etc in [&places.etc, &places.image_etc] {
             std::fs::create_dir_all(etc.join("docker")).unwrap();
@@ -215,6 +229,27 @@ pub(crate) mod tests {
         assert!(std::fs::read_to_string(&places.proxy).unwrap().contains("HTTP_PROXY=\"http://p:1\""));
         // What the application compares with afterwards is the same.
         assert_eq!(write_daemon(&places.etc, &daemon).unwrap(), Written::Unchanged);
+    }
+
+    #[test]
+    fn settings_of_a_person_are_there_at_boot_once_this_release_has_run_with_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = places(dir.path());
+        std::fs::write(dir.path().join("os-release"), "VERSION_ID=0.2.0\n").unwrap();
+        let mut config = Config::default();
+        config.os.docker.insecure_registries = vec!["registry.lan:5000".to_owned()];
+        config.os.docker.daemon = serde_json::from_str(r#"{"userland-proxy": true, "mtu": null}"#).unwrap();
+        let laid_down = || daemon_in_force(&places.etc).unwrap();
+        assert!(lay_down(&config, &places).is_empty());
+        assert_eq!(laid_down(), json!({"bip": "172.17.0.1/16", "insecure-registries": ["registry.lan:5000"]}));
+        places.proved.keep(&config.os.docker.daemon).unwrap();
+        assert!(lay_down(&config, &places).is_empty());
+        assert_eq!(laid_down()["userland-proxy"], true);
+        assert_eq!(laid_down().get("mtu"), None);
+        // Another release has another engine.
+        std::fs::write(dir.path().join("os-release"), "VERSION_ID=0.3.0\n").unwrap();
+        assert!(lay_down(&config, &places).is_empty());
+        assert_eq!(laid_down().get("userland-proxy"), None);
     }
 
     #[test]

@@ -301,6 +301,14 @@ pub static KEYS: &[Key] = &[
         example: r#"{"maxSize": 5, "maxFiles": 3}"#,
     },
     Key {
+        pointer: "/os/docker/daemon",
+        summary: "Other settings of the engine, as its `daemon.json` has them; what the system relies on is refused",
+        shape: Shape::Free { allowed: "the options of dockerd's configuration file", max: 32 << 10 },
+        default: "the image's",
+        applies: Applies::Engine,
+        example: r#"{"labels": ["site=barn"], "default-ulimits": {"nofile": {"Name": "nofile", "Soft": 1024, "Hard": 65536}}}"#,
+    },
+    Key {
         pointer: "/os/openvpn/clients",
         summary: "Connections of OpenVPN; the name becomes the name of the service, `openvpn-client@<name>`",
         shape: Shape::Map { name: &f::USER, value: &Shape::Text(&f::OPENVPN), max: 8 },

@@ -7,7 +7,8 @@
 //! - [`store`] reads and writes the file so that a power cut loses nothing, and keeps what was accepted
 //! - [`decide`] picks what is in force: the file, or the last good copy when the file is refused
 //! - [`apply`] brings the decision into force, doing only what changed; [`status`] is the result per key
-//! - [`engine`] is what the container engine reads of it, [`proxy`] the proxy in it, [`redsocks`] the form that balenaOS has for one
+//! - [`engine`] is what the container engine reads of it, [`daemon`] the part of that which the engine alone understands,
+//!   [`proxy`] the proxy in it, [`redsocks`] the form that balenaOS has for one
 //! - [`sysctl`] are settings of the kernel
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`lock`] is held for all of that by one at a time
@@ -22,6 +23,7 @@ pub mod apply;
 pub mod cli;
 pub mod connections;
 mod country;
+pub mod daemon;
 pub mod decide;
 pub mod edit;
 pub mod engine;

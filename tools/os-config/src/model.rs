@@ -243,6 +243,10 @@ impl Walk<'_> {
         for (name, message) in settings.into_iter().flat_map(crate::sysctl::refused) {
             wrong(&pointer_to("/os/kernel/sysctl", &name), &message);
         }
+        let docker = at("/os/docker").and_then(Value::as_object);
+        for (option, message) in docker.into_iter().flat_map(crate::daemon::refused) {
+            wrong(&pointer_to("/os/docker/daemon", &option), &message);
+        }
         if at("/os/mqtt/enabled") == Some(&Value::Bool(true))
             && at("/os/mqtt/users").and_then(Value::as_object).is_some_and(Map::is_empty)
         {

@@ -42,6 +42,13 @@ pub enum Shape {
     },
     /// An object with these fields and no others.
     Object(&'static [Field]),
+    /// An object of another program, which checks it itself.
+    Free {
+        /// What it is, for people.
+        allowed: &'static str,
+        /// At most so many bytes, as JSON.
+        max: usize,
+    },
     /// An object whose names are chosen by the person.
     Map {
         /// What a name may be.
@@ -131,6 +138,12 @@ impl Shape {
                 }
             }
             (Shape::Object(fields), Value::Object(object)) => check_object(fields, pointer, object, problems),
+            (Shape::Free { max, .. }, Value::Object(_)) => {
+                let size = value.to_string().len();
+                if size > *max {
+                    wrong(format!("has {size} bytes; at most {max}"));
+                }
+            }
             (Shape::Map { max, .. }, Value::Object(object)) if object.len() > *max => {
                 wrong(format!("has {} entries; at most {max}", object.len()));
             }
@@ -193,6 +206,7 @@ impl Shape {
                 let names: Vec<&str> = fields.iter().map(|f| f.name).collect();
                 format!("an object with {}", names.join(", "))
             }
+            Shape::Free { allowed, max } => format!("an object: {allowed}; at most {} KiB", max >> 10),
             Shape::Map { name, value, max } => {
                 format!("an object of at most {max}; names: {}; values: {}", name.allowed, value.allowed())
             }
@@ -235,6 +249,7 @@ impl Shape {
                     "type": "object", "properties": properties, "required": required, "additionalProperties": false,
                 })
             }
+            Shape::Free { .. } => json!({ "type": "object" }),
             Shape::Map { name, value, max } => {
                 let mut out = json!({
                     "type": "object", "maxProperties": max, "additionalProperties": value.schema(),

@@ -274,6 +274,8 @@ pub struct Docker {
     pub address_pools: Vec<Pool>,
     /// Limit of containers' output.
     pub log: Option<Log>,
+    /// Other settings, as `daemon.json` has them.
+    pub daemon: serde_json::Map<String, serde_json::Value>,
 }
 
 /// A range that networks are taken from.

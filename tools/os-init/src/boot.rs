@@ -15,6 +15,7 @@ use crate::encryption::Protection;
 use crate::report::Report;
 use crate::{identity, logins, modules, nodes, trial, wipe, zram};
 use anyhow::{Context, Result, bail};
+use os_config::daemon::{PROVED, Proved, RELEASE};
 use os_config::engine::Places;
 use os_config::store::Store;
 use os_config::types::Config;
@@ -288,6 +289,7 @@ fn lay_down(config: &Config, report: &mut Report) {
         store: store(),
         // /run is moved into the root later.
         proxy: os_config::proxy::ENVIRONMENT.into(),
+        proved: Proved { record: inside(PROVED), release: inside(RELEASE) },
     };
     let settings = os_config::sysctl::lay_down(&config.os, &os_config::sysctl::Kernel::default());
     for problem in os_config::engine::lay_down(config, &places).into_iter().chain(settings) {

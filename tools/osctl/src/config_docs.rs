@@ -60,7 +60,12 @@ fn fields(shape: &Shape, above: &str, out: &mut String) {
         }
         Shape::List { item, .. } => fields(item, above, out),
         Shape::Map { value, .. } => fields(value, above, out),
-        Shape::Bool | Shape::Integer { .. } | Shape::Choice(_) | Shape::Text(_) | Shape::Setting(_) => {}
+        Shape::Bool
+        | Shape::Integer { .. }
+        | Shape::Choice(_)
+        | Shape::Text(_)
+        | Shape::Setting(_)
+        | Shape::Free { .. } => {}
     }
 }
 

@@ -26,6 +26,18 @@ pub(super) fn services(vm: &Vm, keys: &mut Keys<'_>) {
         Ok(())
     });
     keys.check(&["/os/docker/log"], || equal(&vm.ssh("docker info -f '{{.LoggingDriver}}'")?, "local"));
+    keys.check(&["/os/docker/daemon"], || {
+        let labels = || vm.ssh("docker info -f '{{json .Labels}}'");
+        equal(&labels()?, r#"["site=barn"]"#)?;
+        // One that the engine does not know, one that it does not start with, one that is the system's.
+        for (option, said) in [("nosuch", "nosuch"), ("default-runtime", "runtime"), ("data-root", "image")] {
+            let (code, text) = vm.ssh_code(&format!("os config set /os/docker/daemon/{option} '\"nosuch\"' 2>&1"))?;
+            ensure!(code == 1 && text.contains(said), "{option}: exit code {code}: {text}");
+            equal(&labels()?, r#"["site=barn"]"#)?;
+        }
+        vm.ssh("os config set /os/docker/daemon/labels '[\"site=yard\"]'")?;
+        equal(&labels()?, r#"["site=yard"]"#)
+    });
     keys.check(&["/os/openvpn/server", "/os/openvpn/clients"], || {
         vm.wait_for("ip -4 -br addr show tun8 | grep -q 10.96.0.2/24", Duration::from_secs(90))?;
         equal(&vm.ssh("systemctl is-active openvpn-server@os openvpn-client@office; stat -c %a /etc/openvpn/client/office.conf")?, "active\nactive\n600")
