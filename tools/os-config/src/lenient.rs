@@ -48,28 +48,32 @@ pub(crate) fn settle(shape: &Shape, pointer: &str, value: Value, warnings: &mut 
             let whole = number.to_string().strip_suffix(".0").and_then(|digits| digits.parse::<i64>().ok());
             Some(whole.map_or(number.into(), Value::from))
         }
-        (Shape::List { item, .. }, Value::Array(items)) => {
-            let settled = items.into_iter().enumerate().map(|(index, found)| {
+        (Shape::List { item, .. }, Value::Array(items)) if !items.is_empty() => {
+            let mut entry = |(index, found)| {
                 let place = format!("{pointer}/{index}");
-                settle(item, &place, found, warnings).unwrap_or_else(|| {
-                    warnings.push(Problem { pointer: place, message: "says nothing; left out".to_owned() });
-                    Value::Null
-                })
-            });
-            Some(Value::Array(settled.collect()))
+                let settled = settle(item, &place, found, warnings);
+                if settled.is_none() {
+                    warnings.push(says_nothing(place));
+                }
+                settled.unwrap_or_default()
+            };
+            let settled: Vec<Value> = items.into_iter().enumerate().map(&mut entry).collect();
+            // A list that was made of variables which are not set is no empty list: that one may take something away.
+            settled.iter().any(|entry| !entry.is_null()).then_some(Value::Array(settled))
         }
         (Shape::Object(fields), Value::Object(object)) => of_object(fields, pointer, object, warnings),
-        (Shape::Map { value, .. }, Value::Object(object)) => {
-            let settled = object.into_iter().filter_map(|(name, found)| {
+        (Shape::Map { value, .. }, Value::Object(object)) if !object.is_empty() => {
+            let mut out = Map::new();
+            for (name, found) in object {
                 let place = pointer_to(pointer, &name);
-                let settled = settle(value, &place, found, warnings);
-                if settled.is_none() {
-                    warnings.push(Problem { pointer: place, message: "says nothing; left out".to_owned() });
+                match settle(value, &place, found, warnings) {
+                    Some(settled) => drop(out.insert(name, settled)),
+                    None => warnings.push(says_nothing(place)),
                 }
-                Some((name, settled?))
-            });
-            Some(Value::Object(settled.collect()))
+            }
+            (!out.is_empty()).then_some(Value::Object(out))
         }
+        (Shape::List { .. }, value @ Value::Array(_)) | (Shape::Map { .. }, value @ Value::Object(_)) => Some(value),
         // What some languages make of an object, or of a list, without entries.
         (_, value) if is_empty(&value) => {
             warn(format!("is {} without entries; taken as not set", kind(&value)));
@@ -77,6 +81,10 @@ pub(crate) fn settle(shape: &Shape, pointer: &str, value: Value, warnings: &mut 
         }
         (_, value) => Some(value),
     }
+}
+
+fn says_nothing(pointer: String) -> Problem {
+    Problem { pointer, message: "says nothing; left out".to_owned() }
 }
 
 /// An object that says nothing sets nothing, where something would have to be said.
@@ -186,7 +194,47 @@ mod tests {
             }
         }
         assert_eq!(accepted(&json!({"os": {"sshKeys": []}})).config.os.ssh_keys, Some(Vec::new()));
-        assert_eq!(accepted(&json!({"os": {"sshKeys": {}}})).config.os.ssh_keys, None);
+        for value in [json!({}), json!([""]), json!([null, " "])] {
+            assert_eq!(accepted(&json!({"os": {"sshKeys": value}})).config.os.ssh_keys, None);
+        }
+    }
+
+    /// Where fields may be left out in a value of this shape, as its example has it.
+    fn optional(shape: &Shape, pointer: &str, out: &mut Vec<String>) {
+        match shape {
+            Shape::List { item, .. } => optional(item, &format!("{pointer}/0"), out),
+            Shape::Object(fields) => {
+                for field in *fields {
+                    let place = format!("{pointer}/{}", field.name);
+                    optional(&field.shape, &place, out);
+                    if !field.required {
+                        out.push(place);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn nothing_is_not_set_within_a_value_too() {
+        let mut places = 0;
+        for key in KEYS {
+            let mut inside = Vec::new();
+            optional(&key.shape, key.pointer, &mut inside);
+            for place in &inside {
+                for value in nothing() {
+                    let mut root = only(key.pointer, serde_json::from_str(key.example).unwrap());
+                    // What the field needs beside it stays as it is: a gateway has addresses, security a password.
+                    let needed = ["/addresses", "/password"].iter().any(|end| place.ends_with(end));
+                    if !needed && crate::edit::set(&mut root, &crate::json::names(place), value).is_ok() {
+                        assert_eq!(accepted(&root).set, [key.pointer], "{place}");
+                        places += 1;
+                    }
+                }
+            }
+        }
+        assert!(places > 40, "{places}");
     }
 
     #[test]
@@ -207,7 +255,7 @@ mod tests {
         assert_eq!(config.os.network.wifi.random_mac_address_scan, Some(false));
         let [network] = config.os.network.wifi.networks.as_slice() else { panic!("{config:?}") };
         assert!(network.hidden && network.password.is_none() && network.security.is_none());
-        assert_eq!(config.os.ssh_keys, Some(Vec::new()));
+        assert_eq!(config.os.ssh_keys, None);
         assert_eq!(config.os.udev_rules.len(), 1);
         assert_eq!(config.os.import.signed_only, Some(true));
         let warned: Vec<&str> = found.warnings.iter().map(|w| w.pointer.as_str()).collect();

@@ -119,7 +119,7 @@ impl Shape {
             }
             (Shape::Text(text), Value::String(found)) => {
                 if found.len() > text.max {
-                    wrong(format!("has {} bytes; at most {}", found.len(), text.max));
+                    wrong(format!("has {} bytes, at most {}; allowed is {}", found.len(), text.max, text.allowed));
                 } else if !(text.good)(found) {
                     let found = if text.secret { "something else".to_owned() } else { shown(found) };
                     wrong(format!("is {found}; allowed is {}", text.allowed));

@@ -54,8 +54,13 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
 /// When it cannot be read, or would be refused.
 pub fn check(config: &Path) -> Result<()> {
     let bytes = os_sys::files::read_limited(config, os_config::MAX_SIZE)?;
-    let Err(problems) = os_config::model::parse(&bytes) else { return Ok(()) };
-    bail!("a device would refuse {}:\n{}", config.display(), listed(&problems))
+    match os_config::model::parse(&bytes) {
+        Ok(accepted) => {
+            accepted.warnings.iter().for_each(|warning| eprintln!("osctl: warning: {warning}"));
+            Ok(())
+        }
+        Err(problems) => bail!("a device would refuse {}:\n{}", config.display(), listed(&problems)),
+    }
 }
 
 /// A configuration that lets the developer in, and says where the rest is described.
