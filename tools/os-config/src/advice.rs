@@ -10,6 +10,12 @@ pub(crate) fn of(config: &Config) -> Vec<Problem> {
     let mut say = |pointer: &str, message: &str| {
         out.push(Problem { pointer: pointer.to_owned(), message: message.to_owned() });
     };
+    if config.wifi_ssid.as_deref() == Some("null") {
+        say(
+            "/wifiSsid",
+            "is the text \"null\"; if no network is meant, write null without quotes or leave the key out",
+        );
+    }
     for (index, network) in config.os.network.wifi.networks.iter().enumerate() {
         let pointer = format!("/os/network/wifi/networks/{index}/password");
         match network.security.as_deref() {

@@ -7,7 +7,17 @@ use os_hostname::Hostname;
 use std::net::{IpAddr, Ipv4Addr};
 
 const fn text(allowed: &'static str, pattern: Option<&'static str>, max: usize, good: fn(&str) -> bool) -> Text {
-    Text { allowed, pattern, max, secret: false, empty: false, number: false, good, slip: |_| None }
+    Text { allowed, pattern, max, secret: false, empty: false, number: false, good, slip: is_null }
+}
+
+/// What scripts make of a value that they do not have.
+fn is_null(text: &str) -> Option<String> {
+    (text.trim() == "null").then(|| NULL.to_owned())
+}
+
+/// A text that may be "null" and mean it.
+const fn or_null(text: Text) -> Text {
+    Text { slip: |_| None, ..text }
 }
 
 const fn secret(allowed: &'static str, max: usize, good: fn(&str) -> bool) -> Text {
@@ -17,9 +27,8 @@ const fn secret(allowed: &'static str, max: usize, good: fn(&str) -> bool) -> Te
 /// One label of RFC 1123.
 pub static HOSTNAME: Text = Text {
     slip: |t| match t.to_ascii_lowercase().as_str() {
-        "null" => Some(NULL.to_owned()),
         "localhost" => Some("is \"localhost\", which every device calls itself; write another name".to_owned()),
-        _ => None,
+        other => is_null(other),
     },
     ..text(os_hostname::ALLOWED, Some("^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"), 63, |t| {
         Hostname::parse(t).is_ok()
@@ -28,17 +37,19 @@ pub static HOSTNAME: Text = Text {
 
 /// Time servers.
 pub static NTP_SERVERS: Text = Text {
-    slip: |t| t.split_ascii_whitespace().any(|word| word == "null").then(|| NULL.to_owned()),
+    slip: |t| t.split_ascii_whitespace().find_map(is_null),
     ..text("host names or addresses, separated by spaces", Some("^ *([A-Za-z0-9.:-]{1,253}( +|$))*$"), 2048, |t| {
         t.split_ascii_whitespace().all(is_host)
     })
 };
 
 /// Name servers.
-pub static DNS_SERVERS: Text =
-    text("addresses, separated by spaces; \"null\" for none", Some("^(null|( *[0-9A-Fa-f.:]+)*) *$"), 1024, |t| {
-        t == "null" || t.split_ascii_whitespace().all(|s| s.parse::<IpAddr>().is_ok())
-    });
+pub static DNS_SERVERS: Text = or_null(text(
+    "addresses, separated by spaces; \"null\" for none",
+    Some("^(null|( *[0-9A-Fa-f.:]+)*) *$"),
+    1024,
+    |t| t == "null" || t.split_ascii_whitespace().all(|s| s.parse::<IpAddr>().is_ok()),
+));
 
 /// ISO 3166-1.
 pub static COUNTRY: Text = Text {
@@ -53,9 +64,9 @@ pub static COUNTRY: Text = Text {
 
 /// Address of a page, or none.
 pub static URL_OR_NULL: Text =
-    text("an http or https address; \"null\" for none", Some("^(null|https?://[^\\s]+)$"), 1024, |t| {
+    or_null(text("an http or https address; \"null\" for none", Some("^(null|https?://[^\\s]+)$"), 1024, |t| {
         t == "null" || is_url(t, &["http://", "https://"])
-    });
+    }));
 
 /// Address of a server.
 pub static URL: Text =
@@ -85,7 +96,7 @@ pub static SECONDS: Text = Text {
 };
 
 /// The answer of a page; an empty one is an answer too.
-pub static ANSWER: Text = Text { empty: true, ..text("one line", Some("^[^\\n\\r]*$"), 1024, LINE.good) };
+pub static ANSWER: Text = or_null(Text { empty: true, ..text("one line", Some("^[^\\n\\r]*$"), 1024, LINE.good) });
 
 /// One line.
 pub static LINE: Text = text("one line", Some("^[^\\n\\r]*$"), 1024, |t| !t.chars().any(char::is_control));
@@ -126,8 +137,9 @@ pub static RULE_NAME: Text = text(
 pub static LINES: Text = text("text", None, 32 << 10, is_lines);
 
 /// Name of a radio network.
-pub static SSID: Text =
-    text("the name of the network, at most 32 bytes", None, 32, |t| !t.is_empty() && !t.chars().any(char::is_control));
+pub static SSID: Text = or_null(text("the name of the network, at most 32 bytes", None, 32, |t| {
+    !t.is_empty() && !t.chars().any(char::is_control)
+}));
 
 /// Password of a radio network (IEEE 802.11: a passphrase, or the key itself).
 pub static WIFI_PASSWORD: Text = secret("8 to 63 printable ASCII characters, or 64 hexadecimal digits", 64, |t| {

@@ -217,6 +217,23 @@ mod tests {
     }
 
     #[test]
+    fn the_text_null_is_never_taken_without_a_word_but_where_it_is_documented() {
+        for key in KEYS {
+            match parse(only(key.pointer, json!("null")).to_string().as_bytes()) {
+                Err(found) => {
+                    assert!(found.len() == 1 && found[0].message.contains("null without quotes"), "{found:?}")
+                }
+                Ok(found) => {
+                    let documented =
+                        ["/dnsServers", "/os/network/connectivity/uri", "/os/network/connectivity/response"]
+                            .contains(&key.pointer);
+                    assert!(documented || found.warnings.len() == 1, "{}", key.pointer);
+                }
+            }
+        }
+    }
+
+    #[test]
     fn nothing_is_not_set_within_a_value_too() {
         let mut places = 0;
         for key in KEYS {
@@ -292,6 +309,10 @@ mod tests {
             (json!({"os": {"network": {"proxy": "null"}}}), "/os/network/proxy", "null without quotes"),
             (json!({"ntpServers": "null"}), "/ntpServers", "null without quotes"),
             (json!({"hostname": "null"}), "/hostname", "null without quotes"),
+            (json!({"os": {"time": {"zone": "null"}}}), "/os/time/zone", "null without quotes"),
+            (json!({"os": {"update": {"mode": "null"}}}), "/os/update/mode", "null without quotes"),
+            (json!({"os": {"locale": {"keymap": "null"}}}), "/os/locale/keymap", "null without quotes"),
+            (json!({"os": {"kernel": {"modules": ["null"]}}}), "/os/kernel/modules/0", "null without quotes"),
             (json!({"hostname": "LocalHost"}), "/hostname", "every device"),
             (json!({"country": "UK"}), "/country", "\"GB\""),
             (json!({"wifiKey": 12345678}), "/wifiKey", "quotes"),
@@ -303,7 +324,8 @@ mod tests {
                 "{root}: {found:?}"
             );
         }
-        // Both are documented.
+        // A network may be called so; and the others are documented.
+        assert_eq!(accepted(&json!({"wifiSsid": "null"})).warnings.len(), 1);
         assert_eq!(accepted(&json!({"dnsServers": "null"})).set, ["/dnsServers"]);
         assert_eq!(
             accepted(&json!({"os": {"network": {"connectivity": {"uri": "null", "response": ""}}}})).set.len(),

@@ -114,11 +114,13 @@ impl Shape {
                 }
             }
             (Shape::Choice(words), Value::String(text)) if words.contains(&text.as_str()) => {}
-            (Shape::Choice(_), Value::String(found)) => {
+            (Shape::Choice(_), Value::String(found)) if found.trim() != "null" => {
                 wrong(format!("is {}; allowed is {}", shown(found), self.allowed()));
             }
             (Shape::Text(text), Value::String(found)) => {
-                if found.len() > text.max {
+                if found.trim() == "null" && !text.takes(found) {
+                    wrong(NULL.to_owned());
+                } else if found.len() > text.max {
                     wrong(format!("has {} bytes, at most {}; allowed is {}", found.len(), text.max, text.allowed));
                 } else if !(text.good)(found) {
                     let found = if text.secret { "something else".to_owned() } else { shown(found) };
