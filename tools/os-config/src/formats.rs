@@ -73,11 +73,16 @@ pub static URL: Text =
     text("an http or https address", Some("^https?://[^\\s]+$"), 1024, |t| is_url(t, &["http://", "https://"]));
 
 /// A channel of updates.
-pub static CHANNEL: Text =
-    text("an http or https address, or an absolute directory", Some("^(https?://|/)[^\\s\"]+$"), 1024, |t| {
-        let directory = t.starts_with('/') && t.len() > 1 && !t.chars().any(|c| c.is_control() || c == ' ');
-        !t.contains('"') && (directory || is_url(t, &["http://", "https://"]))
-    });
+pub static CHANNEL: Text = text(
+    "an http or https address (spaces and # written as %20 and %23), or an absolute directory",
+    Some("^([Hh][Tt][Tt][Pp][Ss]?://|/)[^\\s\"\\\\#]+$"),
+    1024,
+    |t| {
+        let plain = !t.chars().any(|c| c.is_control() || c.is_whitespace() || c == '"');
+        let directory = t.starts_with('/') && t.len() > 1;
+        plain && (directory || os_fetch::Address::parse(t).is_ok())
+    },
+);
 
 /// When updates may be installed.
 pub static WINDOW: Text = text(

@@ -115,7 +115,11 @@ impl Shape {
             }
             (Shape::Choice(words), Value::String(text)) if words.contains(&text.as_str()) => {}
             (Shape::Choice(_), Value::String(found)) if found.trim() != "null" => {
-                wrong(format!("is {}; allowed is {}", shown(found), self.allowed()));
+                wrong(format!(
+                    "is {}; allowed is {}",
+                    shown(&os_fetch::address::without_secrets(found)),
+                    self.allowed()
+                ));
             }
             (Shape::Text(text), Value::String(found)) => {
                 if found.trim() == "null" && !text.takes(found) {
@@ -123,7 +127,11 @@ impl Shape {
                 } else if found.len() > text.max {
                     wrong(format!("has {} bytes, at most {}; allowed is {}", found.len(), text.max, text.allowed));
                 } else if !(text.good)(found) {
-                    let found = if text.secret { "something else".to_owned() } else { shown(found) };
+                    let found = if text.secret {
+                        "something else".to_owned()
+                    } else {
+                        shown(&os_fetch::address::without_secrets(found))
+                    };
                     wrong(format!("is {found}; allowed is {}", text.allowed));
                 }
             }

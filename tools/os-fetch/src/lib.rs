@@ -1,20 +1,22 @@
 //! Reads files from where a channel lies: a web server, or a directory such as a USB stick.
 //!
-//! HTTP is curl's, as a program: proxies, certificates and redirects behave as people know them, RAUC brings its library
-//! anyway, and a connection that goes wrong cannot take the caller with it. The address goes through curl's standard
-//! input, because it may hold a password and arguments are for everybody to read.
+//! - [`address`] is where something lies on a server, [`head`] what a server says of its answer
+//! - `curl` is how it is asked
 
+pub mod address;
+mod curl;
+pub mod head;
+
+pub use address::Address;
+pub use curl::go_through;
+use head::{Head, Version};
 use rustix::fs::OFlags;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout};
 
-/// A transfer slower than this for [`STALLED`] seconds is given up, in bytes per second.
-const SLOWEST: &str = "64";
-/// See [`SLOWEST`].
-const STALLED: &str = "30";
 /// A small file takes no longer, in seconds: a server that drips must not hold up whoever reads.
 const SMALL_FILE: &str = "300";
 /// A name of the file on the server may have this many bytes.
@@ -26,6 +28,9 @@ pub enum FetchError {
     /// Not `http://`, `https://` or an absolute directory.
     #[error("'{0}' is no place to read from; wanted is an http or https address, or a directory")]
     Place(String),
+    /// An address that cannot work.
+    #[error("the address cannot work: {0}")]
+    Address(#[from] address::AddressError),
     /// A name that leads out of the channel.
     #[error("'{0}' is no name of a file in a channel")]
     Name(String),
@@ -48,6 +53,14 @@ pub enum FetchError {
         /// What curl says.
         said: String,
     },
+    /// Another answer than to what was asked, of the server or of a cache on the way; asking past caches may help.
+    #[error("{what}: {said}")]
+    Wrong {
+        /// What was wanted.
+        what: String,
+        /// What came instead.
+        said: String,
+    },
     /// More bytes than allowed.
     #[error("{0} is larger than it may be")]
     TooLarge(String),
@@ -65,17 +78,47 @@ pub enum FetchError {
 impl FetchError {
     /// True when the same may work in a moment.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Network { .. })
+        matches!(self, Self::Network { .. } | Self::Wrong { .. })
+    }
+
+    /// True when it was no answer to what was asked. Whoever gives such answers soon gives the next.
+    pub fn is_wrong(&self) -> bool {
+        matches!(self, Self::Wrong { .. })
     }
 }
 
 /// Where a channel lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// Address without a slash at its end.
-    Web(String),
+    /// On a server, below an address.
+    Web(Address),
+    /// One file on a server, whatever name it is asked for by.
+    File(Address),
     /// Directory.
     Directory(PathBuf),
+}
+
+/// For people, without what is secret of an address.
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Web(address) | Self::File(address) => address.fmt(f),
+            Self::Directory(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// Bytes of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// The first one.
+    pub first: u64,
+    /// How many.
+    pub length: u64,
+    /// How many the whole file has to have, where that is known.
+    pub whole: Option<u64>,
+    /// Caches are not to answer.
+    pub fresh: bool,
 }
 
 impl Source {
@@ -84,24 +127,36 @@ impl Source {
     /// # Errors
     /// When it is neither.
     pub fn parse(text: &str) -> Result<Self, FetchError> {
-        let trimmed = text.trim_end_matches('/');
-        let host = ["http://", "https://"].iter().find_map(|scheme| trimmed.strip_prefix(scheme));
-        match host {
-            Some(host) if !host.is_empty() && !trimmed.contains(|c: char| c.is_control() || c == ' ' || c == '"') => {
-                Ok(Self::Web(trimmed.to_owned()))
+        match Address::parse(text) {
+            Ok(address) => Ok(Self::Web(address)),
+            Err(address::AddressError::Scheme) if text.starts_with('/') => {
+                Ok(Self::Directory(text.trim_end_matches('/').into()))
             }
-            None if text.starts_with('/') => Ok(Self::Directory(trimmed.into())),
-            _ => Err(FetchError::Place(text.to_owned())),
+            Err(address::AddressError::Scheme) => Err(FetchError::Place(address::without_secrets(text))),
+            Err(err) => Err(err.into()),
+        }
+    }
+
+    /// What lies below it under a name; a query stays one.
+    pub fn within(&self, name: &str) -> Self {
+        match self {
+            Self::Web(address) => Self::Web(address.child(name)),
+            Self::File(address) => Self::File(address.child(name)),
+            Self::Directory(path) => Self::Directory(path.join(name)),
         }
     }
 
     /// The last part of the address or path: the channel's name.
     pub fn name(&self) -> &str {
-        let last = match self {
-            Self::Web(url) => url.rsplit('/').next(),
-            Self::Directory(path) => path.file_name().and_then(|n| n.to_str()),
-        };
-        last.unwrap_or_default()
+        match self {
+            Self::Web(address) | Self::File(address) => address.name(),
+            Self::Directory(path) => path.file_name().and_then(|n| n.to_str()).unwrap_or_default(),
+        }
+    }
+
+    /// It takes a network.
+    pub fn is_remote(&self) -> bool {
+        !matches!(self, Self::Directory(_))
     }
 
     /// Reads a whole small file.
@@ -109,7 +164,7 @@ impl Source {
     /// # Errors
     /// When it is not there, larger than `max` bytes, or the way to it fails.
     pub fn read(&self, name: &str, max: u64) -> Result<Vec<u8>, FetchError> {
-        let mut stream = self.open_within(name, 0, None, Some(SMALL_FILE))?;
+        let mut stream = self.open_within(name, None, Some(SMALL_FILE))?;
         let mut bytes = Vec::new();
         let read = stream.by_ref().take(max.saturating_add(1)).read_to_end(&mut bytes);
         read.map_err(|err| FetchError::Io(name.to_owned(), err))?;
@@ -120,26 +175,31 @@ impl Source {
         Ok(bytes)
     }
 
-    /// Opens a file at an offset. With `length` no more than so many bytes are asked for.
+    /// Opens a part of a file; the server has said by then that it is what comes. What goes wrong later is said by
+    /// [`Stream::finish`].
     ///
     /// # Errors
-    /// When the name is none, the file is not there or curl cannot be started. What goes wrong later is said by
-    /// [`Stream::finish`].
-    pub fn open(&self, name: &str, from: u64, length: Option<u64>) -> Result<Stream, FetchError> {
-        self.open_within(name, from, length, None)
+    /// When the name is none, the file is not there, the server answers with something else or curl cannot be started.
+    pub fn open(&self, name: &str, part: Part) -> Result<Stream, FetchError> {
+        self.open_within(name, Some(part), None)
     }
 
-    fn open_within(
-        &self,
-        name: &str,
-        from: u64,
-        length: Option<u64>,
-        limit: Option<&str>,
-    ) -> Result<Stream, FetchError> {
+    /// How many bytes a file has.
+    ///
+    /// # Errors
+    /// As [`Source::open`], and when the server does not say.
+    pub fn size(&self, name: &str) -> Result<u64, FetchError> {
+        let stream = self.open(name, Part { first: 0, length: 1, whole: None, fresh: false })?;
+        let said = "the server does not say how many bytes it has".to_owned();
+        stream.whole.ok_or_else(|| FetchError::Http { what: name.to_owned(), said })
+    }
+
+    fn open_within(&self, name: &str, part: Option<Part>, limit: Option<&str>) -> Result<Stream, FetchError> {
         check_name(name)?;
         match self {
-            Self::Directory(dir) => open_file(&dir.join(name), name, from, length),
-            Self::Web(url) => open_url(&format!("{url}/{name}"), name, from, length, limit),
+            Self::Directory(dir) => open_file(&dir.join(name), name, part),
+            Self::Web(address) => curl::open(&address.child(name), name, part, limit),
+            Self::File(address) => curl::open(address, name, part, limit),
         }
     }
 }
@@ -160,12 +220,15 @@ pub struct Stream {
     read: u64,
     /// Bytes that have to come, where that is known.
     wanted: Option<u64>,
+    /// Bytes of the whole file, where that is known.
+    whole: Option<u64>,
+    version: Version,
 }
 
 #[derive(Debug)]
 enum Inner {
     File(std::io::Take<File>),
-    Curl { child: Child, stdout: ChildStdout },
+    Curl { child: Child, stdout: BufReader<ChildStdout>, address: Address },
 }
 
 impl Read for Stream {
@@ -180,23 +243,20 @@ impl Read for Stream {
 }
 
 impl Stream {
+    /// What the server says that tells this content from another one.
+    pub fn version(&self) -> &Version {
+        &self.version
+    }
+
     /// Says how it ended, after the last byte was read.
     ///
     /// # Errors
     /// When bytes are missing.
     pub fn finish(mut self) -> Result<(), FetchError> {
-        if let Inner::Curl { child, .. } = &mut self.inner {
-            let mut said = String::new();
-            if let Some(stderr) = &mut child.stderr {
-                let _ = stderr.take(4096).read_to_string(&mut said);
-            }
-            let status = child.wait().map_err(|err| FetchError::Io("curl".to_owned(), err))?;
-            if !status.success() {
-                return Err(failure(&self.name, status.code().unwrap_or_default(), &said, self.wanted.is_some()));
-            }
+        if let Inner::Curl { child, address, .. } = &mut self.inner {
+            curl::finish(child, address, &self.name, self.wanted.is_some())?;
         }
-        // A connection that closes in the middle of the head passes with curl as the end of an empty file; a channel has
-        // none of those.
+        // A connection that closes in the middle passes with curl as the end of an empty file; a channel has none of those.
         let wanted = self.wanted.unwrap_or(u64::from(matches!(self.inner, Inner::Curl { .. })));
         if self.read < wanted {
             let said = match self.read {
@@ -206,6 +266,25 @@ impl Stream {
             return Err(FetchError::Network { what: self.name.clone(), said });
         }
         Ok(())
+    }
+
+    /// Takes the head of the answer, which says whether it is one to what was asked.
+    fn behind_head(mut self, part: Option<Part>) -> Result<Self, FetchError> {
+        let Inner::Curl { stdout, .. } = &mut self.inner else { return Ok(self) };
+        match Head::read(stdout) {
+            Some(head) if head.status < 400 => {
+                curl::check(&head, part, &self.name)?;
+                self.whole = head.range.and_then(|(.., whole)| whole).or(head.length.filter(|_| part.is_none()));
+                self.version = head.version;
+                Ok(self)
+            }
+            // curl says why.
+            _ => {
+                let what = self.name.clone();
+                self.finish()?;
+                Err(FetchError::Network { what, said: "it was no answer of a web server".to_owned() })
+            }
+        }
     }
 }
 
@@ -218,7 +297,7 @@ impl Drop for Stream {
     }
 }
 
-fn open_file(path: &Path, name: &str, from: u64, length: Option<u64>) -> Result<Stream, FetchError> {
+fn open_file(path: &Path, name: &str, part: Option<Part>) -> Result<Stream, FetchError> {
     let failed = |err: std::io::Error| match err.kind() {
         std::io::ErrorKind::NotFound => FetchError::NotFound(name.to_owned()),
         _ => FetchError::Io(name.to_owned(), err),
@@ -226,61 +305,19 @@ fn open_file(path: &Path, name: &str, from: u64, length: Option<u64>) -> Result<
     // A pipe in place of a file would be waited for.
     let mut file =
         File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path).map_err(failed)?;
-    if !file.metadata().map_err(failed)?.is_file() {
+    let meta = file.metadata().map_err(failed)?;
+    if !meta.is_file() {
         return Err(failed(std::io::Error::other("it is no plain file")));
     }
-    file.seek(SeekFrom::Start(from)).map_err(failed)?;
+    let whole = meta.len();
+    if let Some(wanted) = part.and_then(|part| part.whole).filter(|wanted| *wanted != whole) {
+        return Err(curl::other_size(name, whole, wanted));
+    }
+    file.seek(SeekFrom::Start(part.map_or(0, |part| part.first))).map_err(failed)?;
+    let length = part.map(|part| part.length);
     let inner = Inner::File(file.take(length.unwrap_or(u64::MAX)));
-    Ok(Stream { inner, name: name.to_owned(), read: 0, wanted: length })
-}
-
-fn open_url(url: &str, name: &str, from: u64, length: Option<u64>, limit: Option<&str>) -> Result<Stream, FetchError> {
-    let failed = |err| FetchError::Io("cannot run curl".to_owned(), err);
-    let mut command = Command::new("curl");
-    // First of all no .curlrc of anybody.
-    command.args(["--disable", "--silent", "--show-error", "--fail", "--globoff", "--location", "--max-redirs", "5"]);
-    // Who asked for https does not get http, and nobody gets file:// or scp://.
-    let protocols = if url.starts_with("https:") { "=https" } else { "=http,https" };
-    command.args(["--proto", protocols, "--proto-redir", protocols]);
-    command.args(["--connect-timeout", "20", "--speed-limit", SLOWEST, "--speed-time", STALLED]);
-    if let Some(limit) = limit {
-        command.args(["--max-time", limit]);
-    }
-    if from > 0 || length.is_some() {
-        let last = length.map(|length| from.saturating_add(length).saturating_sub(1).to_string()).unwrap_or_default();
-        command.args(["--range", &format!("{from}-{last}")]);
-    }
-    if let Some(length) = length {
-        // A server that knows no ranges answers with the whole file: that is an error, not the wanted bytes.
-        command.args(["--max-filesize", &length.to_string()]);
-    }
-    command.args(["--config", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(failed)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A curl that ended already says why by its exit status.
-        let _ = writeln!(stdin, "url = \"{}\"", url.replace('\\', "\\\\").replace('"', "\\\""));
-    }
-    let stdout = child.stdout.take().ok_or_else(|| failed(std::io::Error::other("it has no output")))?;
-    Ok(Stream { inner: Inner::Curl { child, stdout }, name: name.to_owned(), read: 0, wanted: length })
-}
-
-/// What an exit status of curl means (curl(1), "EXIT CODES").
-fn failure(name: &str, code: i32, said: &str, part: bool) -> FetchError {
-    let what = name.to_owned();
-    let said = said.lines().last().unwrap_or("curl said nothing").trim();
-    let said = said.strip_prefix("curl: ").unwrap_or(said).to_owned();
-    match code {
-        22 if said.contains("404") || said.contains("410") => FetchError::NotFound(what),
-        // 429 and 5xx pass; other answers do not.
-        22 if [" 429", " 500", " 502", " 503", " 504"].iter().any(|s| said.contains(s)) => {
-            FetchError::Network { what, said }
-        }
-        // Asked for a part, it sends the whole.
-        63 if part => FetchError::NoRanges(what),
-        63 => FetchError::TooLarge(what),
-        5 | 6 | 7 | 16 | 18 | 28 | 35 | 52 | 55 | 56 | 92 => FetchError::Network { what, said },
-        _ => FetchError::Http { what, said },
-    }
+    let name = name.to_owned();
+    Ok(Stream { inner, name, read: 0, wanted: length, whole: Some(whole), version: Version::default() })
 }
 
 #[cfg(test)]

@@ -269,7 +269,7 @@ impl Agent {
                 return Ok(Some(format!("it is tried again later; the last time: {}", self.course.state.last)));
             }
         }
-        Ok(self.policy.objection(self.bus().await?, release.is_some() && matches!(source, Source::Web(_))).await?)
+        Ok(self.policy.objection(self.bus().await?, release.is_some() && source.is_remote()).await?)
     }
 
     /// What was put there by hand goes by the hash of its manifest.

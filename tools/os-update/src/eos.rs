@@ -43,7 +43,12 @@ pub fn channel(text: &str) -> Result<String, EosError> {
     let server = field("server").ok_or(EosError::Missing("update.server"))?.trim_end_matches('/');
     let name = field("name").ok_or(EosError::Missing("update.name"))?;
     match server {
-        _ if server.contains("://") || server.starts_with('/') => Ok(format!("{server}/{name}")),
+        // A token in the query of the server's address is not part of its path.
+        _ if server.contains("://") => match server.split_once('?') {
+            Some((path, query)) => Ok(format!("{}/{name}?{query}", path.trim_end_matches('/'))),
+            None => Ok(format!("{server}/{name}")),
+        },
+        _ if server.starts_with('/') => Ok(format!("{server}/{name}")),
         _ => Err(EosError::Ssh(server.to_owned())),
     }
 }
@@ -57,6 +62,8 @@ mod tests {
     fn server_and_name_are_the_channel() {
         let text = "update:\n  pkey: /run/id_fleet\n  server: https://u.example/os/\n  name: stable\n";
         assert_eq!(channel(text).as_deref(), Ok("https://u.example/os/stable"));
+        let token = "update: {server: 'https://u.example/os/?t=1', name: a}";
+        assert_eq!(channel(token).as_deref(), Ok("https://u.example/os/a?t=1"));
         assert_eq!(channel("update: {server: /media/os, name: a}").as_deref(), Ok("/media/os/a"));
     }
 

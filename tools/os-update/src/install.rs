@@ -11,10 +11,11 @@ use crate::state::Target;
 use crate::step::{Event, other};
 use crate::trust::now;
 use crate::version;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use os_channel::Release;
 use os_dbus::{BusError, Slot, Verb};
-use os_fetch::Source;
+use os_fetch::address::AddressError;
+use os_fetch::{Address, Source};
 use os_sys::log;
 use std::cell::Cell;
 use std::path::Path;
@@ -24,6 +25,9 @@ use std::time::Duration;
 const STOP_INTERVAL: Duration = Duration::from_secs(1);
 /// How often a bundle that could not be mounted is tried again at once.
 const MOUNT_RETRIES: u32 = 3;
+
+/// What a bundle is called that an operator names by its address.
+const BUNDLE: &str = "bundle";
 
 const OLD_RAUC: &str = "this RAUC does not say which bundle it was given; updates need RAUC 1.9 or later";
 
@@ -177,8 +181,12 @@ impl Agent {
     pub async fn install_by_hand(&mut self, bundle: &str, told: &dyn Fn(&str)) -> Result<Done> {
         self.notice().await?;
         self.not_on_trial()?;
+        let relay = self.relay_of(bundle)?;
+        let source = relay.as_ref().map_or_else(|| bundle.to_owned(), Relay::address);
         self.prepare_streaming().await;
-        let facts = self.bus().await?.inspect(bundle).await?;
+        let trouble = || relay.as_ref().and_then(|relay| relay.passed().trouble).map(|t| format!(" ({t})"));
+        let facts = self.bus().await?.inspect(&source).await;
+        let facts = facts.map_err(|err| anyhow!("{err:#}{}", trouble().unwrap_or_default()))?;
         let version = facts.version.context("the bundle names no version")?;
         // No channel could go on from another one.
         version::strict(&version).map_err(anyhow::Error::msg).context("nothing was installed")?;
@@ -188,16 +196,34 @@ impl Agent {
         self.course.state.began = Some(transaction.clone());
         self.course.note(Event::Found(target.clone(), transaction.clone()))?;
         log::info(&format!("installing {version}, as an operator asks"));
-        let writing =
-            Writing { source: bundle, version: &version, hash: &hash, transaction: &transaction, asked: Asked::Person };
-        let done = self.have_rauc_write(&writing, None).await;
+        let writing = Writing {
+            source: &source,
+            version: &version,
+            hash: &hash,
+            transaction: &transaction,
+            asked: Asked::Person,
+        };
+        let done = self.have_rauc_write(&writing, relay.as_ref()).await;
         let event = match &done {
             Ok(slots) => self.wrote(slots, &target)?,
-            Err(err) => Event::NotWritten(format!("{err:#}")),
+            Err(err) => Event::NotWritten(format!("{err:#}{}", trouble().unwrap_or_default())),
         };
         self.course.note(event)?;
         done.with_context(|| format!("{version} was not installed"))?;
         self.restart_into(&version, told).await
+    }
+
+    /// What brings a bundle from an address; none for a file. RAUC itself knows no proxy, and says addresses with all that is
+    /// secret of them.
+    fn relay_of(&self, bundle: &str) -> Result<Option<Relay>> {
+        let address = match Address::parse(bundle) {
+            Err(AddressError::Scheme) => return Ok(None),
+            other => other.context("the address of the bundle cannot work")?,
+        };
+        let (path, source) = (address.name().to_owned(), Source::File(address));
+        let size = source.size(BUNDLE).with_context(|| format!("{path} cannot be read"))?;
+        let bundle = Bundle { source, path: BUNDLE.to_owned(), size, limit: self.policy.limit };
+        Ok(Some(Relay::start(bundle)?))
     }
 
     /// RAUC reads a bundle through a network block device that goes away when its last reader closes it. udev looks at

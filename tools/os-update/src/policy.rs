@@ -91,11 +91,13 @@ impl Policy {
         };
         let trial = if trial.as_deref() == Some("kexec") { Trial::Kexec } else { Trial::Restart };
         let (metered, rate_limit) = (metered == Some(true), rate_limit.unwrap_or(0));
-        let shown = channel.as_ref().ok().and_then(Option::as_deref).map(without_password);
-        let parsed =
-            |text: Option<String>| text.as_deref().map(Source::parse).transpose().map_err(|err| err.to_string());
+        let parsed = |text: Option<String>| {
+            text.as_deref().map(Source::parse).transpose().map_err(|err| format!("the channel: {err}"))
+        };
+        let channel = channel.and_then(parsed);
+        let shown = channel.as_ref().ok().and_then(Option::as_ref).map(ToString::to_string);
         Self {
-            channel: channel.and_then(parsed),
+            channel,
             mode,
             trial,
             window: window.as_deref().and_then(Window::parse),
@@ -129,20 +131,6 @@ fn address(config: Option<String>, eos: Option<String>, built_in: Option<String>
         (Some(config), _) => Ok(Some(config)),
         (None, Some(eos)) => eos::channel(&eos).map(Some).map_err(|err| err.to_string()),
         (None, None) => Ok(text(built_in)),
-    }
-}
-
-/// An address without what stands between `//` and `@`.
-fn without_password(address: &str) -> String {
-    match address.split_once("://") {
-        Some((scheme, rest)) => {
-            let host = rest.split('/').next().unwrap_or_default();
-            match host.rsplit_once('@') {
-                Some((secret, _)) => format!("{scheme}://{}", rest.get(secret.len() + 1..).unwrap_or_default()),
-                None => address.to_owned(),
-            }
-        }
-        None => address.to_owned(),
     }
 }
 
@@ -235,13 +223,6 @@ mod tests {
         assert_eq!(address(None, None, image()), Ok(some("https://image.example/a")));
         assert_eq!(address(None, None, some(" \n")), Ok(None));
         assert!(address(None, some("update: {"), image()).unwrap_err().contains("YAML"));
-    }
-
-    #[test]
-    fn a_password_in_an_address_is_not_shown() {
-        assert_eq!(without_password("https://me:secret@u.example/os/a@b"), "https://u.example/os/a@b");
-        assert_eq!(without_password("https://u.example/os/a@b"), "https://u.example/os/a@b");
-        assert_eq!(without_password("/media/stick/stable"), "/media/stick/stable");
     }
 
     #[test]

@@ -11,12 +11,13 @@
 //! device have already. So there are two ways forward, each a transfer that grows as long as it is followed and is given
 //! up when the next block lies far ahead: what is left out costs little, and what is read in a row comes in one piece.
 
-use os_fetch::{FetchError, Source, Stream};
+use os_fetch::head::Version;
+use os_fetch::{FetchError, Part, Source, Stream};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 /// What is handled at a time, in bytes.
@@ -32,6 +33,8 @@ const SHORTEST: u64 = 1;
 const LONGEST: u64 = 1024;
 /// RAUC's block device gives up a read after 300 seconds (its src/nbd.c); a request is answered before.
 const PATIENCE: Duration = Duration::from_secs(240);
+/// How often a server, or a cache, that gives another answer than to what was asked is asked again.
+const WRONG_ANSWERS: u32 = 3;
 /// Longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_secs(20);
 /// A request has no larger head, in bytes.
@@ -135,6 +138,8 @@ struct Shared {
     stop: AtomicBool,
     /// Why the last attempt failed, for people.
     trouble: Mutex<Option<String>>,
+    /// What the server said of the bundle first: blocks of two versions make none.
+    version: OnceLock<Version>,
 }
 
 #[derive(Debug, Default)]
@@ -193,6 +198,7 @@ impl Relay {
             reached: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             trouble: Mutex::default(),
+            version: OnceLock::new(),
         });
         let own = Arc::clone(&shared);
         std::thread::Builder::new().name("relay".to_owned()).spawn(move || {
@@ -327,14 +333,18 @@ impl Shared {
         }
         let start = Instant::now();
         let mut pause = Duration::from_millis(500);
+        let mut wrong = 0;
         loop {
-            match self.fetch(&mut cache, number) {
+            match self.fetch(&mut cache, number, wrong > 0) {
                 Ok(block) => {
                     *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
                     return Ok(block);
                 }
                 Err(err) => {
-                    let over = start.elapsed() + pause > PATIENCE || self.stop.load(Ordering::Relaxed);
+                    wrong += u32::from(err.is_wrong());
+                    let over = start.elapsed() + pause > PATIENCE
+                        || wrong > WRONG_ANSWERS
+                        || self.stop.load(Ordering::Relaxed);
                     if over || !err.is_transient() {
                         return Err(err);
                     }
@@ -347,13 +357,14 @@ impl Shared {
     }
 
     /// Follows a way to a block, or begins one there. A way on which something goes wrong is given up.
-    fn fetch(&self, cache: &mut Cache, number: u64) -> Result<Arc<Vec<u8>>, FetchError> {
+    /// `fresh`: past caches.
+    fn fetch(&self, cache: &mut Cache, number: u64, fresh: bool) -> Result<Arc<Vec<u8>>, FetchError> {
         let known = cache.ways.iter().position(|way| way.reaches(number));
         let mut way = known.and_then(|at| cache.ways.remove(at)).unwrap_or_else(|| Way::from(number));
         loop {
             let at = way.next;
             let start = Instant::now();
-            let bytes = self.step(&mut way)?;
+            let bytes = self.step(&mut way, fresh)?;
             self.slow_down(bytes.len() as u64, start.elapsed());
             let block = cache.keep(at, bytes);
             if at == number {
@@ -365,12 +376,12 @@ impl Shared {
     }
 
     /// The next block of a way.
-    fn step(&self, way: &mut Way) -> Result<Vec<u8>, FetchError> {
+    fn step(&self, way: &mut Way, fresh: bool) -> Result<Vec<u8>, FetchError> {
         let from = way.next.saturating_mul(BLOCK);
         let rest = self.bundle.size.saturating_sub(from);
         if way.left == 0 {
             let length = rest.min(way.length.saturating_mul(BLOCK));
-            way.stream = Some(self.bundle.source.open(&self.bundle.path, from, Some(length))?);
+            way.stream = Some(self.open(Part { first: from, length, whole: Some(self.bundle.size), fresh })?);
             way.left = length.div_ceil(BLOCK);
             way.length = way.length.saturating_mul(2).min(LONGEST);
         }
@@ -385,6 +396,16 @@ impl Shared {
             // Why there was too little, it says itself.
             Err(err) => Err(stream.finish().err().unwrap_or(err)),
         }
+    }
+
+    /// Begins a transfer of the bundle that the first one was of.
+    fn open(&self, part: Part) -> Result<Stream, FetchError> {
+        let stream = self.bundle.source.open(&self.bundle.path, part)?;
+        if !self.version.get_or_init(|| stream.version().clone()).is_same(stream.version()) {
+            let said = "it became another one on the server while it was fetched".to_owned();
+            return Err(FetchError::Wrong { what: self.bundle.path.clone(), said });
+        }
+        Ok(stream)
     }
 
     fn take(&self, stream: &mut Stream, length: u64) -> Result<Vec<u8>, FetchError> {

@@ -62,6 +62,88 @@ fn a_server_that_closes_the_connection_again_and_again_is_outlasted() {
     assert!(relay.passed().fetched < 5 * 1024 * 1024, "{}", relay.passed().fetched);
 }
 
+/// A server that gives an answer of its own making; what was asked for, and how often that was before.
+fn answers(answer: impl Fn(u64, u64, usize) -> Vec<u8> + Send + 'static) -> Source {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for (count, mut stream) in listener.incoming().flatten().enumerate() {
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let Some(request) = read_head(&mut reader) else { continue };
+            let (first, last) = request.range.unwrap();
+            let _ = stream.write_all(&answer(first, last.unwrap(), count));
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    });
+    Source::parse(&format!("http://127.0.0.1:{port}/stable")).unwrap()
+}
+
+fn part(bytes: &[u8], first: u64, last: u64, more: &str) -> Vec<u8> {
+    let (from, to) = (usize::try_from(first).unwrap(), usize::try_from(last).unwrap());
+    let head = format!(
+        "HTTP/1.1 206 P\r\nContent-Range: bytes {first}-{last}/{}\r\nContent-Length: {}\r\n{more}\r\n",
+        bytes.len(),
+        last - first + 1
+    );
+    [head.as_bytes(), &bytes[from..=to]].concat()
+}
+
+#[test]
+fn nothing_but_what_was_asked_for_reaches_rauc_and_the_reason_is_the_servers() {
+    type Answer = Box<dyn Fn(&[u8], u64, u64, usize) -> Vec<u8> + Send>;
+    let cases: [(Answer, &str); 5] = [
+        (Box::new(|bytes, first, last, _| part(bytes, 0, last - first, "")), "answered with bytes 0 to"),
+        (Box::new(|bytes, first, last, _| part(&bytes[..1 << 20], first, last.min(1 << 19), "")), "and "),
+        (
+            Box::new(|bytes, _, _, _| {
+                let head = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n", bytes.len());
+                [head.as_bytes(), bytes, b"\r\n0\r\n\r\n"].concat()
+            }),
+            "range requests",
+        ),
+        (
+            Box::new(|bytes, first, last, count| part(bytes, first, last, &format!("ETag: \"{count}\"\r\n"))),
+            "became another one",
+        ),
+        (
+            Box::new(|bytes, first, last, _| {
+                let mut more = bytes.to_vec();
+                more.resize(bytes.len() + 7, 0);
+                part(&more, first, last, "")
+            }),
+            "where it is served",
+        ),
+    ];
+    for (answer, says) in cases {
+        let bytes = content(1_300_000);
+        let size = bytes.len() as u64;
+        let served = bytes.clone();
+        let source = answers(move |first, last, count| answer(&served, first, last, count));
+        let relay = Relay::start(Bundle { source, path: "b".to_owned(), size, limit: 0 }).unwrap();
+        let out = std::process::Command::new("curl").args(["-s", "-r", "70000-", &relay.address()]).output().unwrap();
+        let came = &out.stdout;
+        // Of what comes before the lie, every byte is right.
+        assert_eq!(came.as_slice(), &bytes[70_000..70_000 + came.len()], "{says}");
+        assert!(came.len() < bytes.len() - 70_000, "{says}");
+        let trouble = relay.passed().trouble.unwrap();
+        assert!(trouble.contains(says), "{says}: {trouble}");
+    }
+}
+
+#[test]
+fn a_cache_that_answers_wrongly_once_is_asked_past() {
+    let bytes = content(300_000);
+    let size = bytes.len() as u64;
+    let served = bytes.clone();
+    let source = answers(move |first, last, count| match count {
+        1 => part(&served, 0, last - first, ""),
+        _ => part(&served, first, last, "ETag: \"a\"\r\n"),
+    });
+    let relay = Relay::start(Bundle { source, path: "b".to_owned(), size, limit: 0 }).unwrap();
+    assert_eq!(curl(&relay.address(), "0-"), bytes);
+    assert_eq!(relay.passed().trouble, None);
+}
+
 #[test]
 fn what_is_left_out_is_not_fetched_and_what_is_read_in_a_row_comes_in_few_transfers() {
     let bytes = content(40 << 20);

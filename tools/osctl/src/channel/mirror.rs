@@ -5,7 +5,7 @@ use crate::channel::{bundle, now};
 use anyhow::{Context, Result, ensure};
 use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, ROOT_FILE, Release, Root, Seen, root_file};
-use os_fetch::{FetchError, Source};
+use os_fetch::{FetchError, Part, Source};
 use os_sys::files;
 use serde::Serialize;
 use std::fs::File;
@@ -110,7 +110,8 @@ fn fetch_bundle(from: &Source, dir: &Path, release: &Release) -> Result<u64> {
     let missing = release.bundle.size - have;
     let mut fetched = 0;
     if missing > 0 {
-        let mut stream = from.open(&release.bundle.path, have, Some(missing))?;
+        let part = Part { first: have, length: missing, whole: Some(release.bundle.size), fresh: false };
+        let mut stream = from.open(&release.bundle.path, part)?;
         let mut buffer = vec![0; 1 << 20];
         loop {
             let got = stream.read(&mut buffer)?;

@@ -28,7 +28,7 @@ fn arguments(at: &str) -> [&str; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use os_fetch::Source;
+    use os_fetch::{Part, Source};
     use std::net::TcpListener;
     use std::process::Command;
 
@@ -41,7 +41,7 @@ mod tests {
         let mut server = Command::new("busybox").args(arguments(&at)).arg(dir.path()).spawn().unwrap();
         let source = Source::parse(&format!("http://127.0.0.1:{port}")).unwrap();
         let part = || -> Result<String, os_fetch::FetchError> {
-            let mut stream = source.open("bundle", 3, Some(4))?;
+            let mut stream = source.open("bundle", Part { first: 3, length: 4, whole: Some(10), fresh: false })?;
             let mut text = String::new();
             std::io::Read::read_to_string(&mut stream, &mut text).unwrap();
             stream.finish().map(|()| text)
