@@ -32,6 +32,15 @@ pub fn environment(proxy: &Proxy) -> String {
     out
 }
 
+/// The variables of [`ENVIRONMENT`], for what a person starts: no unit gives them to it.
+pub fn variables(text: &str) -> Vec<(String, String)> {
+    let line = |line: &str| {
+        let (name, value) = line.split_once('=')?;
+        Some((name.to_owned(), value.strip_prefix('"')?.strip_suffix('"')?.to_owned()))
+    };
+    text.lines().filter_map(line).collect()
+}
+
 /// What the files of [`DIRECTORY`] make.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct System {
@@ -309,5 +318,9 @@ mod tests {
         let text = environment(&Proxy { url: "http://p:1".to_owned(), no_proxy: vec![".lan".to_owned()] });
         assert!(text.contains("HTTPS_PROXY=\"http://p:1\"\n"));
         assert!(text.contains("NO_PROXY=\"localhost,127.0.0.0/8,::1,.lan\"\n"), "{text}");
+        let url = "http://me:p%40s=s@p:1".to_owned();
+        let variables = variables(&environment(&Proxy { url: url.clone(), no_proxy: Vec::new() }));
+        assert_eq!(variables.len(), 6);
+        assert!(variables.contains(&("https_proxy".to_owned(), url)));
     }
 }

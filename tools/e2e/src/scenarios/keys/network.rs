@@ -95,6 +95,14 @@ pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
         let mode = vm.ssh("stat -c %a /run/os/proxy; systemctl show docker -p Environment | grep -c secret || true")?;
         equal(&mode, "600\n0")
     });
+    keys.checks.check("what a person looks for in a channel goes through the proxy, login and all, and not past it", || {
+        // Nobody listens there, which is said at once.
+        vm.ssh("cp -p /run/os/proxy /run/proxy.kept; echo 'http_proxy=\"http://me:sesame@127.0.0.1:9\"' >/run/os/proxy")?;
+        let (code, said) = vm.ssh_code("os update check --from http://192.0.2.9/stable 2>&1")?;
+        vm.ssh("mv /run/proxy.kept /run/os/proxy")?;
+        ensure!(code == 1 && said.contains("127.0.0.1 port 9") && !said.contains("sesame"), "exit code {code}: {said}");
+        Ok(())
+    });
     keys.checks.check("system-proxy/redsocks.conf serves when config.json names no proxy", || {
         vm.ssh("os config unset os.network.proxy")?;
         vm.wait_for("docker info -f '{{.HTTPProxy}}' | grep -q '@192.0.2.30:8080$'", Duration::from_secs(60))?;
