@@ -46,7 +46,7 @@ do_install() {
     oe_runmake -C ${S} install DESTDIR=${D} BINDIR_FROM=$(dirname $binary) \
         prefix=${prefix} bindir=${bindir} unitdir=${systemd_system_unitdir} \
         libdir_os=${nonarch_libdir}/os udevdir=${nonarch_base_libdir}/udev \
-        completiondir=${datadir}/bash-completion/completions
+        completiondir=${datadir}/bash-completion/completions nmdir=${nonarch_libdir}/NetworkManager
     ln -s ${nonarch_libdir}/os/os-tools ${D}/init
 }
 
@@ -67,6 +67,7 @@ SYSTEMD_SERVICE:${PN} = "\
     os-import@.service \
     os-kexec@.service \
     os-mqtt.service \
+    os-network.service \
     os-preload.service \
     os-rescue.service \
     os-rescue.timer \
@@ -82,6 +83,7 @@ FILES:${PN} += "\
     ${datadir}/bash-completion \
     ${datadir}/dbus-1 \
     ${nonarch_base_libdir}/udev \
+    ${nonarch_libdir}/NetworkManager \
     ${nonarch_libdir}/os \
     ${nonarch_libdir}/systemd \
 "

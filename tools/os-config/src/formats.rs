@@ -1,5 +1,6 @@
 //! The kinds of string that a configuration holds.
 
+use crate::name_server::NameServer;
 use crate::shape::{NULL, Text};
 use crate::{country, zones};
 use base64::Engine as _;
@@ -45,10 +46,11 @@ pub static NTP_SERVERS: Text = Text {
 
 /// Name servers.
 pub static DNS_SERVERS: Text = or_null(text(
-    "addresses, separated by spaces; \"null\" for none",
-    Some("^(null|( *[0-9A-Fa-f.:]+)*) *$"),
+    "addresses, separated by spaces, such as \"10.0.0.1\", \"10.0.0.1#5353\" with a port, \"/corp.example/10.0.0.1\" for a \
+     domain; \"null\" for none",
+    Some("^(null|( *(/([A-Za-z0-9._-]+/)+)?[0-9A-Fa-f.:]+(%[A-Za-z0-9._-]+)?(#[0-9]{1,5})?)*) *$"),
     1024,
-    |t| t == "null" || t.split_ascii_whitespace().all(|s| s.parse::<IpAddr>().is_ok()),
+    |t| t == "null" || t.split_ascii_whitespace().all(|s| NameServer::parse(s).is_some()),
 ));
 
 /// ISO 3166-1.
@@ -372,7 +374,11 @@ mod tests {
                 "10.201.0.1",
             ],
         );
-        check(&DNS_SERVERS, &["", "null", "1.1.1.1 fd00::1"], &["dns.example", "1.1.1.1;2.2.2.2", "nul"]);
+        check(
+            &DNS_SERVERS,
+            &["", "null", "1.1.1.1 fd00::1", "/corp.example/10.0.0.1 10.0.0.2#5353"],
+            &["dns.example", "1.1.1.1;2.2.2.2", "nul", "/corp.example/", "1.1.1.1:53"],
+        );
         check(&MAC, &["02:00:5e:10:00:01"], &["02:00:5e:10:00", "02-00-5e-10-00-01", "0g:00:5e:10:00:01"]);
         check(&ENDPOINT, &["vpn.example:51820", "[fd00::1]:1"], &["vpn.example", "vpn:0", "vpn:99999", ":1"]);
         check(&PROXY, &["http://p:3128", "socks5://a:b@p:1"], &["ftp://p", "http://", "http://p\nX=1", "http://p$x"]);

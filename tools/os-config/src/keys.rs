@@ -93,9 +93,10 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/dnsServers",
-        summary: "Name servers, asked beside those of the network. No server is built in, so \"null\" changes nothing here",
+        summary: "Name servers, in this order, instead of those of the networks. One for a domain (`/corp.example/10.0.0.1`) is asked \
+                  for that alone, the networks' for everything else. No server is built in, so \"null\" changes nothing here",
         shape: Shape::Text(&f::DNS_SERVERS),
-        default: "only those of the network",
+        default: "those of the networks, each for its own domains too",
         applies: Applies::Now,
         example: r#""192.0.2.53 2001:db8::53""#,
     },

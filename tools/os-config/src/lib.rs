@@ -11,6 +11,7 @@
 //!   [`proxy`] the proxy in it, [`redsocks`] the form that balenaOS has for one
 //! - [`sysctl`] are settings of the kernel
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
+//! - [`name_server`] is one of `dnsServers`, [`follow`] what the networks say of names beside it
 //! - [`lock`] is held for all of that by one at a time
 //! - [`connections`] takes NetworkManager profiles over from the boot partition, [`profile`] knows what they lack
 //! - [`udev`] is what udev says of rules
@@ -27,6 +28,7 @@ pub mod daemon;
 pub mod decide;
 pub mod edit;
 pub mod engine;
+pub mod follow;
 pub mod formats;
 pub mod import;
 pub mod json;
@@ -34,6 +36,7 @@ pub mod keys;
 mod lenient;
 pub mod lock;
 pub mod model;
+pub mod name_server;
 pub mod profile;
 pub mod proxy;
 pub mod redsocks;

@@ -17,7 +17,7 @@ pub struct Config {
     pub country: Option<String>,
     /// Time servers, separated by spaces.
     pub ntp_servers: Option<String>,
-    /// Name servers, separated by spaces, or `null` as a word.
+    /// Name servers in the form of [`NameServer`](crate::name_server::NameServer), separated by spaces, or `null` as a word.
     pub dns_servers: Option<String>,
     /// A Wi-Fi network, as balena's generator writes it.
     pub wifi_ssid: Option<String>,

@@ -7,7 +7,7 @@ mod links;
 mod proxies;
 pub mod updates;
 
-pub use links::{Link, Profile};
+pub use links::{Link, NetworkNames, Profile};
 pub use proxies::{
     AvahiServerProxy, HostnamedProxy, LocaledProxy, LogindProxy, LogindSessionProxy, NetworkManagerProxy,
     NetworkSettingsProxy, RaucProxy, Session, SystemdManagerProxy, SystemdUnit, TimedatedProxy,

@@ -1,7 +1,8 @@
 //! NetworkManager's profiles and the devices that they are connected on, for changes that must cut nobody off.
 
-use crate::proxies::{ActiveConnectionProxy, NetworkDeviceProxy, ProfileProxy};
+use crate::proxies::{ActiveConnectionProxy, DnsManagerProxy, NetworkDeviceProxy, ProfileProxy};
 use crate::{Bus, BusError, Tried};
+use std::collections::HashMap;
 use std::time::Duration;
 use zbus::wire::{ObjectPath, OwnedObjectPath, OwnedVariant};
 
@@ -42,7 +43,35 @@ pub struct Link {
     pub available: Vec<OwnedObjectPath>,
 }
 
+/// What a network says of names, one family of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkNames {
+    /// Name of its interface.
+    pub interface: String,
+    /// Its servers: addresses, or URIs.
+    pub servers: Vec<String>,
+    /// Its domains; behind `~` those in which short names are not looked for.
+    pub domains: Vec<String>,
+    /// The lower is asked first; a negative one leaves out all that are higher.
+    pub priority: i32,
+    /// It is a tunnel.
+    pub tunnel: bool,
+}
+
 impl Bus {
+    /// What the networks say of names, the best first; nothing while NetworkManager does not run.
+    ///
+    /// # Errors
+    /// When NetworkManager does not answer.
+    pub async fn network_names(&self) -> Result<Vec<NetworkNames>, BusError> {
+        if !self.has_owner("org.freedesktop.NetworkManager").await? {
+            return Ok(Vec::new());
+        }
+        let manager = DnsManagerProxy::new(&self.0).await.tried("cannot reach NetworkManager")?;
+        let list = manager.configuration().await.tried("cannot ask NetworkManager for name servers")?;
+        Ok(list.into_iter().map(network_names).collect())
+    }
+
     /// Every profile that NetworkManager knows.
     ///
     /// # Errors
@@ -165,5 +194,16 @@ impl Bus {
         let Some(manager) = self.network_manager().await? else { return Ok(()) };
         let done = manager.checkpoint_rollback(&checkpoint.as_ref()).await;
         done.map(drop).tried("NetworkManager cannot go back to what was connected before")
+    }
+}
+
+fn network_names(mut values: HashMap<String, OwnedVariant>) -> NetworkNames {
+    let list = |value: Option<OwnedVariant>| value.and_then(|v| Vec::<String>::try_from(v).ok()).unwrap_or_default();
+    NetworkNames {
+        interface: values.remove("interface").and_then(|v| String::try_from(v).ok()).unwrap_or_default(),
+        servers: list(values.remove("nameservers")),
+        domains: list(values.remove("domains")),
+        priority: values.remove("priority").and_then(|v| i32::try_from(v).ok()).unwrap_or_default(),
+        tunnel: values.remove("vpn").and_then(|v| bool::try_from(v).ok()).unwrap_or_default(),
     }
 }

@@ -189,6 +189,18 @@ pub trait NetworkSettings {
     fn list_connections(&self) -> zbus::Result<Vec<OwnedObjectPath>>;
 }
 
+/// What NetworkManager's networks say of names.
+#[proxy(
+    interface = "org.freedesktop.NetworkManager.DnsManager",
+    default_service = "org.freedesktop.NetworkManager",
+    default_path = "/org/freedesktop/NetworkManager/DnsManager"
+)]
+pub trait DnsManager {
+    /// One dictionary for each network and family, the best first.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn configuration(&self) -> zbus::Result<Vec<HashMap<String, OwnedVariant>>>;
+}
+
 /// One of NetworkManager's connection profiles.
 #[proxy(
     interface = "org.freedesktop.NetworkManager.Settings.Connection",

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 /// Names that this binary answers to; `make install` makes a link for each.
 const APPLETS: &[&str] =
-    &["os", "os-config", "os-hostname", "os-slots", "os-splash", "os-update", "os-apps", "os-init"];
+    &["os", "os-config", "os-hostname", "os-network", "os-slots", "os-splash", "os-update", "os-apps", "os-init"];
 
 fn main() -> ExitCode {
     let name = std::env::args_os().next().unwrap_or_default();
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
             let args = os_hostname::Args::parse();
             run(async { os_hostname::main(args).await.map(|()| ExitCode::SUCCESS) })
         }
+        "os-network" => run(os_config::follow::main(os_config::follow::Args::parse())),
         "os-slots" => {
             let args = os_slots::Args::parse();
             run(async { os_slots::main(&args).map(|()| ExitCode::SUCCESS) })

@@ -3,6 +3,7 @@
 use super::effect::{self, Applied, Effect, own, then, write};
 use super::{Device, Rows, links};
 use crate::connections::{self, Change};
+use crate::follow::{self, names};
 use crate::profile;
 use crate::types::{Config, Ethernet, WifiNetwork, Wireguard};
 use anyhow::{Result, anyhow};
@@ -67,12 +68,9 @@ fn manager_conf(config: &Config) -> String {
 }
 
 async fn name_servers(bus: &Bus, servers: Option<&str>) -> Applied {
-    let list: String = match servers {
-        None | Some("null") => String::new(),
-        Some(servers) => servers.split_ascii_whitespace().map(|s| format!("server={s}\n")).collect(),
-    };
-    let written = write("/run/os/dns-servers.conf", Some(&list), 0o644)?;
-    then("dns", written, async { Ok(bus.queue(Verb::Reload, "os-dns.service").await?) }).await
+    let list: String = names::wishes(servers.unwrap_or_default()).iter().map(|s| format!("{s}\n")).collect();
+    let written = write(follow::WISHES, (!list.is_empty()).then_some(&list), 0o644)?;
+    then("dns", written, async { Ok(bus.unit_job(Verb::Restart, follow::SERVICE).await?) }).await
 }
 
 /// A profile: name of the file, identifier, text. The identifier follows from the name, so that a changed profile stays

@@ -62,7 +62,8 @@ pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
     keys.check(&["/dnsServers"], || {
         vm.ssh("systemctl kill -s USR1 os-dns")?;
         let asked = "journalctl -u os-dns -b --no-pager -o cat | grep -q 'server 192.0.2.53#53: queries'";
-        vm.wait_for(asked, Duration::from_secs(10)).map(drop)
+        vm.wait_for(asked, Duration::from_secs(10))?;
+        name_servers(vm)
     });
     keys.check(&["/os/network/connectivity/uri"], || {
         let ask = |p: &str| vm.ssh(&format!("busctl get-property {MANAGER} {p}"));
@@ -151,4 +152,26 @@ fn changed_profile(vm: &Vm) -> Result<()> {
     vm.ssh(&format!("rm {FILE} && systemctl start os-config"))?;
     has("10.98.0.5")?;
     vm.ssh("os config status").map(drop)
+}
+
+/// A company's server that knows its own names only, and one that is as fast and says of every name that there is none.
+fn name_servers(vm: &Vm) -> Result<()> {
+    let serve = |port: u16, what: &str| {
+        vm.ssh(&format!(
+            "systemd-run -q -u e2e-dns-{port} dnsmasq -k --conf-file=/dev/null --no-resolv --no-hosts --port={port} --user=root \
+             --listen-address=127.0.0.1 --bind-interfaces --pid-file= {what}"
+        ))
+    };
+    serve(5398, "--local=/#/")?;
+    serve(5399, "--address=/corp.example/10.1.1.1 --local=/#/")?;
+    let found = |domain: &str| {
+        vm.ssh(&format!("for n in 0 1 2 3 4 5 6 7 8 9; do getent ahostsv4 n$n.{domain} | grep -c '^10.1.1.1 *STREAM'; done | sort | uniq -c | xargs"))
+    };
+    vm.ssh("os config set dnsServers '127.0.0.1#5399 127.0.0.1#5398'")?;
+    equal(&found("corp.example")?, "10 1")?;
+    vm.ssh("os config set dnsServers '127.0.0.1#5398 /lab.corp.example/corp.example/127.0.0.1#5399'")?;
+    equal(&found("lab.corp.example")?, "10 1")?;
+    let (code, text) = vm.ssh_code("os config set dnsServers 127.0.0.1:5399 2>&1")?;
+    ensure!(code == 1 && text.contains("#5353"), "exit code {code}: {text}");
+    vm.ssh("systemctl stop e2e-dns-5398 e2e-dns-5399; os config unset dnsServers").map(drop)
 }

@@ -1,0 +1,67 @@
+//! What the networks say of names: `os-network.service`, whenever NetworkManager's dispatcher or a change of config.json asks
+//! for it.
+
+mod default_route;
+pub mod names;
+
+use anyhow::Result;
+use clap::Parser;
+use os_dbus::{Bus, Verb};
+use os_sys::files::{self, Written};
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Where config.json's wishes for name servers are, one in a line; missing while there are none.
+pub const WISHES: &str = "/run/os/dns-servers";
+/// The service that does it.
+pub const SERVICE: &str = "os-network.service";
+/// What os-dns reads ([`etc/os/dnsmasq.conf`] of the image names it).
+const SERVERS: &str = "/run/os/network/servers.conf";
+
+/// Follow what the networks say of names. NetworkManager's dispatcher calls it with an interface and an event.
+#[derive(Debug, Parser)]
+#[command(name = "os-network", version)]
+pub struct Args {
+    /// Interface and event: leave the work to os-network.service, which may do little
+    #[arg(num_args = 0..)]
+    event: Vec<String>,
+}
+
+/// The applet.
+///
+/// # Errors
+/// When there is no system bus, NetworkManager does not answer, or something cannot be written.
+pub async fn main(args: Args) -> Result<ExitCode> {
+    let bus = Bus::system().await?;
+    if args.event.is_empty() {
+        follow(&bus).await?;
+    } else {
+        // One that runs may have asked already: it begins again.
+        bus.queue(Verb::Restart, SERVICE).await?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn follow(bus: &Bus) -> Result<()> {
+    let routes = default_route::interfaces();
+    let of_networks = names::of_networks(&bus.network_names().await?, &|name| routes.contains(name));
+    let wishes = names::wishes(&std::fs::read_to_string(WISHES).unwrap_or_default());
+    let names = names::with_wishes(of_networks, &wishes);
+    tell(bus, SERVERS, Some(&names::for_dnsmasq(&names)), Verb::Reload, "os-dns.service").await
+}
+
+/// Writes a file of a service and tells that; again at the next call when this one ends in between.
+async fn tell(bus: &Bus, file: &str, text: Option<&str>, verb: Verb, unit: &str) -> Result<()> {
+    let owed = format!("{file}.owed");
+    if std::fs::read_to_string(file).ok().as_deref() == text && !Path::new(&owed).exists() {
+        return Ok(());
+    }
+    files::write_if_changed(Path::new(&owed), b"", 0o600)?;
+    let _: Written = match text {
+        Some(text) => files::write_if_changed(Path::new(file), text.as_bytes(), 0o644)?,
+        None => files::remove_if_there(Path::new(file))?,
+    };
+    bus.queue(verb, unit).await?;
+    files::remove_if_there(Path::new(&owed))?;
+    Ok(())
+}
