@@ -7,7 +7,7 @@
 use crate::daemon::Proved;
 use crate::store::Store;
 use crate::types::{Config, Docker};
-use crate::{formats, proxy};
+use crate::{follow, formats, proxy};
 use anyhow::{Context, Result};
 use os_sys::files::{self, Written};
 use serde_json::{Map, Value, json};
@@ -32,6 +32,10 @@ pub struct Places {
     pub proxy: PathBuf,
     /// What the engine has run with.
     pub proved: Proved,
+    /// The state partition.
+    pub state: PathBuf,
+    /// The file of [`follow::RESOLV_CONF`].
+    pub resolv_conf: PathBuf,
 }
 
 /// Writes what the engine has to know before it starts; returns what could not be written or understood. What is as the
@@ -52,6 +56,7 @@ pub fn lay_down(config: &Config, places: &Places) -> Vec<String> {
         let done = daemon(&places.image_etc, &docker).and_then(|v| write_daemon(&places.etc, &v).map(drop));
         attempt("settings", done);
     }
+    attempt("names", follow::lay_down(&places.state, &places.resolv_conf));
     let certificates = certificates(config);
     if !certificates.is_empty() {
         attempt("authorities", write_bundle(&places.etc, &places.image_etc, &certificates).map(drop));
@@ -200,6 +205,8 @@ pub(crate) mod tests {
             store: Store::at(&dir.join("boot"), &dir.join("state")),
             proxy: dir.join("run/proxy"),
             proved: Proved { record: dir.join("state/proved"), release: dir.join("os-release") },
+            state: dir.join("state"),
+            resolv_conf: dir.join("run/resolv.conf"),
         };
         for etc in [&places.etc, &places.image_etc] {
             std::fs::create_dir_all(etc.join("docker")).unwrap();
@@ -219,6 +226,9 @@ pub(crate) mod tests {
         // Nothing was asked for: the image's own files stay as they are.
         assert_eq!(std::fs::read_to_string(places.etc.join(DAEMON)).unwrap(), "{ \"bip\":\"172.17.0.1/16\" }");
         assert!(!places.proxy.exists());
+        let resolv_conf = || std::fs::read_to_string(&places.resolv_conf).unwrap();
+        assert!(resolv_conf().contains("\nnameserver 127.0.0.1\noptions "));
+        std::fs::write(places.state.join(follow::REMEMBERED), "nameserver 192.168.1.1\nsearch home.lan a/b\n").unwrap();
         config.os.docker.insecure_registries = vec!["registry.lan:5000".to_owned()];
         config.os.ca_certificates = vec![include_str!("../examples/ca.pem").to_owned()];
         config.os.network.proxy = Some(Proxy { url: "http://p:1".to_owned(), no_proxy: Vec::new() });
@@ -227,6 +237,7 @@ pub(crate) mod tests {
         assert_eq!(daemon, json!({"bip": "172.17.0.1/16", "insecure-registries": ["registry.lan:5000"]}));
         assert!(std::fs::read_to_string(places.etc.join(BUNDLE)).unwrap().starts_with("image\n-----BEGIN"));
         assert!(std::fs::read_to_string(&places.proxy).unwrap().contains("HTTP_PROXY=\"http://p:1\""));
+        assert!(resolv_conf().contains("\nnameserver 127.0.0.1\nsearch home.lan\n"), "{}", resolv_conf());
         // What the application compares with afterwards is the same.
         assert_eq!(write_daemon(&places.etc, &daemon).unwrap(), Written::Unchanged);
     }

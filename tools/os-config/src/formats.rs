@@ -53,6 +53,10 @@ pub static DNS_SERVERS: Text = or_null(text(
     |t| t == "null" || t.split_ascii_whitespace().all(|s| NameServer::parse(s).is_some()),
 ));
 
+/// A domain.
+pub static DOMAIN: Text =
+    text("a domain, such as \"home.lan\"", Some("^[A-Za-z0-9._-]+$"), 253, |t| crate::name_server::domain(t).is_some());
+
 /// ISO 3166-1.
 pub static COUNTRY: Text = Text {
     slip: country::slip,

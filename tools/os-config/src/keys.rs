@@ -171,7 +171,7 @@ pub static KEYS: &[Key] = &[
         shape: Shape::List { item: &Shape::Object(ETHERNET), max: 32 },
         default: "DHCP on every wired interface",
         applies: Applies::Now,
-        example: r#"[{"mac": "52:54:00:05:e2:e0", "addresses": ["10.98.0.5/24", "fd00:98::5/64"], "gateway": "10.98.0.1", "dns": ["10.98.0.1"]}]"#,
+        example: r#"[{"mac": "52:54:00:05:e2:e0", "addresses": ["10.98.0.5/24", "fd00:98::5/64"], "gateway": "10.98.0.1", "dns": ["10.98.0.1"], "search": ["site.example"]}]"#,
     },
     Key {
         pointer: "/os/network/wireguard",

@@ -173,6 +173,8 @@ pub struct Ethernet {
     pub gateway: Option<String>,
     /// Name servers.
     pub dns: Vec<String>,
+    /// Domains for short names.
+    pub search: Vec<String>,
 }
 
 /// One tunnel.

@@ -290,6 +290,8 @@ fn lay_down(config: &Config, report: &mut Report) {
         // /run is moved into the root later.
         proxy: os_config::proxy::ENVIRONMENT.into(),
         proved: Proved { record: inside(PROVED), release: inside(RELEASE) },
+        state: STATE.into(),
+        resolv_conf: os_config::follow::RESOLV_CONF.into(),
     };
     let settings = os_config::sysctl::lay_down(&config.os, &os_config::sysctl::Kernel::default());
     for problem in os_config::engine::lay_down(config, &places).into_iter().chain(settings) {

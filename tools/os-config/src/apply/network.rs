@@ -102,7 +102,7 @@ impl Profile {
         }
     }
 
-    fn addresses(&mut self, addresses: &[String], gateway: Option<&str>, dns: &[String]) {
+    fn addresses(&mut self, addresses: &[String], gateway: Option<&str>, dns: &[String], search: &[String]) {
         for (section, six) in [("ipv4", false), ("ipv6", true)] {
             let here = |a: &&String| a.contains(':') == six;
             let mut lines: Vec<String> = Vec::new();
@@ -117,6 +117,9 @@ impl Profile {
             let servers: String = dns.iter().filter(here).map(|s| format!("{s};")).collect();
             if !servers.is_empty() {
                 lines.push(format!("dns={servers}"));
+            }
+            if !search.is_empty() {
+                lines.push(format!("dns-search={};", search.join(";")));
             }
             let _ = write!(self.text, "\n[{section}]\nmethod={method}\n");
             lines.iter().for_each(|line| self.text.push_str(&format!("{line}\n")));
@@ -171,7 +174,7 @@ fn wifi_profile(network: &WifiNetwork, without_sae: bool) -> (String, String) {
         profile
             .section("wifi-security", &[("key-mgmt", Some(security)), ("psk", Some(&string(password))), ("pmf", pmf)]);
     }
-    profile.addresses(&[], None, &[]);
+    profile.addresses(&[], None, &[], &[]);
     profile.finish()
 }
 
@@ -180,7 +183,7 @@ fn ethernet_profile(index: usize, network: &Ethernet) -> (String, String) {
     // Before NetworkManager's own profile for any wired interface, which has -999.
     let mut profile = Profile::new("ethernet", &name, network.interface.as_deref(), 10);
     profile.section("ethernet", &[("mac-address", network.mac.as_deref())]);
-    profile.addresses(&network.addresses, network.gateway.as_deref(), &network.dns);
+    profile.addresses(&network.addresses, network.gateway.as_deref(), &network.dns, &network.search);
     profile.finish()
 }
 
@@ -203,7 +206,7 @@ fn wireguard_profile(tunnel: &Wireguard) -> (String, String) {
             ],
         );
     }
-    profile.addresses(&tunnel.addresses, None, &[]);
+    profile.addresses(&tunnel.addresses, None, &[], &[]);
     // A tunnel gives no addresses away: without one of a family there is none.
     profile.text = profile.text.replace("[ipv6]\nmethod=auto", "[ipv6]\nmethod=disabled");
     profile.finish()
@@ -333,11 +336,11 @@ mod tests {
             addresses: vec!["10.0.0.5/24".to_owned(), "fd00::5/64".to_owned(), "10.0.0.6/24".to_owned()],
             gateway: Some("10.0.0.1".to_owned()),
             dns: vec!["fd00::1".to_owned(), "10.0.0.1".to_owned()],
+            search: vec!["a.lan".to_owned(), "b.lan".to_owned()],
             ..Ethernet::default()
         };
         let (_, text) = ethernet_profile(0, &network);
-        let four =
-            "[ipv4]\nmethod=manual\naddress1=10.0.0.5/24\naddress2=10.0.0.6/24\ngateway=10.0.0.1\ndns=10.0.0.1;\n";
+        let four = "[ipv4]\nmethod=manual\naddress1=10.0.0.5/24\naddress2=10.0.0.6/24\ngateway=10.0.0.1\ndns=10.0.0.1;\ndns-search=a.lan;b.lan;\n";
         assert!(
             text.contains(four) && text.contains("[ipv6]\nmethod=manual\naddress1=fd00::5/64\ndns=fd00::1;\n"),
             "{text}"

@@ -6,6 +6,7 @@ pub mod names;
 
 use anyhow::Result;
 use clap::Parser;
+use names::Names;
 use os_dbus::{Bus, Verb};
 use os_sys::files::{self, Written};
 use std::path::Path;
@@ -17,6 +18,13 @@ pub const WISHES: &str = "/run/os/dns-servers";
 pub const SERVICE: &str = "os-network.service";
 /// What os-dns reads ([`etc/os/dnsmasq.conf`] of the image names it).
 const SERVERS: &str = "/run/os/network/servers.conf";
+
+/// What `/etc/resolv.conf` leads to.
+pub const RESOLV_CONF: &str = "/run/os/network/resolv.conf";
+/// What is known of names, for the containers that the next boot starts before it has a network. Below the state partition.
+pub const REMEMBERED: &str = "os/network/resolv.conf";
+/// More is nothing that this module wrote.
+const MAX_REMEMBERED: u64 = 4096;
 
 /// Follow what the networks say of names. NetworkManager's dispatcher calls it with an interface and an event.
 #[derive(Debug, Parser)]
@@ -47,7 +55,35 @@ async fn follow(bus: &Bus) -> Result<()> {
     let of_networks = names::of_networks(&bus.network_names().await?, &|name| routes.contains(name));
     let wishes = names::wishes(&std::fs::read_to_string(WISHES).unwrap_or_default());
     let names = names::with_wishes(of_networks, &wishes);
+    remember(&names::resolv_conf(&names, false, None));
+    files::write_if_changed(Path::new(RESOLV_CONF), names::resolv_conf(&names, true, None).as_bytes(), 0o644)?;
     tell(bus, SERVERS, Some(&names::for_dnsmasq(&names)), Verb::Reload, "os-dns.service").await
+}
+
+/// Containers that start before the network will have it. What is missing or cannot be written costs them search domains only.
+fn remember(resolv_conf: &str) {
+    let path = Path::new("/mnt/state").join(REMEMBERED);
+    // Not without a network: the next boot may have this one again.
+    if names::recall(resolv_conf) == Names::default() || !path.parent().is_some_and(Path::is_dir) {
+        return;
+    }
+    if let Err(err) = files::write_if_changed(&path, resolv_conf.as_bytes(), 0o644) {
+        os_sys::log::warn(&err.to_string());
+    }
+}
+
+/// Lays down `resolv.conf` for the engine, which starts before the network: with what was known in the boot before, in `state`.
+///
+/// # Errors
+/// When something cannot be written.
+pub fn lay_down(state: &Path, resolv_conf: &Path) -> Result<()> {
+    let remembered = state.join(REMEMBERED);
+    // Without it nothing is remembered.
+    let _ = remembered.parent().map(std::fs::create_dir_all);
+    let text = files::read_limited(&remembered, MAX_REMEMBERED).unwrap_or_default();
+    let names = names::recall(&String::from_utf8_lossy(&text));
+    files::write_if_changed(resolv_conf, names::resolv_conf(&names, true, None).as_bytes(), 0o644)?;
+    Ok(())
 }
 
 /// Writes a file of a service and tells that; again at the next call when this one ends in between.

@@ -123,6 +123,20 @@ pub fn resolv_conf(names: &Names, os_dns: bool, bridge: Option<&str>) -> String 
     text
 }
 
+/// The names that a `resolv.conf` of this module's without os-dns holds: what was known in the boot before.
+pub fn recall(text: &str) -> Names {
+    let of = |word: &'static str| text.lines().filter_map(move |line| line.strip_prefix(word)?.strip_prefix(' '));
+    let domains = of("search").flat_map(str::split_ascii_whitespace).filter_map(domain);
+    Names {
+        servers: of("nameserver")
+            .filter_map(NameServer::parse)
+            .filter(NameServer::is_general)
+            .take(MAX_SERVERS)
+            .collect(),
+        search: domains.take(MAX_SEARCH).collect(),
+    }
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -217,13 +231,21 @@ pub(crate) mod tests {
     }
 
     proptest! {
+        #[test]
+        fn any_file_is_recalled(text in "(?s)(nameserver |search |.|\n){0,60}") {
+            let names = recall(&text);
+            prop_assert_eq!(recall(&resolv_conf(&names, false, None)), names);
+        }
+
         // Whatever a network says: every line is one of ours.
         #[test]
         fn no_line_is_smuggled_in(servers in proptest::collection::vec(".{0,40}", 0..5),
                                   domains in proptest::collection::vec("(?s).{0,40}", 0..5), interface in ".{0,15}") {
             let network = NetworkNames { interface, servers, domains, priority: 0, tunnel: false };
             let names = of_networks(&[network], &|_| true);
-            for line in resolv_conf(&names, false, None).lines().skip(1) {
+            let direct = resolv_conf(&names, false, None);
+            prop_assert_eq!(&resolv_conf(&recall(&direct), false, None), &direct);
+            for line in direct.lines().skip(1) {
                 prop_assert!(["nameserver ", "search ", "options "].iter().any(|word| line.starts_with(word)), "{line}");
             }
             for line in for_dnsmasq(&names).lines().skip(1) {

@@ -29,6 +29,11 @@ pub(super) static ETHERNET: &[Field] = &[
     field("addresses", "Fixed addresses; without them DHCP", Shape::List { item: &Shape::Text(&f::CIDR), max: 16 }),
     field("gateway", "Gateway", Shape::Text(&f::ADDRESS)),
     field("dns", "Name servers", Shape::List { item: &Shape::Text(&f::ADDRESS), max: 8 }),
+    field(
+        "search",
+        "Domains in which short names are looked for, and that its servers are asked for",
+        Shape::List { item: &Shape::Text(&f::DOMAIN), max: 6 },
+    ),
 ];
 
 pub(super) static WIREGUARD: &[Field] = &[
