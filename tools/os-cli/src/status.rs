@@ -6,16 +6,15 @@ use crate::restart::Last;
 use crate::slot::{self, Row};
 use anyhow::Result;
 use os_config::decide::Source;
+use os_config::links::{self, Link};
 use os_config::status::Status as ConfigStatus;
 use os_dbus::{Bus, Tried};
 use os_init::report::{self, Report, Volume};
 use os_update::health::Waits;
 use os_update::standing::Standing;
 use serde::Serialize;
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -129,9 +128,9 @@ pub(crate) async fn collect() -> Status {
         }
     }
     status.memory = memory(&read("/proc/meminfo"));
-    let links = links();
+    let links = links::read();
     status.network.addresses = addresses(&links);
-    status.messages.extend(overlaps(&links));
+    status.messages.extend(links::overlaps(&links));
     status.messages.extend(status.disk.iter().filter_map(|(mount, space)| nearly_full(mount, space)));
     match Bus::system().await {
         Ok(bus) => ask_bus(&bus, &mut status).await,
@@ -197,44 +196,6 @@ fn memory(meminfo: &str) -> Option<Memory> {
     Some(Memory { total: bytes("MemTotal")?, available: bytes("MemAvailable")? })
 }
 
-/// `ip -json` is iproute2's stable interface.
-fn links() -> Vec<Value> {
-    parse_links(&os_sys::cmd::Cmd::new("ip").args(["-json", "addr", "show", "up"]).read().unwrap_or_default())
-}
-
-fn parse_links(json: &str) -> Vec<Value> {
-    serde_json::from_str(json).unwrap_or_default()
-}
-
-/// A bridge of the engine that has the addresses of a network which the device is in: neither can be reached then.
-fn overlaps(links: &[Value]) -> Vec<String> {
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for link in links {
-        let Some(name) = link.get("ifname").and_then(|n| n.as_str()) else { continue };
-        for info in link.get("addr_info").and_then(|a| a.as_array()).into_iter().flatten() {
-            let address = info.get("local").and_then(|a| a.as_str()?.parse::<Ipv4Addr>().ok());
-            let bits = info.get("prefixlen").and_then(|bits| u32::try_from(bits.as_u64()?).ok());
-            let (Some(address), Some(bits)) = (address, bits.filter(|bits| *bits <= 32)) else { continue };
-            let of_engine = name.starts_with("docker") || name.starts_with("br-");
-            let list = if of_engine { &mut ours } else { &mut theirs };
-            list.push((name, u32::from(address), bits));
-        }
-    }
-    let mut out = Vec::new();
-    for (bridge, address, bits) in &ours {
-        for (name, other, other_bits) in theirs.iter().filter(|(name, ..)| *name != "lo") {
-            let mask = u32::MAX.checked_shl(32 - bits.min(other_bits)).unwrap_or(0);
-            if address & mask == other & mask {
-                out.push(format!(
-                    "the network of {name} has the addresses of {bridge}, which containers are on; give them others with \
-                     os.docker.bridge (docker0) or os.docker.addressPools"
-                ));
-            }
-        }
-    }
-    out
-}
-
 /// What is to be done before a partition is full.
 fn nearly_full(mount: &str, space: &Space) -> Option<String> {
     if space.free > space.total / 20 {
@@ -254,24 +215,13 @@ fn nearly_full(mount: &str, space: &Space) -> Option<String> {
 }
 
 /// Containers' and loopback addresses are noise here.
-fn addresses(links: &[Value]) -> BTreeMap<String, Vec<String>> {
-    let mut out = BTreeMap::new();
-    for link in links {
-        let Some(name) = link.get("ifname").and_then(|n| n.as_str()) else { continue };
-        if name == "lo" || name.starts_with("docker") || name.starts_with("br-") || name.starts_with("veth") {
-            continue;
-        }
-        let list: Vec<String> = link
-            .get("addr_info")
-            .and_then(|a| a.as_array())
-            .into_iter()
-            .flatten()
-            .filter(|a| a.get("scope").and_then(|s| s.as_str()) == Some("global"))
-            .filter_map(|a| Some(format!("{}/{}", a.get("local")?.as_str()?, a.get("prefixlen")?)))
-            .collect();
-        out.insert(name.to_owned(), list);
-    }
-    out
+fn addresses(links: &[Link]) -> BTreeMap<String, Vec<String>> {
+    let of_interest = links.iter().filter(|link| link.name != "lo" && !links::is_engines(&link.name));
+    let global = |link: &Link| {
+        let addresses = link.addresses.iter().filter(|a| a.global);
+        addresses.map(|a| format!("{}/{}", a.address, a.prefix)).collect()
+    };
+    of_interest.map(|link| (link.name.clone(), global(link))).collect()
 }
 
 async fn ask_bus(bus: &Bus, status: &mut Status) {
@@ -453,30 +403,15 @@ pub(crate) mod tests {
     fn addresses_of_containers_and_loopback_are_left_out() {
         let json = r#"[{"ifname":"lo","addr_info":[{"local":"127.0.0.1","prefixlen":8,"scope":"host"}]},
             {"ifname":"eth0","addr_info":[{"local":"10.0.2.15","prefixlen":24,"scope":"global"},
-             {"local":"fe80::1","prefixlen":64,"scope":"link"}]},{"ifname":"docker0","addr_info":[]}]"#;
-        let found = addresses(&parse_links(json));
-        assert_eq!(found.len(), 1);
+             {"local":"fe80::1","prefixlen":64,"scope":"link"}]},{"ifname":"docker0","addr_info":[]},{"ifname":"br-lan"}]"#;
+        let found = addresses(&links::parse(json));
+        assert_eq!(found.len(), 2);
         assert_eq!(found["eth0"], ["10.0.2.15/24"]);
-        assert!(addresses(&parse_links("not json")).is_empty());
+        assert!(addresses(&links::parse("not json")).is_empty());
     }
 
     #[test]
-    fn networks_that_overlap_and_partitions_that_fill_are_named() {
-        let json = |address: &str, bits: u8| {
-            format!(
-                r#"[{{"ifname":"lo","addr_info":[{{"local":"127.0.0.1","prefixlen":8}}]}},
-                {{"ifname":"eth0","addr_info":[{{"local":"{address}","prefixlen":{bits}}}]}},
-                {{"ifname":"docker0","addr_info":[{{"local":"172.29.232.1","prefixlen":24}}]}}]"#
-            )
-        };
-        for (address, bits) in [("172.29.232.77", 24), ("172.29.0.5", 16), ("172.16.0.1", 12)] {
-            let said = overlaps(&parse_links(&json(address, bits)));
-            assert!(said.len() == 1 && said[0].contains("eth0") && said[0].contains("docker0"), "{address}: {said:?}");
-        }
-        assert!(
-            overlaps(&parse_links(&json("192.168.1.5", 24))).is_empty()
-                && overlaps(&parse_links(&json("172.29.231.5", 24))).is_empty()
-        );
+    fn partitions_that_fill_are_named() {
         assert!(nearly_full("/mnt/data", &Space { total: 1000, free: 50 }).unwrap().contains("docker system prune"));
         assert!(nearly_full("/mnt/state", &Space { total: 1000, free: 0 }).unwrap().contains("du -axk /mnt/state"));
         assert_eq!(nearly_full("/mnt/data", &Space { total: 1000, free: 51 }), None);

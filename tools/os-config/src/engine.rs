@@ -56,7 +56,8 @@ pub fn lay_down(config: &Config, places: &Places) -> Vec<String> {
         let done = daemon(&places.image_etc, &docker).and_then(|v| write_daemon(&places.etc, &v).map(drop));
         attempt("settings", done);
     }
-    attempt("names", follow::lay_down(&places.state, &places.resolv_conf));
+    let names = follow::lay_down(&places.state, &places.resolv_conf, bridge(&places.etc).as_deref());
+    attempt("names", names);
     let certificates = certificates(config);
     if !certificates.is_empty() {
         attempt("authorities", write_bundle(&places.etc, &places.image_etc, &certificates).map(drop));
@@ -87,6 +88,12 @@ pub fn daemon(image_etc: &Path, docker: &Docker) -> Result<Value> {
 /// `daemon.json` as the engine finds it; none when it cannot be read or is no JSON.
 pub fn daemon_in_force(etc: &Path) -> Option<Value> {
     serde_json::from_slice(&std::fs::read(etc.join(DAEMON)).ok()?).ok()
+}
+
+/// The address of the engine's bridge, as the engine is told it.
+pub fn bridge(etc: &Path) -> Option<String> {
+    let daemon = daemon_in_force(etc)?;
+    Some(daemon.get("bip")?.as_str()?.split('/').next().unwrap_or_default().to_owned())
 }
 
 /// Writes `daemon.json` when it says something else; compared as JSON, because the image's may be laid out otherwise.
@@ -125,11 +132,6 @@ pub(crate) fn merged(base: Value, docker: &Docker) -> Value {
     }
     if let Some(bridge) = &docker.bridge {
         out.insert("bip".to_owned(), bridge.as_str().into());
-        // Names for containers (os-dns), if they are to ask no other.
-        if docker.daemon.get("dns").is_none_or(Value::is_null) {
-            let address = bridge.split('/').next().unwrap_or_default();
-            out.insert("dns".to_owned(), json!([address]));
-        }
     }
     if let Some(log) = &docker.log {
         out.insert("log-driver".to_owned(), "local".into());
@@ -227,7 +229,7 @@ pub(crate) mod tests {
         assert_eq!(std::fs::read_to_string(places.etc.join(DAEMON)).unwrap(), "{ \"bip\":\"172.17.0.1/16\" }");
         assert!(!places.proxy.exists());
         let resolv_conf = || std::fs::read_to_string(&places.resolv_conf).unwrap();
-        assert!(resolv_conf().contains("\nnameserver 127.0.0.1\noptions "));
+        assert!(resolv_conf().contains("\nnameserver 127.0.0.1\nnameserver 172.17.0.1\noptions "));
         std::fs::write(places.state.join(follow::REMEMBERED), "nameserver 192.168.1.1\nsearch home.lan a/b\n").unwrap();
         config.os.docker.insecure_registries = vec!["registry.lan:5000".to_owned()];
         config.os.ca_certificates = vec![include_str!("../examples/ca.pem").to_owned()];
@@ -237,7 +239,7 @@ pub(crate) mod tests {
         assert_eq!(daemon, json!({"bip": "172.17.0.1/16", "insecure-registries": ["registry.lan:5000"]}));
         assert!(std::fs::read_to_string(places.etc.join(BUNDLE)).unwrap().starts_with("image\n-----BEGIN"));
         assert!(std::fs::read_to_string(&places.proxy).unwrap().contains("HTTP_PROXY=\"http://p:1\""));
-        assert!(resolv_conf().contains("\nnameserver 127.0.0.1\nsearch home.lan\n"), "{}", resolv_conf());
+        assert!(resolv_conf().contains("\nnameserver 172.17.0.1\nsearch home.lan\n"), "{}", resolv_conf());
         // What the application compares with afterwards is the same.
         assert_eq!(write_daemon(&places.etc, &daemon).unwrap(), Written::Unchanged);
     }

@@ -12,6 +12,7 @@
 //! - [`sysctl`] are settings of the kernel
 //! - [`edit`] changes a configuration as JSON, [`seal`] moves secrets out of it, [`import`] takes one from a USB stick
 //! - [`name_server`] is one of `dnsServers`, [`follow`] what the networks say of names beside it
+//! - [`links`] are the interfaces that are up, the engine's and others
 //! - [`lock`] is held for all of that by one at a time
 //! - [`connections`] takes NetworkManager profiles over from the boot partition, [`profile`] knows what they lack
 //! - [`udev`] is what udev says of rules
@@ -34,6 +35,7 @@ pub mod import;
 pub mod json;
 pub mod keys;
 mod lenient;
+pub mod links;
 pub mod lock;
 pub mod model;
 pub mod name_server;

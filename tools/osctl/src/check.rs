@@ -129,8 +129,10 @@ fn bridge(repo: &Repo) -> Result<()> {
     };
     let (bip, named) = (said("/bip")?, default("/os/docker/bridge")?);
     ensure!(named == bip, "os.docker.bridge is {named} by default, and the image's bip {bip}");
-    let (dns, address) = (said("/dns/0")?, bip.split('/').next().unwrap_or_default());
-    ensure!(dns == address, "containers ask {dns} for names, and os-dns listens on {address}");
+    ensure!(
+        daemon.get("dns").is_none(),
+        "daemon.json has dns; containers take resolv.conf, which serves every kind of network"
+    );
     let (base, named) = (said("/default-address-pools/0/base")?, default("/os/docker/addressPools")?);
     ensure!(named.contains(base), "os.docker.addressPools is {named} by default, not from {base}");
     Ok(())

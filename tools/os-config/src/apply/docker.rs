@@ -24,6 +24,8 @@ const ANSWERS: Duration = Duration::from_secs(10);
 
 /// What dockerd takes over while it runs (its documentation, "Configuration reload behavior").
 const RELOADABLE: &[&str] = &["registry-mirrors", "insecure-registries"];
+/// What the initramfs of the next boot brings into force.
+const AT_BOOT: &[&str] = &["bip"];
 
 pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     let keys =
@@ -248,12 +250,8 @@ impl Refused {
 fn only_reloadable(before: &Value, after: &Value) -> bool {
     let rest = |value: &Value| {
         let mut value = value.clone();
-        // The server for names that goes with the bridge comes with it.
-        let address = value.get("bip").and_then(Value::as_str).and_then(|bip| bip.split('/').next());
-        let goes_with_bridge = value.pointer("/dns/0").and_then(Value::as_str) == address;
         if let Some(object) = value.as_object_mut() {
-            let at_boot = |name: &str| name == "bip" || name == "dns" && goes_with_bridge;
-            object.retain(|name, _| !RELOADABLE.contains(&name.as_str()) && !at_boot(name));
+            object.retain(|name, _| !RELOADABLE.contains(&name.as_str()) && !AT_BOOT.contains(&name.as_str()));
         }
         value
     };
@@ -288,10 +286,7 @@ mod tests {
         let bridge = Docker { bridge: Some("10.201.0.1/24".to_owned()), ..Docker::default() };
         let merged_bridge = merged(base.clone(), &bridge);
         assert!(only_reloadable(&base, &merged_bridge));
-        assert_eq!(
-            (merged_bridge["bip"].as_str(), merged_bridge["dns"][0].as_str()),
-            (Some("10.201.0.1/24"), Some("10.201.0.1"))
-        );
+        assert_eq!(merged_bridge["bip"], "10.201.0.1/24");
         let mirrors = Docker { registry_mirrors: vec!["https://b".to_owned()], ..Docker::default() };
         assert!(only_reloadable(&base, &merged(base.clone(), &mirrors)));
         let dns = Docker { daemon: serde_json::from_str(r#"{"dns": ["192.0.2.1"]}"#).unwrap(), ..bridge };

@@ -4,6 +4,7 @@
 mod default_route;
 pub mod names;
 
+use crate::{engine, links};
 use anyhow::Result;
 use clap::Parser;
 use names::Names;
@@ -55,8 +56,15 @@ async fn follow(bus: &Bus) -> Result<()> {
     let of_networks = names::of_networks(&bus.network_names().await?, &|name| routes.contains(name));
     let wishes = names::wishes(&std::fs::read_to_string(WISHES).unwrap_or_default());
     let names = names::with_wishes(of_networks, &wishes);
+    // The one that is there, while another waits for the next boot.
+    let bridge = links::address_of(&links::read(), "docker0").map(|address| address.to_string());
+    let bridge = bridge.or_else(|| engine::bridge(Path::new("/etc")));
     remember(&names::resolv_conf(&names, false, None));
-    files::write_if_changed(Path::new(RESOLV_CONF), names::resolv_conf(&names, true, None).as_bytes(), 0o644)?;
+    files::write_if_changed(
+        Path::new(RESOLV_CONF),
+        names::resolv_conf(&names, true, bridge.as_deref()).as_bytes(),
+        0o644,
+    )?;
     tell(bus, SERVERS, Some(&names::for_dnsmasq(&names)), Verb::Reload, "os-dns.service").await
 }
 
@@ -76,13 +84,13 @@ fn remember(resolv_conf: &str) {
 ///
 /// # Errors
 /// When something cannot be written.
-pub fn lay_down(state: &Path, resolv_conf: &Path) -> Result<()> {
+pub fn lay_down(state: &Path, resolv_conf: &Path, bridge: Option<&str>) -> Result<()> {
     let remembered = state.join(REMEMBERED);
     // Without it nothing is remembered.
     let _ = remembered.parent().map(std::fs::create_dir_all);
     let text = files::read_limited(&remembered, MAX_REMEMBERED).unwrap_or_default();
     let names = names::recall(&String::from_utf8_lossy(&text));
-    files::write_if_changed(resolv_conf, names::resolv_conf(&names, true, None).as_bytes(), 0o644)?;
+    files::write_if_changed(resolv_conf, names::resolv_conf(&names, true, bridge).as_bytes(), 0o644)?;
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! `os config` on the device.
 
-use super::Keys;
+use super::{FIXED_MAC, Keys};
 use crate::harness::artifacts::NO_DEMO;
 use crate::harness::device::equal;
 use crate::harness::lab::Lab;
@@ -56,6 +56,11 @@ pub(super) fn commands(vm: &Vm, lab: &Lab, keys: &mut Keys<'_>) {
         ensure!(code == 1 && text.contains("null without quotes") && text.contains("hostname: is"), "exit code {code}: {text}");
         Ok(())
     });
+    const NAMES: &str = "names for containers, on every kind of network";
+    match &lab.artifacts.demo {
+        None => keys.checks.skip(NAMES, NO_DEMO),
+        Some(demo) => keys.checks.check(NAMES, || container_names(vm, &demo.image)),
+    }
     match witness {
         None => keys.checks.skip(NAME, NO_DEMO),
         Some(before) => keys.checks.check(NAME, || {
@@ -79,4 +84,24 @@ pub(super) fn commands(vm: &Vm, lab: &Lab, keys: &mut Keys<'_>) {
         ensure!(!secrets.iter().any(|s| log.contains(s)), "a secret is in the journal");
         Ok(())
     });
+}
+
+/// On the engine's bridge a container asks os-dns itself; on a network that cannot reach the host, the engine does.
+fn container_names(vm: &Vm, image: &str) -> Result<()> {
+    vm.ssh(&format!(
+        "systemd-run -q -u e2e-names dnsmasq -k --conf-file=/dev/null --no-resolv --no-hosts --port=5399 --user=root \
+         --listen-address=127.0.0.1 --bind-interfaces --pid-file= --address=/corp.example/10.1.1.1 --local=/#/ && \
+         os config set dnsServers '/corp.example/127.0.0.1#5399' && \
+         docker network create -d macvlan --subnet 10.95.0.0/24 --gateway 10.95.0.1 \
+         -o parent=$(ip -br link | awk '/{FIXED_MAC}/ {{print $1}}') e2e-macvlan"
+    ))?;
+    for (network, name) in [("bridge", "a.corp.example"), ("e2e-macvlan", "b.corp.example")] {
+        let text = vm.ssh(&format!("docker run --rm --network {network} {image} /bin/busybox nslookup {name} 2>&1"))?;
+        ensure!(text.contains("10.1.1.1"), "{network}: {text}");
+    }
+    // As it was started.
+    let text = vm.ssh("cat $(docker inspect -f '{{.ResolvConfPath}}' witness)")?;
+    let has = |wanted: &str| text.lines().any(|line| line == wanted);
+    ensure!(has("nameserver 10.201.0.1") && has("search site.example") && !text.contains("127.0.0.1"), "{text}");
+    vm.ssh("docker network rm e2e-macvlan && systemctl stop e2e-names && os config unset dnsServers").map(drop)
 }
