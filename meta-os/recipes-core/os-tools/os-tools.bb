@@ -54,6 +54,8 @@ PACKAGES =+ "${PN}-init"
 
 SYSTEMD_SERVICE:${PN} = "\
     mnt-data-swapfile.swap \
+    os-boot-log.path \
+    os-boot-log.service \
     os-commit.service \
     os-config.path \
     os-config.service \

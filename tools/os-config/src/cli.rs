@@ -1,11 +1,11 @@
-//! The applet behind `os-config.service` and `os-import@.service`.
+//! The applet behind `os-config.service`, `os-import@.service` and `os-boot-log.service`.
 
 use crate::import::{self, Report};
 use crate::lock::Lock;
 use crate::model::Problem;
 use crate::status::Status;
 use crate::store::Store;
-use crate::{KEYRING, STATUS, apply};
+use crate::{KEYRING, STATUS, apply, boot_log};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use os_dbus::{Bus, Verb};
@@ -31,6 +31,9 @@ enum Command {
         /// The partition, such as /dev/sda1
         device: PathBuf,
     },
+    /// Keep the beginning of this boot's log, whatever is written later
+    #[command(hide = true)]
+    KeepBootLog,
 }
 
 /// The applet.
@@ -56,6 +59,12 @@ pub async fn main(args: Args) -> Result<ExitCode> {
             }
             for problem in &report.problems {
                 log::warn(&format!("{}: {problem}", device.display()));
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::KeepBootLog => {
+            if boot_log::keep()? {
+                Bus::system().await?.queue(Verb::Stop, "os-boot-log.path").await?;
             }
             Ok(ExitCode::SUCCESS)
         }

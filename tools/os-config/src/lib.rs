@@ -17,11 +17,13 @@
 //! - [`connections`] takes NetworkManager profiles over from the boot partition, [`profile`] knows what they lack
 //! - [`udev`] is what udev says of rules
 //! - [`window`] is a time of the week, [`zones`] the time zones, `country` the countries
+//! - [`boot_log`] keeps the beginning of a boot's log
 //! - [`wipe`] is how a request to erase travels to the initramfs
 //! - [`cli`] is the applet behind `os-config.service`
 
 mod advice;
 pub mod apply;
+pub mod boot_log;
 pub mod cli;
 pub mod connections;
 mod country;

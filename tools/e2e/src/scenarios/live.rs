@@ -18,6 +18,18 @@ pub(super) fn live_changes(vm: &Vm, lab: &Lab, checks: &mut Checks) {
         ))?;
         Ok(())
     };
+    checks.check("a flood of lines leaves the kernel's and the boot's in the journal", || {
+        let kept = || vm.ssh("journalctl -b -o cat --no-pager | grep -c '^Linux version\\|^Started .*os-config\\|^Finished .*Apply config.json' || true");
+        let before = kept()?;
+        vm.ssh("systemd-run -q --wait -p LogRateLimitIntervalSec=0 seq -f 'e2e writes line %.0f, and one after the other' 20000")?;
+        equal(&kept()?, before.trim())?;
+        ensure!(before.trim() != "0", "nothing to look for");
+        let lines = vm.ssh("journalctl -b -o cat --no-pager | grep -c '^e2e writes line'; du -s -k /run/log/journal | cut -f1")?;
+        let numbers: Vec<u64> = lines.lines().map(|line| line.trim().parse()).collect::<Result<_, _>>()?;
+        ensure!(numbers[0] < 20_000, "{lines}: it was no flood");
+        ensure!(numbers[1] <= 9 << 10, "{lines}: the journal takes more than 8 MB");
+        equal(&vm.ssh("systemctl is-active os-boot-log.path || true")?, "inactive")
+    });
     let changed = || -> Result<()> {
         put(&lab.config(json!({ "hostname": "e2e-two", "persistentLogging": true }))?)?;
         vm.wait_for("test $(hostname) = e2e-two", Duration::from_secs(30))?;
