@@ -1,9 +1,9 @@
 //! What people, scripts and the tools of other systems write where the schema has something else: brought into its form when it can
 //! mean one thing only, with a warning for the person.
 //!
-//! `null`, `""` and an empty value of the wrong kind mean "not set", wherever they stand.
+//! `null`, `""` and an empty array in the place of an object mean "not set", wherever they stand.
 
-use crate::json::{kind, pointer_to};
+use crate::json::pointer_to;
 use crate::model::Problem;
 use crate::shape::{Field, Shape};
 use serde_json::{Map, Value};
@@ -74,9 +74,9 @@ pub(crate) fn settle(shape: &Shape, pointer: &str, value: Value, warnings: &mut 
             (!out.is_empty()).then_some(Value::Object(out))
         }
         (Shape::List { .. }, value @ Value::Array(_)) | (Shape::Map { .. }, value @ Value::Object(_)) => Some(value),
-        // What some languages make of an object, or of a list, without entries.
-        (_, value) if is_empty(&value) => {
-            warn(format!("is {} without entries; taken as not set", kind(&value)));
+        // What some languages make of an object without entries. The other way round an entry may have been forgotten.
+        (Shape::Object(_) | Shape::Map { .. }, Value::Array(items)) if items.is_empty() => {
+            warn("is an array without entries; taken as not set".to_owned());
             None
         }
         (_, value) => Some(value),
@@ -179,22 +179,25 @@ mod tests {
                     assert_eq!(found.config, Config::default(), "{}", &key.pointer[..end]);
                 }
             }
-            // The wrong kind of nothing; the right one may say something: no key at all for ssh.
+            // The right kind of nothing may say something: no key at all for ssh. The wrong one is refused where it may be a slip.
             for value in [json!([]), json!({})] {
-                let found = accepted(&only(key.pointer, value.clone()));
-                let right = matches!(
-                    (&key.shape, &value),
-                    (Shape::List { .. }, Value::Array(_)) | (Shape::Map { .. } | Shape::Object(_), Value::Object(_))
-                );
-                assert!(
-                    right || (found.set.is_empty() && found.warnings.len() == 1),
-                    "{} {value}: {found:?}",
-                    key.pointer
-                );
+                match (&key.shape, value.is_array()) {
+                    (Shape::List { .. }, true) | (Shape::Map { .. } | Shape::Object(_), false) => {
+                        drop(accepted(&only(key.pointer, value)))
+                    }
+                    (Shape::Map { .. } | Shape::Object(_), true) => {
+                        let found = accepted(&only(key.pointer, value));
+                        assert!(found.set.is_empty() && found.warnings.len() == 1, "{}", key.pointer);
+                    }
+                    _ => {
+                        let found = parse(only(key.pointer, value).to_string().as_bytes()).unwrap_err();
+                        assert!(found.len() == 1 && found[0].message.contains("allowed is"), "{found:?}");
+                    }
+                }
             }
         }
         assert_eq!(accepted(&json!({"os": {"sshKeys": []}})).config.os.ssh_keys, Some(Vec::new()));
-        for value in [json!({}), json!([""]), json!([null, " "])] {
+        for value in [json!([""]), json!([null, " "])] {
             assert_eq!(accepted(&json!({"os": {"sshKeys": value}})).config.os.ssh_keys, None);
         }
     }
