@@ -91,6 +91,16 @@ mod tests {
         }
     }
 
+    // What only a later release knows for a slip takes no device's configuration away.
+    #[test]
+    fn a_slip_that_was_accepted_once_stays_in_force_with_a_warning() {
+        let old = br#"{"hostname":"localhost","country":"UK","os":{"sshKey":[]}}"#;
+        let d = decide(Ok(old), Some(old));
+        assert_eq!((d.source, name(&d), d.accepted.warnings.len()), (Source::File, Some("localhost"), 2));
+        assert_eq!(decide(Ok(b"{"), Some(old)).source, Source::LastGood);
+        assert_eq!(decide(Ok(old), None).problems.len(), 3);
+    }
+
     #[test]
     fn with_nothing_good_there_are_the_defaults() {
         assert_eq!(decide(Ok(b"{"), None).source, Source::Defaults);

@@ -158,7 +158,7 @@ fn address(section: &Section) -> Result<String> {
     if !is_host_name(&ip.value) {
         bail!("line {}: ip is neither an IPv4 address nor the name of a host", ip.line);
     }
-    if port.value.starts_with('0') || port.value.parse::<u16>().is_err() {
+    if !port.value.starts_with(|c| ('1'..='9').contains(&c)) || port.value.parse::<u16>().is_err() {
         bail!("line {}: port is no number from 1 to 65535", port.line);
     }
     let text = |key: &str| section.get(key).map(|entry| entry.value.as_str()).filter(|value| !value.is_empty());
@@ -247,6 +247,7 @@ mod tests {
             ("redsocks {\n type = socks5; ip = 1.1.1.1; }", "line 1: this section has no 'port"),
             ("redsocks { type = socks5;\nip = 1.1; port = 1; }", "line 2: ip"),
             ("redsocks { type = socks5; ip = 1.1.1.1;\n\nport = 70000; }", "line 3: port"),
+            ("redsocks { type = socks5; ip = 1.1.1.1; port = \"+1\"; }", "line 1: port"),
             ("redsocks { type = socks5; ip = 1.1.1.1; port = 1; pasword = a; }", "no key"),
             (&(twice + "redsocks { type = socks5; ip = 1.1.1.1; port = 1; }"), "another proxy"),
             ("base { }", "no section"),

@@ -8,6 +8,8 @@ const ZONES: &str = include_str!("zones.txt");
 
 /// The zone that a name means, as the database spells it; none for what this program does not know.
 pub fn current(name: &str) -> Option<&'static str> {
+    // Where it is there, this directory has the same zones once more.
+    let name = name.strip_prefix("posix/").unwrap_or(name);
     let mut rows = ZONES.lines().map(|row| row.split_once(' ').unwrap_or((row, row)));
     rows.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, zone)| zone)
 }
@@ -15,8 +17,11 @@ pub fn current(name: &str) -> Option<&'static str> {
 /// A zone that this program knows, or this device: its database may be newer.
 pub(crate) fn is_zone(text: &str) -> bool {
     let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b));
-    let there = || Path::new("/usr/share/zoneinfo").join(text).is_file();
-    current(text).is_some() || (text.split('/').all(plain) && there())
+    let there =
+        || std::fs::read(Path::new("/usr/share/zoneinfo").join(text)).is_ok_and(|bytes| bytes.starts_with(b"TZif"));
+    // Clocks with leap seconds, and links to zones that the machine chose.
+    let other = text.starts_with("right/") || ["localtime", "posixrules"].contains(&text);
+    current(text).is_some() || (!other && text.split('/').all(plain) && there())
 }
 
 #[cfg(test)]
@@ -32,12 +37,25 @@ mod tests {
             ("Europe/Kiev", "Europe/Kyiv"),
             ("GB", "Europe/London"),
             ("europe/berlin", "Europe/Berlin"),
+            ("posix/US/Pacific", "America/Los_Angeles"),
             ("Etc/GMT+3", "Etc/GMT+3"),
             ("UTC", "UTC"),
         ] {
             assert_eq!(current(name), Some(zone), "{name}");
         }
-        for name in ["", "Europe", "Europe/Atlantis", "../UTC", "/UTC", "US/Eastern America/New_York", "zone.tab "] {
+        for name in [
+            "",
+            "Europe",
+            "Europe/Atlantis",
+            "../UTC",
+            "/UTC",
+            "US/Eastern America/New_York",
+            "zone.tab",
+            "leapseconds",
+            "localtime",
+            "right/UTC",
+            "posix",
+        ] {
             assert!(!is_zone(name), "{name}");
         }
         // What stands behind an old name is a name of today.

@@ -18,10 +18,10 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
         false => (result, Ok(Effect::Unchanged)),
     };
     rows.add("/os/network/proxy", of_config);
-    let of_files = match files.problems.as_slice() {
-        [] => kept.and(of_files),
-        problems => Err(anyhow!("{}", problems.join("; "))),
-    };
+    let of_files = kept.and(of_files);
+    let mut problems = files.problems;
+    let of_files = of_files.inspect_err(|err| problems.push(format!("{err:#}")));
+    let of_files = if problems.is_empty() { of_files } else { Err(anyhow!("{}", problems.join("; "))) };
     rows.add_as("system-proxy/", any, of_files);
 }
 

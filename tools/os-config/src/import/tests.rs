@@ -191,3 +191,17 @@ fn only_what_the_right_key_signed_is_taken() {
     assert!(report.taken && report.changed == ["ntpServers"], "{report}");
     assert!(report.files.iter().any(|i| i.file == "config.json" && i.result.contains("not signed")));
 }
+
+// A text in the place of a boolean decides as it is understood, or a device would take what is not signed.
+#[test]
+fn whether_a_stick_has_to_be_signed_follows_what_is_in_force() {
+    let f = fixture();
+    for (text, wanted) in [("\"true\"", true), ("1", true), ("\"False\"", false), ("true", true), ("false", false)] {
+        f.store.write(format!("{{\"os\": {{\"import\": {{\"signedOnly\": {text}}}}}}}").as_bytes()).unwrap();
+        assert_eq!(signed_only(&f.store), wanted, "{text}");
+    }
+    // A file that is refused changes nothing of it.
+    f.store.keep(br#"{"os": {"import": {"signedOnly": true}}}"#).unwrap();
+    f.store.write(br#"{"hostname": "bad name"}"#).unwrap();
+    assert!(signed_only(&f.store));
+}
