@@ -56,6 +56,7 @@ SYSTEMD_SERVICE:${PN} = "\
     mnt-data-swapfile.swap \
     os-boot-log.path \
     os-boot-log.service \
+    os-clock.service \
     os-commit.service \
     os-config.path \
     os-config.service \

@@ -63,7 +63,12 @@ pub enum Error {
     #[error("serial {0} was seen before with another content")]
     TwoFaced(u64),
     /// Past its date.
-    #[error("it expired {} days ago: nobody renewed it, or somebody keeps newer ones away", (.now.saturating_sub(*.expires)) / 86400)]
+    #[error(
+        "it expired {} days ago, and it is {} as far as this device knows: nobody renewed it, somebody keeps newer ones away, or \
+         the clock is wrong",
+        (.now.saturating_sub(*.expires)) / 86400,
+        day(*.now)
+    )]
     Expired {
         /// Its date, seconds since 1970.
         expires: u64,
@@ -71,7 +76,11 @@ pub enum Error {
         now: u64,
     },
     /// Issued after now.
-    #[error("it is from the future, by {} days: the clock of whoever signed it is wrong, or this one's", (.issued.saturating_sub(*.now)) / 86400 + 1)]
+    #[error(
+        "it is from the future, by {} days: the clock of whoever signed it is wrong, or this one's, which says {}",
+        (.issued.saturating_sub(*.now)) / 86400 + 1,
+        day(*.now)
+    )]
     Future {
         /// Its date, seconds since 1970.
         issued: u64,
@@ -94,6 +103,11 @@ pub enum Error {
         /// The wanted name.
         wanted: String,
     },
+}
+
+fn day(at: u64) -> String {
+    let date = os_sys::date::local(at);
+    date.split_once(' ').map_or(date.as_str(), |(day, _)| day).to_owned()
 }
 
 #[cfg(test)]

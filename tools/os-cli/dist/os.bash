@@ -230,6 +230,9 @@ _os() {
             os__subcmd__help__subcmd__update,check)
                 cmd="os__subcmd__help__subcmd__update__subcmd__check"
                 ;;
+            os__subcmd__help__subcmd__update,clock)
+                cmd="os__subcmd__help__subcmd__update__subcmd__clock"
+                ;;
             os__subcmd__help__subcmd__update,commit)
                 cmd="os__subcmd__help__subcmd__update__subcmd__commit"
                 ;;
@@ -302,6 +305,9 @@ _os() {
             os__subcmd__update,check)
                 cmd="os__subcmd__update__subcmd__check"
                 ;;
+            os__subcmd__update,clock)
+                cmd="os__subcmd__update__subcmd__clock"
+                ;;
             os__subcmd__update,commit)
                 cmd="os__subcmd__update__subcmd__commit"
                 ;;
@@ -352,6 +358,9 @@ _os() {
                 ;;
             os__subcmd__update__subcmd__help,check)
                 cmd="os__subcmd__update__subcmd__help__subcmd__check"
+                ;;
+            os__subcmd__update__subcmd__help,clock)
+                cmd="os__subcmd__update__subcmd__help__subcmd__clock"
                 ;;
             os__subcmd__update__subcmd__help,commit)
                 cmd="os__subcmd__update__subcmd__help__subcmd__commit"
@@ -1301,7 +1310,7 @@ _os() {
             return 0
             ;;
         os__subcmd__help__subcmd__update)
-            opts="check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline leave-rescue"
+            opts="check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline clock leave-rescue"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1329,6 +1338,20 @@ _os() {
             return 0
             ;;
         os__subcmd__help__subcmd__update__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__help__subcmd__update__subcmd__clock)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -1693,7 +1716,7 @@ _os() {
             return 0
             ;;
         os__subcmd__update)
-            opts="-h --json --help check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline leave-rescue help"
+            opts="-h --json --help check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline clock leave-rescue help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1735,6 +1758,20 @@ _os() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__update__subcmd__clock)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -1785,7 +1822,7 @@ _os() {
             return 0
             ;;
         os__subcmd__update__subcmd__help)
-            opts="check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline leave-rescue help"
+            opts="check apply install status rollback pause resume log timer stick serve load-kernel health commit deadline clock leave-rescue help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1813,6 +1850,20 @@ _os() {
             return 0
             ;;
         os__subcmd__update__subcmd__help__subcmd__check)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        os__subcmd__update__subcmd__help__subcmd__clock)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

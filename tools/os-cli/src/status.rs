@@ -132,6 +132,9 @@ pub(crate) async fn collect() -> Status {
     status.network.addresses = addresses(&links);
     status.messages.extend(links::overlaps(&links));
     status.messages.extend(status.disk.iter().filter_map(|(mount, space)| nearly_full(mount, space)));
+    status.messages.extend(os_update::trust::doubt().map(|doubt| {
+        format!("{doubt}: no time server has answered (ntpServers), and nothing keeps the time while the device is off; date -s \"2026-11-27 14:00\" sets it until then")
+    }));
     match Bus::system().await {
         Ok(bus) => ask_bus(&bus, &mut status).await,
         Err(err) => status.messages.push(err.to_string()),

@@ -13,7 +13,7 @@ use crate::console;
 use crate::disk::{self, BootDisk};
 use crate::encryption::Protection;
 use crate::report::Report;
-use crate::{identity, logins, modules, nodes, trial, wipe, zram};
+use crate::{clock, identity, logins, modules, nodes, trial, wipe, zram};
 use anyhow::{Context, Result, bail};
 use os_config::daemon::{PROVED, Proved, RELEASE};
 use os_config::engine::Places;
@@ -121,6 +121,10 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
         volumes::make_unique(&disk, &mut report);
     }
     console::info("state is mounted");
+    match clock::raise(clock::floor(Path::new(SYSROOT), Path::new(STATE))) {
+        Ok(was) => report.clock_was = was,
+        Err(err) => note(&mut report, format!("the clock is behind and cannot be set: {err}")),
+    }
     let config = configuration();
     let wanted = Protection::wanted(config.os.encryption.data.as_deref());
     let data_done = volumes::mount_data(&disk, wipe_data, first_boot, wanted, &mut report);

@@ -4,9 +4,11 @@
 //! - [`cmdline`], [`disk`], [`modules`], [`storage`], [`superblock`], [`encryption`], [`wipe`], [`identity`], [`zram`], [`persist`] are its steps
 //! - [`report`] is what it found, kept in `/run/os/init.json` for `os status`
 //! - [`logins`] links a login for each serial console, [`nodes`] makes device nodes of drivers that are not loaded yet
+//! - [`clock`] knows the least that the clock may be
 //! - [`console`] tells a person at the console what happens
 
 pub mod boot;
+pub mod clock;
 pub mod cmdline;
 pub mod console;
 pub mod disk;

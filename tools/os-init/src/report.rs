@@ -47,6 +47,10 @@ pub struct Report {
     /// Size of the compressed swap that config.json asked for, in percent of RAM; none for the default.
     #[serde(default)]
     pub zram_swap: Option<u32>,
+    /// What the clock said, seconds since 1970, where that was before dates that have passed for certain: nothing keeps it while
+    /// the device is off, and it was moved forward to them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_was: Option<u64>,
     /// What is wrong, in order.
     pub messages: Vec<String>,
     /// What was done because somebody asked for it.

@@ -252,6 +252,7 @@ impl Agent {
         let (source, name) = self.channel(from)?;
         let (running, compatible) = (self.running_version().await?, self.compatible().await?);
         let list = self.read_channel(&source, &name)?;
+        self.raise_clock(list.issued).await;
         Ok(Look { source, list, running, compatible, id: device_id(), refused: self.course.state.refused_digests() })
     }
 
@@ -419,6 +420,20 @@ impl Agent {
         }
         device.store.save(state)?;
         list
+    }
+
+    /// The list was signed at a time that has passed: to a clock that is behind it, certificates are of the future. Only what
+    /// was believed gets here, and a clock that a time server set is left alone.
+    async fn raise_clock(&self, issued: u64) {
+        let clock = trust::clock();
+        if clock.set || os_init::clock::behind(clock.now, issued).is_none() {
+            return;
+        }
+        let raised =
+            async { self.bus().await?.unit_job(Verb::Start, "os-clock.service").await.map_err(anyhow::Error::from) };
+        if let Err(err) = raised.await {
+            log::warn(&format!("the clock is behind, and stays there: {err:#}"));
+        }
     }
 
     async fn compatible(&self) -> Result<String> {

@@ -9,7 +9,7 @@ use crate::progress::{self, Progress};
 use crate::relay::{Bundle, Relay};
 use crate::state::Target;
 use crate::step::{Event, other};
-use crate::trust::now;
+use crate::trust::{self, now};
 use crate::version;
 use anyhow::{Context, Result, anyhow, ensure};
 use os_channel::Release;
@@ -92,7 +92,7 @@ impl Agent {
     async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str, asked: Asked) -> Result<Vec<Slot>> {
         self.prepare_streaming().await;
         let address = relay.address();
-        let facts = self.bus().await?.inspect(&address).await?;
+        let facts = self.bus().await?.inspect(&address).await.map_err(|err| trust::with_doubt(err.into()))?;
         // With it the signed list says which bundle this is; RAUC's own signature alone would let an old one through.
         let wanted = &release.bundle.manifest_hash;
         let found = facts.manifest_hash.context(OLD_RAUC)?;
@@ -186,7 +186,8 @@ impl Agent {
         self.prepare_streaming().await;
         let trouble = || relay.as_ref().and_then(|relay| relay.passed().trouble).map(|t| format!(" ({t})"));
         let facts = self.bus().await?.inspect(&source).await;
-        let facts = facts.map_err(|err| anyhow!("{err:#}{}", trouble().unwrap_or_default()))?;
+        let facts =
+            facts.map_err(|err| trust::with_doubt(anyhow!("{:#}{}", anyhow!(err), trouble().unwrap_or_default())))?;
         let version = facts.version.context("the bundle names no version")?;
         // No channel could go on from another one.
         version::strict(&version).map_err(anyhow::Error::msg).context("nothing was installed")?;

@@ -5,23 +5,48 @@ use anyhow::{Context, Result, ensure};
 use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, Root, root_file};
 use os_fetch::{FetchError, Source};
-use os_sys::{files, log};
+use os_init::report::{self, Report};
+use os_sys::{date, files, log};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The root that the image brings.
 pub const BUILT_IN: &str = "/etc/os/channel-root.json";
 /// A chain has no more links: a server that never ends does not hold the device up.
 const MAX_CHAIN: u32 = 256;
 
+/// systemd-timesyncd leaves it when a time server set the clock.
+const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
+
 /// Seconds since 1970, as this device's clock has them.
 pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    os_init::clock::now()
 }
 
-/// The device's clock, and whether a time server set it (systemd-timesyncd leaves a file then).
-fn clock() -> Clock {
-    Clock { now: now(), set: Path::new("/run/systemd/timesync/synchronized").exists() }
+/// The device's clock, and whether a time server set it.
+pub(crate) fn clock() -> Clock {
+    Clock { now: now(), set: Path::new(SYNCHRONIZED).exists() }
+}
+
+/// What speaks against the clock, for people; nothing when a time server set it, or it ran on while the device was off.
+pub fn doubt() -> Option<String> {
+    let was = Report::load(Path::new(report::PATH)).and_then(|report| report.clock_was);
+    doubt_of(clock(), was, os_init::clock::floor(Path::new("/"), Path::new("/mnt/state")))
+}
+
+/// `was`: what the clock said when the device started, where that was before `floor`.
+fn doubt_of(clock: Clock, was: Option<u64>, floor: u64) -> Option<String> {
+    let unset = was.is_some() || os_init::clock::behind(clock.now, floor).is_some();
+    (!clock.set && unset).then(|| format!("the clock is not set (it says {})", date::local(clock.now)))
+}
+
+/// Adds what the clock has to do with a failure, where certificates or dates are what it is about.
+pub(crate) fn with_doubt(err: anyhow::Error) -> anyhow::Error {
+    let said = format!("{err:#}").to_lowercase();
+    let dated = ["certificate", "expired", "not yet valid", "from the future"].iter().any(|word| said.contains(word));
+    match doubt().filter(|_| dated) {
+        Some(doubt) => err.context(doubt),
+        None => err,
+    }
 }
 
 /// Reads a channel's list and decides whether it is believed. What was learnt is in `state`, which is not saved here, and
@@ -30,6 +55,10 @@ fn clock() -> Clock {
 /// # Errors
 /// When the channel cannot be reached or believed.
 pub fn read(source: &Source, name: &str, built_in: &Path, store: &Store, state: &mut State) -> Result<Channel> {
+    read_dated(source, name, built_in, store, state).map_err(with_doubt)
+}
+
+fn read_dated(source: &Source, name: &str, built_in: &Path, store: &Store, state: &mut State) -> Result<Channel> {
     let mut root = root(built_in, store)?;
     let mut passed_over = None;
     for _ in 0..MAX_CHAIN {
@@ -98,4 +127,23 @@ fn root(built_in: &Path, store: &Store) -> Result<Root> {
     let kept = files::read_limited(&store.dir().join("root.json"), MAX_SIZE).ok();
     let kept = kept.and_then(|bytes| Root::built_in(&bytes).ok()).filter(|kept| kept.version > image.version);
     Ok(kept.unwrap_or(image))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_doubted_where_nothing_kept_it_and_nobody_set_it() {
+        const FLOOR: u64 = 1_767_225_600;
+        let doubt = |now, set, was| doubt_of(Clock { now, set }, was, FLOOR);
+        // It began in 1970, and was moved to the floor.
+        let said = doubt(FLOOR + 60, false, Some(30)).unwrap();
+        assert!(said.starts_with("the clock is not set (it says 202"), "{said}");
+        assert!(doubt(5, false, None).is_some(), "somebody set it back");
+        // A clock that ran on needs no time server, and what a time server said needs no clock.
+        assert_eq!(doubt(FLOOR + 60, false, None), None);
+        assert_eq!(doubt(FLOOR + 60, true, Some(30)), None);
+        assert_eq!(doubt(5, true, None), None);
+    }
 }

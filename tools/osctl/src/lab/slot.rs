@@ -10,9 +10,6 @@ use os_sys::cmd::Cmd;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-/// Timestamp of everything in a slot when `SOURCE_DATE_EPOCH` does not say: 2026-01-01, also the floor of the clock.
-const DEFAULT_EPOCH: u64 = 1_767_225_600;
-
 /// Builds the slot and returns the directory with its images, named as the kickstart template names them.
 ///
 /// # Errors
@@ -26,9 +23,10 @@ pub fn build(
     base: &Output,
     steps: &Steps,
 ) -> Result<Output> {
-    let epoch = match std::env::var("SOURCE_DATE_EPOCH") {
+    // Timestamp of everything in a slot, and the floor of the device's clock.
+    let epoch: u64 = match std::env::var("SOURCE_DATE_EPOCH") {
         Ok(text) => text.parse().context("SOURCE_DATE_EPOCH is no number")?,
-        Err(_) => DEFAULT_EPOCH,
+        Err(_) => repo::need(vars, "OS_CLOCK_FLOOR")?.parse().context("OS_CLOCK_FLOOR is no number")?,
     };
     let mut inputs = Inputs::new()
         .text(&options.variant)
