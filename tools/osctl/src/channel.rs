@@ -2,6 +2,7 @@
 //!
 //! - [`keys`] make and use the keys
 //! - [`bundle`] says what is in a bundle, from its signed manifest
+//! - [`signature`] says whether devices will take a bundle
 //! - [`pages`] are for people: an index page, and a list for Raspberry Pi Imager
 //! - [`mirror`] follows another channel without being able to change it
 //!
@@ -12,6 +13,7 @@ pub mod keys;
 pub mod mirror;
 pub mod pages;
 pub mod serve;
+pub mod signature;
 
 use anyhow::{Context, Result, bail, ensure};
 use keys::SecretKey;
@@ -52,6 +54,8 @@ pub struct Publish {
     pub rollout: u8,
     /// Older devices must go through it.
     pub stepping_stone: bool,
+    /// The certificates that devices have; without them the signature is not checked.
+    pub keyring: Option<PathBuf>,
 }
 
 impl Directory {
@@ -124,6 +128,9 @@ impl Directory {
     /// When the bundle cannot be read, or its version is there already.
     pub fn publish(&mut self, bundle: &Path, options: &Publish) -> Result<&Release> {
         let facts = bundle::read(bundle)?;
+        if let Some(keyring) = &options.keyring {
+            bundle::verify(bundle, keyring).context("nothing was published")?;
+        }
         let same = |r: &Release| r.compatible == facts.compatible && r.version == facts.version;
         if self.list.releases.iter().any(same) {
             bail!(
@@ -236,8 +243,27 @@ impl Directory {
                 "{} is not the bundle that was published",
                 path.display()
             );
+            // Devices install what the bundle says it is, or nothing.
+            ensure!(
+                facts.compatible == release.compatible && facts.version == release.version,
+                "the list calls {} {} {}, the bundle itself {} {}",
+                path.display(),
+                release.compatible,
+                release.version,
+                facts.compatible,
+                facts.version
+            );
         }
         Ok(directory)
+    }
+
+    /// Checks the signatures of all bundles that devices may take.
+    ///
+    /// # Errors
+    /// What a device would say.
+    pub fn verify_bundles(&self, keyring: &Path) -> Result<()> {
+        let offered = self.list.releases.iter().filter(|release| release.revoked.is_none());
+        offered.into_iter().try_for_each(|release| bundle::verify(&self.path.join(&release.bundle.path), keyring))
     }
 }
 

@@ -130,6 +130,9 @@ enum Channel {
         /// Older devices must go through it
         #[arg(long)]
         stepping_stone: bool,
+        /// Certificates that devices have; by default the channel's keyring.pem, or what OS_KEYRING names
+        #[arg(long)]
+        keyring: Option<PathBuf>,
         #[command(flatten)]
         key: Key,
     },
@@ -210,6 +213,9 @@ enum Channel {
         /// Root that devices have; the channel's own first one by default
         #[arg(long)]
         root: Option<PathBuf>,
+        /// Certificates that devices have; by default the channel's keyring.pem, or what OS_KEYRING names
+        #[arg(long)]
+        keyring: Option<PathBuf>,
     },
     /// Copy a channel from its server, checked, and remove what it lists no more; run it from a timer
     Mirror {
@@ -328,8 +334,9 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
             Directory::init(&channel, &root, &key)?;
             os_sys::say!("{}: an empty channel. Devices need its root.json in their image.", channel.display());
         }
-        Channel::Publish { channel, bundle, notes, rollout, stepping_stone, key } => {
-            let options = Publish { notes, rollout, stepping_stone };
+        Channel::Publish { channel, bundle, notes, rollout, stepping_stone, keyring, key } => {
+            let keyring = keyring_of(keyring, &channel);
+            let options = Publish { notes, rollout, stepping_stone, keyring };
             edit(&channel, &key, &|d| {
                 let release = d.publish(&bundle, &options)?;
                 os_sys::say!("{} {}, {} MiB", release.compatible, release.version, release.bundle.size >> 20);
@@ -356,8 +363,11 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
             directory.rotate(&old, &new, &SecretKey::load_or_make(&key.key)?)?;
             os_sys::say!("{}: root {}", channel.display(), directory.root.version);
         }
-        Channel::Verify { channel, root } => {
+        Channel::Verify { channel, root, keyring } => {
             let directory = Directory::verify(&channel, root.as_deref())?;
+            if let Some(keyring) = keyring_of(keyring, &channel) {
+                directory.verify_bundles(&keyring)?;
+            }
             os_sys::say!(
                 "{}: list {}, root {}, {} releases; everything is as it was signed",
                 channel.display(),
@@ -372,6 +382,20 @@ fn channel_command(command: Channel) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The certificates that devices have, where anything says which; what is not checked for want of them is said.
+fn keyring_of(named: Option<PathBuf>, channel: &Path) -> Option<PathBuf> {
+    let image = std::env::var_os("OS_KEYRING").filter(|name| !name.is_empty()).map(PathBuf::from);
+    let found = channel::signature::keyring(named, channel, image);
+    match &found {
+        Some(keyring) => os_sys::say!("signatures of bundles are checked against {}", keyring.display()),
+        None => os_sys::say!(
+            "signature not checked: nothing says which certificates devices have; name them with --keyring, or put them into {}",
+            channel.join(channel::signature::KEYRING).display()
+        ),
+    }
+    found
 }
 
 fn list(directory: &Directory, json: bool) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What is in a RAUC bundle of the verity format: the manifest lies, signed, in the CMS structure at the end of the file
 //! (RAUC's documentation, "Bundle Formats").
 
+use crate::channel::signature;
 use anyhow::{Context, Result, bail, ensure};
 use os_sys::cmd::Cmd;
 use os_sys::hex;
@@ -30,11 +31,8 @@ pub struct Facts {
     pub manifest_hash: String,
 }
 
-/// Reads a bundle. The signature is not checked here: that is the devices' work, with the devices' keyring.
-///
-/// # Errors
-/// When it is no bundle of the verity format, or its version is none.
-pub fn read(path: &Path) -> Result<Facts> {
+/// The CMS structure at the end of a bundle, and the size of the bundle.
+fn cms(path: &Path) -> Result<(Vec<u8>, u64)> {
     let name = path.display();
     let mut file = File::open(path).with_context(|| format!("cannot read {name}"))?;
     let size = file.metadata()?.len();
@@ -50,6 +48,26 @@ pub fn read(path: &Path) -> Result<Facts> {
     file.seek(SeekFrom::Start(size - 8 - length))?;
     let mut cms = Vec::new();
     file.by_ref().take(length).read_to_end(&mut cms)?;
+    Ok((cms, size))
+}
+
+/// Checks the signature of a bundle against the certificates that devices have.
+///
+/// # Errors
+/// When devices would refuse it.
+pub fn verify(path: &Path, keyring: &Path) -> Result<()> {
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), cms(path)?.0)?;
+    signature::check(file.path(), keyring).with_context(|| path.display().to_string())
+}
+
+/// Reads a bundle. Who signed it says [`verify`].
+///
+/// # Errors
+/// When it is no bundle of the verity format, or its version is none.
+pub fn read(path: &Path) -> Result<Facts> {
+    let name = path.display();
+    let (cms, size) = cms(path)?;
     let dir = tempfile::tempdir()?;
     let (signed, manifest) = (dir.path().join("cms"), dir.path().join("manifest"));
     std::fs::write(&signed, &cms)?;
@@ -67,8 +85,9 @@ pub fn read(path: &Path) -> Result<Facts> {
     let need = |section: &str, key: &str| {
         value(&text, section, key).with_context(|| format!("the manifest of {name} has no {key} in [{section}]"))
     };
-    if need("bundle", "format")? == "plain" {
-        bail!("{name} is of format=plain, which devices refuse");
+    let format = need("bundle", "format")?;
+    if format != "verity" {
+        bail!("{name} is of format={format}; devices take format=verity");
     }
     let version = need("update", "version")?;
     Ok(Facts {
