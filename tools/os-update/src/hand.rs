@@ -98,7 +98,12 @@ fn notice_other(state: &mut State, slots: &[Slot], there: &str, fate: Option<Fat
     if ours || !state.looked && waiting.as_ref().is_none_or(|target| same(&target)) {
         // A release that did not look before takes it as it is.
         let target = waiting.filter(|target| same(&target)).unwrap_or_else(|| content.target());
-        state.slots.insert(there.to_owned(), content.held(target));
+        state.slots.insert(there.to_owned(), content.held(target.clone()));
+        if let Phase::Installed { target: waits, .. } = &mut state.phase
+            && *waits != target
+        {
+            (*waits, state.by_hand) = (target, None);
+        }
         return Vec::new();
     }
     let again = known.filter(|known| known.hash == content.hash && !content.hash.is_empty()).map(|known| known.target);

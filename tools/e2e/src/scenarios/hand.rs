@@ -18,7 +18,7 @@ pub(super) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let first = slot(&vm)?;
     let login = vm.login();
     // The trial finds a state partition without any space.
-    let fill = "if grep -q e2e.release=2 /proc/cmdline; then dd if=/dev/zero of=/mnt/state/fill bs=4k 2>/dev/null; sync; fi; exit 0";
+    let fill = "if grep -q e2e.release=2 /proc/cmdline; then dd if=/dev/zero of=/mnt/state/fill bs=1M; dd if=/dev/zero of=/mnt/state/fill2 bs=1k; sync; fi 2>/dev/null; exit 0";
     vm.ssh(&format!(
         "mkdir -p /mnt/state/os/health.d; printf '#!/bin/sh\\n%s\\n' '{fill}' >/mnt/state/os/health.d/fill; \
          chmod 755 /mnt/state/os/health.d/fill; test -s /mnt/state/os/update/reserve"
@@ -36,7 +36,7 @@ pub(super) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(status["phase"] == "idle" && status["running"]["version"] == release, "{status}");
         let said = vm.ssh_code("os status")?.1;
         ensure!(said.contains("! /mnt/state is nearly full") && said.contains("du -axk /mnt/state"), "{said}");
-        vm.ssh("rm /mnt/state/fill /mnt/state/os/health.d/fill; sync")?;
+        vm.ssh("rm /mnt/state/fill /mnt/state/fill2 /mnt/state/os/health.d/fill; sync")?;
         let said = vm.ssh_code("os status")?.1;
         ensure!(!said.contains("/mnt/state is nearly full"), "{said}");
         Ok(())

@@ -1,5 +1,6 @@
 use super::*;
 use crate::state::Verdict;
+use proptest::prelude::*;
 
 /// The two slots of a pair as RAUC shows them.
 fn pair(name: &str, number: u32, installed: Option<(&str, &str)>, status: &str) -> Vec<Slot> {
@@ -145,4 +146,53 @@ fn the_way_back_is_looked_at_when_the_trial_is_over() {
     state.phase = Phase::Idle;
     assert_eq!(notice(&mut state, &all, "B", None).len(), 1);
     assert_eq!(state.waits_by_hand(), Some(&by_hand("0.3.0")));
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    let version = || proptest::sample::select(vec!["0.1.0", "0.2.0", "0.3.0"]).prop_map(target);
+    let slot = prop_oneof![Just("A".to_owned()), Just("B".to_owned())];
+    prop_oneof![
+        Just(Phase::Idle),
+        (version(), any::<bool>()).prop_map(|(target, jumped)| Phase::Installed { target, jumped }),
+        (version(), slot, any::<bool>(), any::<bool>()).prop_map(|(target, slot, armed, failed)| Phase::Trial {
+            target,
+            slot,
+            armed,
+            jump: false,
+            verdict: failed.then(|| Verdict::failed("no engine")),
+        }),
+    ]
+}
+
+/// An installation has an identifier of its own.
+fn content() -> impl Strategy<Value = Option<(&'static str, &'static str)>> {
+    let installations = vec![("0.1.0", "a"), ("0.1.0", "b"), ("0.2.0", "ours"), ("0.2.0", "c"), ("0.3.0", "d")];
+    proptest::option::of(proptest::sample::select(installations))
+}
+
+proptest! {
+    // Whatever is known and whatever RAUC says: it is said once, and what waits or is tried goes by the name of what is there.
+    #[test]
+    fn what_is_there_decides_and_is_said_once(
+        phase in phase(),
+        looks in proptest::collection::vec((content(), content(), any::<bool>(), proptest::sample::select(vec!["ok", "pending"])), 1..6),
+        here in proptest::sample::select(vec!["A", "B"]),
+    ) {
+        let mut state = State { began: Some("ours".to_owned()), phase, ..State::default() };
+        for (a, b, given_up, status) in looks {
+            let slots = [pair("A", 0, a, "ok"), pair("B", 1, b, status)].concat();
+            let fate = Some(if given_up { Fate::NoTriesLeft } else { Fate::Marked });
+            notice(&mut state, &slots, here, fate);
+            let before = state.clone();
+            prop_assert_eq!(notice(&mut state, &slots, here, fate), Vec::<String>::new());
+            prop_assert_eq!(&state, &before);
+            let there = other(here);
+            let content = if there == "A" { a } else { b };
+            if let (Some(waits), Some((version, _))) = (state.waits_by_hand(), content)
+                && (there == "A" || status == "ok")
+            {
+                prop_assert_eq!(waits.version.as_str(), version);
+            }
+        }
+    }
 }
