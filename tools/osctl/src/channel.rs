@@ -237,6 +237,10 @@ impl Directory {
             .context(CHANNEL_FILE)?;
         for release in &directory.list.releases {
             let path = directory.path.join(&release.bundle.path);
+            // A mirror keeps no bundle that nobody takes any more.
+            if release.revoked.is_some() && !path.exists() {
+                continue;
+            }
             let facts = bundle::read(&path)?;
             ensure!(
                 facts.sha256 == release.bundle.sha256 && facts.manifest_hash == release.bundle.manifest_hash,

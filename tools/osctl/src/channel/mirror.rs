@@ -50,16 +50,17 @@ pub fn run(from: &Source, dir: &Path, trusted: Option<&Path>) -> Result<Status> 
     let mut fetched = 0;
     loop {
         let name = root_file(root.version + 1);
-        match from.read(&name, MAX_SIZE) {
-            Ok(bytes) => {
-                root = root.successor(&bytes).with_context(|| name.clone())?;
-                fetched += bytes.len() as u64;
-                super::write(&dir.join(&name), &bytes)?;
-                newest = bytes;
-            }
-            Err(FetchError::NotFound(_)) => break,
+        let bytes = match from.read(&name, MAX_SIZE) {
+            Ok(bytes) => bytes,
+            // A name that is not there is answered with many a status, and by some with a page.
+            Err(FetchError::NotFound(_) | FetchError::Http { .. }) => break,
             Err(err) => return Err(err.into()),
-        }
+        };
+        let Ok(newer) = root.successor(&bytes) else { break };
+        root = newer;
+        fetched += bytes.len() as u64;
+        super::write(&dir.join(&name), &bytes)?;
+        newest = bytes;
     }
     let bytes = from.read(CHANNEL_FILE, MAX_SIZE)?;
     fetched += bytes.len() as u64;
@@ -173,6 +174,7 @@ mod tests {
         let status = run(&source, &mirror, None).unwrap();
         assert_eq!(status.bundles, ["bundles/os-test-2.0.0.raucb"]);
         assert!(!mirror.join("bundles/os-test-1.0.0.raucb").exists());
+        Directory::verify(&mirror, None).unwrap();
         // Again: nothing but the list is fetched.
         assert!(run(&source, &mirror, None).unwrap().fetched < 10_000);
         // The origin plays an old list back, signed by a key that is gone.
