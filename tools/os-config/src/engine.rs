@@ -56,7 +56,8 @@ pub fn lay_down(config: &Config, places: &Places) -> Vec<String> {
         let done = daemon(&places.image_etc, &docker).and_then(|v| write_daemon(&places.etc, &v).map(drop));
         attempt("settings", done);
     }
-    let names = follow::lay_down(&places.state, &places.resolv_conf, bridge(&places.etc).as_deref());
+    let os_dns = !config.os.network.resolver_is_off();
+    let names = follow::lay_down(&places.state, &places.resolv_conf, os_dns, bridge(&places.etc).as_deref());
     attempt("names", names);
     let certificates = certificates(config);
     if !certificates.is_empty() {

@@ -214,6 +214,15 @@ pub static KEYS: &[Key] = &[
         example: r#""online""#,
     },
     Key {
+        pointer: "/os/network/resolver",
+        summary: "`off` leaves port 53 of the device to a container that publishes it (AdGuard Home, Pi-hole). Then the device and \
+                  its containers ask the servers themselves: no cache, and none for a domain or at another port",
+        shape: Shape::Choice(&["local", "off"]),
+        default: "local: a resolver on 127.0.0.1 and on the engine's bridge",
+        applies: Applies::Now,
+        example: r#""local""#,
+    },
+    Key {
         pointer: "/os/time/zone",
         summary: "Time zone of the device. An old name, such as `US/Eastern`, means the zone of today",
         shape: Shape::Text(&f::ZONE),

@@ -112,6 +112,15 @@ pub struct Network {
     pub proxy: Option<Proxy>,
     /// Connectivity check.
     pub connectivity: Connectivity,
+    /// `local` or `off`.
+    pub resolver: Option<String>,
+}
+
+impl Network {
+    /// True when port 53 of the device is for a container.
+    pub fn resolver_is_off(&self) -> bool {
+        self.resolver.as_deref() == Some("off")
+    }
 }
 
 impl Config {

@@ -26,6 +26,7 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     ];
     rows.add_all(&keys, manager(bus, config).await);
     rows.add("/dnsServers", name_servers(bus, config.dns_servers.as_deref()).await);
+    rows.add("/os/network/resolver", resolver(bus, config.os.network.resolver_is_off()).await);
     let network = &config.os.network;
     let wifi = device.config.wifi_networks();
     let without_sae = wifi.iter().any(WifiNetwork::has_raw_key) && manager_can_leave_sae_out();
@@ -71,6 +72,19 @@ async fn name_servers(bus: &Bus, servers: Option<&str>) -> Applied {
     let list: String = names::wishes(servers.unwrap_or_default()).iter().map(|s| format!("{s}\n")).collect();
     let written = write(follow::WISHES, (!list.is_empty()).then_some(&list), 0o644)?;
     then("dns", written, async { Ok(bus.unit_job(Verb::Restart, follow::SERVICE).await?) }).await
+}
+
+async fn resolver(bus: &Bus, off: bool) -> Applied {
+    let written = write(follow::RESOLVER_OFF, off.then_some(""), 0o644)?;
+    then("resolver", written, async {
+        // It starts after us: that is not waited for.
+        match off {
+            true => bus.unit_job(Verb::Stop, "os-dns.service").await?,
+            false => bus.queue(Verb::Start, "os-dns.service").await?,
+        }
+        Ok(bus.unit_job(Verb::Restart, follow::SERVICE).await?)
+    })
+    .await
 }
 
 /// A profile: name of the file, identifier, text. The identifier follows from the name, so that a changed profile stays

@@ -15,6 +15,8 @@ use std::process::ExitCode;
 
 /// Where config.json's wishes for name servers are, one in a line; missing while there are none.
 pub const WISHES: &str = "/run/os/dns-servers";
+/// There while os-dns is not to run (its unit has a condition).
+pub const RESOLVER_OFF: &str = "/run/os/resolver-off";
 /// The service that does it.
 pub const SERVICE: &str = "os-network.service";
 /// What os-dns reads ([`etc/os/dnsmasq.conf`] of the image names it).
@@ -84,13 +86,13 @@ fn remember(resolv_conf: &str) {
 ///
 /// # Errors
 /// When something cannot be written.
-pub fn lay_down(state: &Path, resolv_conf: &Path, bridge: Option<&str>) -> Result<()> {
+pub fn lay_down(state: &Path, resolv_conf: &Path, os_dns: bool, bridge: Option<&str>) -> Result<()> {
     let remembered = state.join(REMEMBERED);
     // Without it nothing is remembered.
     let _ = remembered.parent().map(std::fs::create_dir_all);
     let text = files::read_limited(&remembered, MAX_REMEMBERED).unwrap_or_default();
     let names = names::recall(&String::from_utf8_lossy(&text));
-    files::write_if_changed(resolv_conf, names::resolv_conf(&names, true, bridge).as_bytes(), 0o644)?;
+    files::write_if_changed(resolv_conf, names::resolv_conf(&names, os_dns, bridge).as_bytes(), 0o644)?;
     Ok(())
 }
 

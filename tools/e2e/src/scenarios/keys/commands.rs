@@ -7,6 +7,7 @@ use crate::harness::lab::Lab;
 use crate::harness::vm::Vm;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
+use std::time::Duration;
 
 pub(super) fn commands(vm: &Vm, lab: &Lab, keys: &mut Keys<'_>) {
     const NAME: &str = "os config restarts no container";
@@ -61,6 +62,7 @@ pub(super) fn commands(vm: &Vm, lab: &Lab, keys: &mut Keys<'_>) {
         None => keys.checks.skip(NAMES, NO_DEMO),
         Some(demo) => keys.checks.check(NAMES, || container_names(vm, &demo.image)),
     }
+    keys.check(&["/os/network/resolver"], || port_53(vm, lab.artifacts.demo.as_ref().map(|demo| demo.image.as_str())));
     match witness {
         None => keys.checks.skip(NAME, NO_DEMO),
         Some(before) => keys.checks.check(NAME, || {
@@ -104,4 +106,23 @@ fn container_names(vm: &Vm, image: &str) -> Result<()> {
     let has = |wanted: &str| text.lines().any(|line| line == wanted);
     ensure!(has("nameserver 10.201.0.1") && has("search site.example") && !text.contains("127.0.0.1"), "{text}");
     vm.ssh("docker network rm e2e-macvlan && systemctl stop e2e-names && os config unset dnsServers").map(drop)
+}
+
+/// A container can have the port when the device does without its resolver.
+fn port_53(vm: &Vm, image: Option<&str>) -> Result<()> {
+    const LISTENS: &str = "ss -Hltun sport = :53 | grep -c ' 127.0.0.1:53 '";
+    equal(&vm.ssh(LISTENS)?, "2")?;
+    vm.ssh("os config set os.network.resolver off")?;
+    equal(&vm.ssh("ss -Hltun sport = :53 | wc -l; grep -c '^nameserver 127' /etc/resolv.conf || true")?, "0\n0")?;
+    if let Some(image) = image {
+        vm.ssh(&format!(
+            "docker run -d --name e2e-53 -p 53:53 -p 53:53/udp {image} >/dev/null && docker rm -f e2e-53 >/dev/null"
+        ))?;
+    }
+    vm.ssh("os config set os.network.resolver local")?;
+    vm.wait_for(
+        &format!("test $({LISTENS}) = 2 && grep -q '^nameserver 127.0.0.1' /etc/resolv.conf"),
+        Duration::from_secs(30),
+    )
+    .map(drop)
 }
