@@ -75,6 +75,7 @@ SYSTEMD_SERVICE:${PN} = "\
     os-rescue.service \
     os-rescue.timer \
     os-retry.service \
+    os-retry.timer \
     os-splash.service \
     os-update-bus.service \
     os-update-stick@.service \

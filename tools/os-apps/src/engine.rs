@@ -1,7 +1,7 @@
 //! The connection to the engine.
 
 use bollard::Docker;
-use bollard::models::RestartPolicyNameEnum;
+use bollard::models::{ContainerInspectResponse, RestartPolicyNameEnum};
 use std::time::Duration;
 
 /// Where the engine listens.
@@ -25,15 +25,23 @@ pub async fn version(limit: Duration) -> Option<String> {
     tokio::time::timeout(limit, ask).await.ok().flatten()
 }
 
-/// Running and existing containers.
+/// All containers, with everything that the engine knows of them.
 ///
 /// # Errors
 /// When the engine does not answer.
-pub async fn containers(docker: &Docker) -> Result<(usize, usize), bollard::errors::Error> {
-    use bollard::query_parameters::ListContainersOptionsBuilder;
-    let all = docker.list_containers(Some(ListContainersOptionsBuilder::default().all(true).build())).await?;
-    let running = docker.list_containers(Some(ListContainersOptionsBuilder::default().build())).await?;
-    Ok((running.len(), all.len()))
+pub async fn inspected(docker: &Docker) -> Result<Vec<ContainerInspectResponse>, bollard::errors::Error> {
+    use bollard::query_parameters::{InspectContainerOptions, ListContainersOptionsBuilder};
+    let listed = docker.list_containers(Some(ListContainersOptionsBuilder::default().all(true).build())).await?;
+    let mut out = Vec::new();
+    for id in listed.into_iter().filter_map(|container| container.id) {
+        match docker.inspect_container(&id, None::<InspectContainerOptions>).await {
+            Ok(container) => out.push(container),
+            // It was removed in the meantime.
+            Err(bollard::errors::Error::DockerResponseServerError { status_code: 404, .. }) => {}
+            Err(err) => return Err(err),
+        }
+    }
+    Ok(out)
 }
 
 /// Names of the containers that run and are meant to after a restart: those with the policy `always` or `unless-stopped`. One
@@ -55,6 +63,6 @@ pub async fn meant_to_run(docker: &Docker) -> Result<Vec<String>, bollard::error
 }
 
 /// Whether the engine starts a container again by itself.
-pub(crate) fn comes_back(policy: RestartPolicyNameEnum) -> bool {
+fn comes_back(policy: RestartPolicyNameEnum) -> bool {
     matches!(policy, RestartPolicyNameEnum::ALWAYS | RestartPolicyNameEnum::UNLESS_STOPPED)
 }

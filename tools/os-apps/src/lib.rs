@@ -1,14 +1,17 @@
 //! Containers through the Docker Engine API.
 //!
 //! - [`engine`] connects to the engine
+//! - [`meant`] says which containers are meant to run and do not, [`volatile`] which keep data where it is lost
 //! - [`retry`] starts containers again whose devices or addresses came after the engine
 //! - [`shutdown`] has the engine stop containers when the device shuts down
 //! - [`preload`] loads the images that came with the disk image and starts their containers, without any network
 
 pub mod engine;
+pub mod meant;
 pub mod preload;
 pub mod retry;
 pub mod shutdown;
+pub mod volatile;
 
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;

@@ -5,6 +5,7 @@
 
 mod config;
 mod disk;
+mod engine;
 mod restart;
 mod slot;
 mod status;

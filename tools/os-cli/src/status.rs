@@ -2,6 +2,7 @@
 //!
 //! A part that cannot be asked is missing from the answer, with a line that says why; it never hides the rest.
 
+use crate::engine::Engine;
 use crate::restart::Last;
 use crate::slot::{self, Row};
 use anyhow::Result;
@@ -16,12 +17,9 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::time::Duration;
 
 /// systemd's word for a device, and for a unit, that is not up yet.
 const STARTING: &str = "starting";
-/// How long the engine may take to answer.
-const ENGINE_ANSWERS: Duration = Duration::from_secs(10);
 
 /// The answer. The JSON form is stable; fields are only ever added.
 #[derive(Debug, Serialize, Default)]
@@ -89,15 +87,6 @@ struct Network {
     state: String,
     /// Addresses by interface.
     addresses: BTreeMap<String, Vec<String>>,
-}
-
-#[derive(Debug, Serialize, Default)]
-struct Engine {
-    /// `running`, `starting`, `silent`, or `off` where data cannot be used.
-    state: &'static str,
-    version: Option<String>,
-    running: usize,
-    containers: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -281,18 +270,7 @@ async fn ask_engine(status: &mut Status) {
     if status.engine.state == STARTING {
         return;
     }
-    status.engine.version = os_apps::engine::version(ENGINE_ANSWERS).await;
-    if status.engine.version.is_none() {
-        status.engine.state = "silent";
-        status.messages.push("the container engine does not answer; see journalctl -u docker".to_owned());
-        return;
-    }
-    status.engine.state = "running";
-    if let Ok(docker) = os_apps::engine::connect().await
-        && let Ok((running, all)) = os_apps::engine::containers(&docker).await
-    {
-        (status.engine.running, status.engine.containers) = (running, all);
-    }
+    status.messages.extend(status.engine.ask().await);
 }
 
 impl fmt::Display for Status {

@@ -58,10 +58,33 @@ pub(super) fn healthy(vm: &Vm, demo: Option<&Demo>, checks: &mut Checks) {
         Ok(())
     });
     const SHIPPED: &str = "apps of the system are made once, and again after a wipe";
+    const NAMED: &str = "os status names what cannot be started, which is tried again, and what writes to RAM";
     match demo {
-        Some(demo) => checks.check(SHIPPED, || shipped(vm, demo)),
-        None => checks.skip(SHIPPED, NO_DEMO),
+        Some(demo) => {
+            checks.check(SHIPPED, || shipped(vm, demo));
+            checks.check(NAMED, || named(vm, demo));
+        }
+        None => [SHIPPED, NAMED].into_iter().for_each(|name| checks.skip(name, NO_DEMO)),
     }
+}
+
+fn named(vm: &Vm, demo: &Demo) -> Result<()> {
+    let image = &demo.image;
+    vm.ssh(&format!(
+        "docker run -d --name e2e-late --restart always --device /dev/e2e-late {image} >/dev/null 2>&1; \
+         docker create --name e2e-ram -v /var/lib/e2e:/d -v /var/run/docker.sock:/s -v /mnt/data/apps/e2e:/e {image} >/dev/null"
+    ))?;
+    let tried = (|| {
+        let said = vm.ssh("os status")?;
+        let wrong: Vec<&str> = said.lines().filter(|line| line.contains("e2e-")).collect();
+        ensure!(wrong.len() == 2, "{said}");
+        ensure!(wrong[0].contains("! container e2e-late ") && wrong[0].contains("/dev/e2e-late"), "{said}");
+        ensure!(wrong[1].contains("! container e2e-ram writes to /var/lib/e2e,"), "{said}");
+        vm.ssh("mknod /dev/e2e-late c 1 3 && systemctl start os-retry")?;
+        vm.wait_for("docker inspect -f '{{.State.Running}}' e2e-late | grep true", Duration::from_secs(60)).map(drop)
+    })();
+    vm.ssh("docker rm -f e2e-late e2e-ram >/dev/null; rm -rf /dev/e2e-late /var/lib/e2e")?;
+    tried
 }
 
 fn is_quiet(vm: &Vm) -> Result<()> {
