@@ -21,6 +21,7 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("slots of RAUC's system.conf are partitions of the layout", slots),
         ("packing, seal and bundle of a slot", sealed),
         ("addresses of the engine and their keys", bridge),
+        ("kernel modules that every boot loads", modules),
         ("grub.cfg, boot files and counters", boot),
         ("units of the tools and SYSTEMD_SERVICE of the recipe", units),
         ("crates of the workspace and SRC_URI of the recipe", sources),
@@ -135,6 +136,24 @@ fn bridge(repo: &Repo) -> Result<()> {
     );
     let (base, named) = (said("/default-address-pools/0/base")?, default("/os/docker/addressPools")?);
     ensure!(named.contains(base), "os.docker.addressPools is {named} by default, not from {base}");
+    Ok(())
+}
+
+/// Options of a kernel that has a module of `modules-load.d` built in.
+const BUILT_IN: &[(&str, &str)] =
+    &[("ip_tables", "CONFIG_IP_NF_IPTABLES=y"), ("ip6_tables", "CONFIG_IP6_NF_IPTABLES=y")];
+
+/// What the image loads at every boot lies unpacked in the lab, and Yocto's kernels have it.
+fn modules(repo: &Repo) -> Result<()> {
+    let rootfs = repo.root.join("meta-os/recipes-core/os-base/files/rootfs");
+    let unpacked = repo::list(&repo.root.join("tools/osctl/lab/modules.txt"))?;
+    let options = read(repo, "meta-os/files/kernel/os.cfg")?;
+    for module in repo::list(&rootfs.join("usr/lib/modules-load.d/os.conf"))? {
+        ensure!(unpacked.contains(&format!("module {module}")), "modules.txt has no {module}");
+        let (_, option) =
+            BUILT_IN.iter().find(|(name, _)| *name == module).with_context(|| format!("no option for {module}"))?;
+        ensure!(options.lines().any(|line| line == *option), "os.cfg has no {option}");
+    }
     Ok(())
 }
 

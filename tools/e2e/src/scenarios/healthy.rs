@@ -52,6 +52,9 @@ pub(super) fn healthy(vm: &Vm, demo: Option<&Demo>, checks: &mut Checks) {
         let ids = vm.ssh("blkid -p -o value -s UUID /dev/disk/os/os-boot /dev/disk/os/os-kernelA | sort -u | wc -l")?;
         equal(&ids, "2")
     });
+    checks.check("the kernel knows the iptables of before nftables, which a container cannot load", || {
+        vm.ssh("cat /proc/net/ip_tables_names /proc/net/ip6_tables_names").map(drop)
+    });
     checks.check("os status calls an empty slot empty", || {
         let text = vm.ssh("os status")?;
         ensure!(text.contains("Slot       A booted     good") && text.contains("Slot       B empty"), "{text}");
