@@ -103,18 +103,25 @@ async fn put(device: &Device<'_>, docker: &Docker, must: Must) -> Applied {
         bail!("the engine does not run: the data partition is not mounted");
     }
     validate(&wanted)?;
+    if must == Must::Run {
+        // At boot it may be about to start its containers: it is not interrupted in that.
+        let _ = within(bus.unit_job(Verb::Start, UNIT)).await;
+    }
+    let runs = bus.is_active(UNIT).await?;
     let reload = before.as_ref().is_some_and(|before| only_reloadable(before, &wanted));
-    let verb = match must {
-        Must::Run => Verb::Restart,
-        Must::Not if reload => Verb::Reload,
-        Must::Not => Verb::TryRestart,
+    let (verb, back) = match must {
+        Must::Run => (Verb::Restart, Verb::Restart),
+        Must::Not if runs && reload => (Verb::Reload, Verb::Restart),
+        Must::Not if runs => (Verb::TryRestart, Verb::Restart),
+        // One that is off stays off.
+        Must::Not => (Verb::TryRestart, Verb::TryRestart),
     };
     files::write_if_changed(&owed, b"", 0o600)?;
     engine::write_daemon(etc, &wanted)?;
     if let Err(err) = take_over(bus, verb, &wanted).await {
         if let Some(before) = before.filter(|before| *before != wanted) {
             engine::write_daemon(etc, &before)?;
-            within(bus.unit_job(Verb::Restart, UNIT)).await.context("and the engine does not start without them")?;
+            within(bus.unit_job(back, UNIT)).await.context("and the engine does not start without them")?;
             files::remove_if_there(&owed)?;
         }
         if !docker.daemon.is_empty() {
@@ -212,10 +219,10 @@ fn contradiction(info: &Value, wanted: &Value) -> Option<String> {
     if let Some(mirror) = texts(wanted.get("registry-mirrors")).into_iter().find(|mirror| !mirrors.contains(mirror)) {
         return Some(format!("the mirror {mirror}"));
     }
-    let ranges = texts(of("InsecureRegistryCIDRs"));
+    // Ranges of addresses the engine writes in its own way.
     let is_insecure = |name: &str| {
         let secure = of("IndexConfigs").and_then(|all| all.get(name)?.get("Secure"));
-        secure == Some(&Value::Bool(false)) || ranges.iter().any(|range| range == name)
+        name.contains('/') || secure == Some(&Value::Bool(false))
     };
     let plain = |name: String| name.trim_start_matches("http://").trim_start_matches("https://").to_owned();
     let mut insecure = texts(wanted.get("insecure-registries")).into_iter().map(plain);
@@ -297,7 +304,7 @@ mod tests {
 
     // What the engine (26.1) says, without the fields that are not looked at.
     const INFO: &str = r#"{"ServerVersion": "26.1.5", "LoggingDriver": "journald", "LiveRestoreEnabled": true, "Labels": ["a=b"],
-        "Debug": false, "DefaultRuntime": "runc", "RegistryConfig": {"InsecureRegistryCIDRs": ["127.0.0.0/8"],
+        "Debug": false, "DefaultRuntime": "runc", "RegistryConfig": {"InsecureRegistryCIDRs": ["10.0.0.0/8", "127.0.0.0/8"],
         "Mirrors": ["https://mirror.example/"], "IndexConfigs": {"registry.lan:5000": {"Secure": false}, "docker.io": {"Secure": true}}}}"#;
 
     #[test]
@@ -307,7 +314,7 @@ mod tests {
         assert_eq!(
             asked(
                 r#"{"log-driver": "journald", "live-restore": true, "labels": ["a=b"], "mtu": 9000, "debug": false,
-                "registry-mirrors": ["https://mirror.example"], "insecure-registries": ["registry.lan:5000", "127.0.0.0/8"]}"#
+                "registry-mirrors": ["https://mirror.example"], "insecure-registries": ["registry.lan:5000", "10.1.2.3/8"]}"#
             ),
             None
         );

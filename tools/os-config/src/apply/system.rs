@@ -5,6 +5,7 @@ use super::{Device, Rows};
 use crate::BootFacts;
 use crate::country::WORLD;
 use crate::store::Store;
+use crate::types::Os;
 use crate::{sysctl, udev, zones};
 use anyhow::{Context, Result, anyhow, bail};
 use os_dbus::{Bus, Tried, Verb};
@@ -153,27 +154,27 @@ pub(super) async fn kernel(device: &Device<'_>, rows: &mut Rows) {
     let options: String = kernel.module_options.iter().map(|(m, o)| format!("options {m} {o}\n")).collect();
     let options = write("/run/modprobe.d/50-os-config.conf", (!options.is_empty()).then_some(&options), 0o644);
     rows.add("/os/kernel/moduleOptions", options.map(Into::into).map_err(Into::into));
-    let of_settings = sysctl::modules(&sysctl::wanted(&device.config.os));
-    rows.add("/os/kernel/modules", modules(bus, &kernel.modules, &of_settings).await);
+    rows.add("/os/kernel/modules", modules(bus, &device.config.os).await);
     let rules = udev_rules(bus, &device.config.os.udev_rules, &mut rows.warnings).await;
     rows.add("/os/udevRules", rules);
     rows.add("/country", country(bus, device.config.country.as_deref()).await);
 }
 
-/// Those that are wanted, and those of settings, which are set next and wait for them.
-async fn modules(bus: &Bus, wanted: &[String], of_settings: &[&str]) -> Applied {
-    let others = of_settings.iter().filter(|module| !wanted.iter().any(|other| other == *module));
-    let list: String = wanted.iter().map(String::as_str).chain(others.copied()).map(|m| format!("{m}\n")).collect();
+/// Those that are wanted, and those of settings.
+async fn modules(bus: &Bus, os: &Os) -> Applied {
+    let (wanted, of_settings) = (&os.kernel.modules, sysctl::modules(&sysctl::wanted(os)));
+    let others = of_settings.into_iter().filter(|module| !wanted.iter().any(|other| other == module));
+    let list: String = wanted.iter().map(String::as_str).chain(others).map(|m| format!("{m}\n")).collect();
     let written = write("/run/modules-load.d/50-os-config.conf", (!list.is_empty()).then_some(&list), 0o644)?;
     // A module that is no longer wanted stays until the next boot: something may use it.
     if list.is_empty() {
         return Ok(written.into());
     }
     then("modules", written, async {
-        if of_settings.is_empty() {
+        if os.kernel.sysctl.is_empty() {
             return Ok(bus.queue(Verb::Restart, "systemd-modules-load.service").await?);
         }
-        // Whether the settings are there says more than the end of a job for all modules.
+        // Settings come next, and may be of these modules. Whether they are there says more than the end of a job for all.
         let _ = bus.unit_job(Verb::Restart, "systemd-modules-load.service").await;
         Ok(())
     })
