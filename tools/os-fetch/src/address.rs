@@ -42,6 +42,11 @@ impl Address {
     /// Why it cannot work.
     pub fn parse(text: &str) -> Result<Self, AddressError> {
         let text = text.trim();
+        // First: what is no address may be a path, which has other rules.
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+        if !matches!(scheme.as_deref(), Some("http" | "https")) {
+            return Err(AddressError::Scheme);
+        }
         // The parser would mend these as a browser does, into something that nobody wrote.
         if text.chars().any(|c| c.is_control()) {
             return Err(AddressError::Character("a control character", "after a %"));
@@ -52,10 +57,6 @@ impl Address {
             if text.contains(character) {
                 return Err(AddressError::Character(name, escaped));
             }
-        }
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-        if !matches!(scheme.as_deref(), Some("http" | "https")) {
-            return Err(AddressError::Scheme);
         }
         let mut url = Url::parse(text).map_err(AddressError::Malformed)?;
         if url.fragment().is_some() {

@@ -33,6 +33,10 @@ fn ok(body: &[u8], length: usize) -> Vec<u8> {
 fn places_are_web_addresses_or_directories() {
     assert_eq!(Source::parse("https://u.example/os/stable/").unwrap().name(), "stable");
     assert_eq!(Source::parse("/media/stick/stable").unwrap().name(), "stable");
+    assert_eq!(
+        Source::parse("/media/my \"own\" stick\\/stable/").unwrap(),
+        Source::Directory("/media/my \"own\" stick\\/stable".into())
+    );
     assert_eq!(Source::parse("HTTP://u.example/os/stable?t=1").unwrap().name(), "stable");
     assert_eq!(
         Source::parse("https://u.example/os?t=1").unwrap().within("a"),
