@@ -97,11 +97,14 @@ pub struct Kernel {
     pub proc: PathBuf,
     /// `/run`.
     pub run: PathBuf,
+    /// Where the image has files of sysctl.d.
+    pub image: Vec<PathBuf>,
 }
 
 impl Default for Kernel {
     fn default() -> Self {
-        Self { proc: "/proc".into(), run: "/run".into() }
+        let image = ["/etc/sysctl.d", "/usr/lib/sysctl.d"].map(PathBuf::from).into();
+        Self { proc: "/proc".into(), run: "/run".into(), image }
     }
 }
 
@@ -186,11 +189,24 @@ impl Kernel {
         files::write_if_changed(&path, wanted.as_bytes(), 0o644)
     }
 
-    /// True when a setting that is no longer wanted is what it was made, though it was something else before.
+    /// True when a setting that is no longer wanted is what it was made, though it was something else before and the image does
+    /// not say so.
     pub fn has_stayed(&self, path: &str, made: &str) -> bool {
         let before = self.before();
         self.read(path).is_ok_and(|now| value::same(made, &now))
             && before.get(path).is_none_or(|before| !value::same(made, before))
+            && !self.image_says(path, made)
+    }
+
+    fn image_says(&self, wanted: &str, value: &str) -> bool {
+        let files = self.image.iter().flat_map(|dir| std::fs::read_dir(dir).into_iter().flatten().flatten());
+        let says = |line: &str| {
+            line.split_once('=').is_some_and(|(name, said)| {
+                let name = name.trim().trim_start_matches('-');
+                path(name).as_deref() == Some(wanted) && value::same(value, said.trim())
+            })
+        };
+        files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).any(|text| text.lines().any(says))
     }
 }
 
@@ -245,7 +261,7 @@ mod tests {
 
     /// A kernel of files.
     fn kernel(dir: &Path, files: &[(&str, &str)]) -> Kernel {
-        let kernel = Kernel { proc: dir.join("proc"), run: dir.join("run") };
+        let kernel = Kernel { proc: dir.join("proc"), run: dir.join("run"), image: vec![dir.join("image")] };
         for (path, text) in files {
             let path = kernel.proc.join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -318,6 +334,10 @@ mod tests {
         // The application finds them written, and what was before stays what it was.
         assert_eq!(kernel.write_files(&settings).unwrap(), Written::Unchanged);
         assert!(kernel.has_stayed("vm/max_map_count", "262144"));
+        std::fs::create_dir(dir.path().join("image")).unwrap();
+        std::fs::write(dir.path().join("image/10.conf"), "# x\nvm.max_map_count=262144\n").unwrap();
+        assert!(!kernel.has_stayed("vm/max_map_count", "262144"));
+        std::fs::remove_dir_all(dir.path().join("image")).unwrap();
         assert_eq!(kernel.write_files(&[]).unwrap(), Written::Changed);
         assert_eq!(std::fs::read_to_string(kernel.run.join(BEFORE)).unwrap(), "-vm/max_map_count = 65530\n");
         std::fs::write(kernel.proc.join("sys/vm/max_map_count"), "65530").unwrap();

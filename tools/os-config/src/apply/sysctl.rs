@@ -28,10 +28,7 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
         None => true,
     });
     match set(device.bus, &kernel, &settings).await {
-        Ok((done, stayed)) => {
-            ends.extend(settings.into_iter().zip(done));
-            ends.extend(stayed.into_iter().map(|setting| (setting, End::Stays)));
-        }
+        Ok(done) => ends.extend(done),
         Err(err) => ends.extend(settings.into_iter().map(|setting| (setting, End::Failed(format!("{err:#}"))))),
     }
     let (swappiness, others): (Vec<_>, Vec<_>) = ends.into_iter().partition(|(setting, _)| is_swappiness(setting));
@@ -42,7 +39,7 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
 }
 
 fn is_swappiness(setting: &Setting) -> bool {
-    setting.name == sysctl::SWAPPINESS
+    sysctl::path(sysctl::SWAPPINESS).as_deref() == Some(&*setting.path)
 }
 
 fn wait_for_boot(wanted: bool) -> Effect {
@@ -52,7 +49,7 @@ fn wait_for_boot(wanted: bool) -> Effect {
 /// What became of a setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum End {
-    /// It is in force; it was not before.
+    /// It is in force, or gone; it was not before.
     Set,
     /// It was in force already.
     Unchanged,
@@ -64,8 +61,8 @@ enum End {
     Failed(String),
 }
 
-/// Brings settings into force. Returns what became of each, and those of the last time that stay though they are not wanted.
-async fn set(bus: &Bus, kernel: &Kernel, settings: &[Setting]) -> Result<(Vec<End>, Vec<Setting>)> {
+/// Brings settings into force; returns what became of each, and of those that are no longer wanted.
+async fn set(bus: &Bus, kernel: &Kernel, settings: &[Setting]) -> Result<Vec<(Setting, End)>> {
     let before: Vec<Found> = settings.iter().map(|setting| kernel.look(setting)).collect();
     let last = kernel.wanted_last();
     let written = kernel.write_files(settings)?;
@@ -83,14 +80,12 @@ async fn set(bus: &Bus, kernel: &Kernel, settings: &[Setting]) -> Result<(Vec<En
             Err(err) => End::Failed(format!("is \"{found}\": {err}")),
         },
     };
-    let ends = settings.iter().zip(before).map(end).collect();
-    let unwanted = last.into_iter().filter(|(path, _)| !settings.iter().any(|setting| setting.path == *path));
-    let stayed = unwanted.filter(|(path, made)| kernel.has_stayed(path, made)).map(|(path, value)| Setting {
-        name: path.clone(),
-        path,
-        value,
-    });
-    Ok((ends, stayed.collect()))
+    let mut ends: Vec<(Setting, End)> = settings.iter().cloned().zip(settings.iter().zip(before).map(end)).collect();
+    for (path, value) in last.into_iter().filter(|(path, _)| !settings.iter().any(|setting| setting.path == *path)) {
+        let end = if kernel.has_stayed(&path, &value) { End::Stays } else { End::Set };
+        ends.push((Setting { name: path.clone(), path, value }, end));
+    }
+    Ok(ends)
 }
 
 fn note((setting, end): &(Setting, End)) -> Option<String> {
