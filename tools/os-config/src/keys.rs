@@ -85,9 +85,9 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/ntpServers",
-        summary: "Time servers",
+        summary: "Time servers, instead of those that DHCP names",
         shape: Shape::Text(&f::NTP_SERVERS),
-        default: "what DHCP says, else the servers that the image's systemd was built with",
+        default: "those that DHCP names, else the servers that the image's systemd was built with",
         applies: Applies::Now,
         example: r#""0.pool.ntp.org 192.0.2.1""#,
     },

@@ -1,6 +1,8 @@
 //! NetworkManager's profiles and the devices that they are connected on, for changes that must cut nobody off.
 
-use crate::proxies::{ActiveConnectionProxy, DnsManagerProxy, NetworkDeviceProxy, ProfileProxy};
+use crate::proxies::{
+    ActiveConnectionProxy, Dhcp4ConfigProxy, Dhcp6ConfigProxy, DnsManagerProxy, NetworkDeviceProxy, ProfileProxy,
+};
 use crate::{Bus, BusError, Tried};
 use std::collections::HashMap;
 use std::time::Duration;
@@ -70,6 +72,33 @@ impl Bus {
         let manager = DnsManagerProxy::new(&self.0).await.tried("cannot reach NetworkManager")?;
         let list = manager.configuration().await.tried("cannot ask NetworkManager for name servers")?;
         Ok(list.into_iter().map(network_names).collect())
+    }
+
+    /// The texts in which leases of DHCP name time servers, those of the connection with the default route first.
+    ///
+    /// # Errors
+    /// When NetworkManager does not answer.
+    pub async fn time_servers(&self) -> Result<Vec<String>, BusError> {
+        const WHAT: &str = "cannot ask NetworkManager for leases";
+        let Some(manager) = self.network_manager().await? else { return Ok(Vec::new()) };
+        let primary = manager.primary_connection().await.tried(WHAT)?;
+        let mut active = manager.active_connections().await.tried(WHAT)?;
+        active.sort_by_key(|object| *object != primary);
+        let mut texts = Vec::new();
+        for object in active {
+            let active = ActiveConnectionProxy::new(&self.0, object).await.tried(WHAT)?;
+            // What goes away meanwhile says nothing.
+            let (four, six) = (active.dhcp4_config().await, active.dhcp6_config().await);
+            if let Some(object) = four.ok().filter(|object| object.as_str() != "/") {
+                let lease = Dhcp4ConfigProxy::new(&self.0, object).await.tried(WHAT)?;
+                texts.extend(named(&lease.options().await.unwrap_or_default()));
+            }
+            if let Some(object) = six.ok().filter(|object| object.as_str() != "/") {
+                let lease = Dhcp6ConfigProxy::new(&self.0, object).await.tried(WHAT)?;
+                texts.extend(named(&lease.options().await.unwrap_or_default()));
+            }
+        }
+        Ok(texts)
     }
 
     /// Every profile that NetworkManager knows.
@@ -195,6 +224,12 @@ impl Bus {
         let done = manager.checkpoint_rollback(&checkpoint.as_ref()).await;
         done.map(drop).tried("NetworkManager cannot go back to what was connected before")
     }
+}
+
+/// The options of DHCP that name time servers, as NetworkManager calls them.
+fn named(options: &HashMap<String, OwnedVariant>) -> impl Iterator<Item = String> {
+    const NAMES: [&str; 4] = ["ntp_servers", "dhcp6_ntp_servers", "sntp_servers", "dhcp6_sntp_servers"];
+    NAMES.iter().filter_map(|name| String::try_from(options.get(*name)?.clone()).ok())
 }
 
 fn network_names(mut values: HashMap<String, OwnedVariant>) -> NetworkNames {

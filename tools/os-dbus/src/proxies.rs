@@ -164,6 +164,12 @@ pub trait NetworkManager {
     fn checkpoint_destroy(&self, checkpoint: &ObjectPath<'_>) -> zbus::Result<()>;
     /// Goes back to it; returns a result for each device.
     fn checkpoint_rollback(&self, checkpoint: &ObjectPath<'_>) -> zbus::Result<HashMap<String, u32>>;
+    /// What is connected, or about to be.
+    #[zbus(property)]
+    fn active_connections(&self) -> zbus::Result<Vec<OwnedObjectPath>>;
+    /// The one that has the default route; `/` for none.
+    #[zbus(property)]
+    fn primary_connection(&self) -> zbus::Result<OwnedObjectPath>;
     /// `NMMetered`: 1 yes, 2 no, 3 probably, 4 probably not.
     #[zbus(property)]
     fn metered(&self) -> zbus::Result<u32>;
@@ -214,6 +220,22 @@ pub trait Profile {
     fn filename(&self) -> zbus::Result<String>;
 }
 
+/// A lease of DHCP for IPv4.
+#[proxy(interface = "org.freedesktop.NetworkManager.DHCP4Config", default_service = "org.freedesktop.NetworkManager")]
+pub trait Dhcp4Config {
+    /// What the server said, each as a text.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn options(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+}
+
+/// A lease of DHCP for IPv6.
+#[proxy(interface = "org.freedesktop.NetworkManager.DHCP6Config", default_service = "org.freedesktop.NetworkManager")]
+pub trait Dhcp6Config {
+    /// What the server said, each as a text.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn options(&self) -> zbus::Result<HashMap<String, OwnedVariant>>;
+}
+
 /// A device of NetworkManager.
 #[proxy(interface = "org.freedesktop.NetworkManager.Device", default_service = "org.freedesktop.NetworkManager")]
 pub trait NetworkDevice {
@@ -237,6 +259,12 @@ pub trait ActiveConnection {
     /// The profile.
     #[zbus(property)]
     fn connection(&self) -> zbus::Result<OwnedObjectPath>;
+    /// The lease of DHCP for IPv4; `/` for none.
+    #[zbus(property)]
+    fn dhcp4_config(&self) -> zbus::Result<OwnedObjectPath>;
+    /// The lease of DHCP for IPv6; `/` for none.
+    #[zbus(property)]
+    fn dhcp6_config(&self) -> zbus::Result<OwnedObjectPath>;
     /// `NMActiveConnectionState`: 1 activating, 2 activated, 3 deactivating, 4 deactivated.
     #[zbus(property(emits_changed_signal = "false"))]
     fn state(&self) -> zbus::Result<u32>;

@@ -121,7 +121,8 @@ pub(super) async fn time(device: &Device<'_>, rows: &mut Rows) {
 
 async fn ntp_servers(bus: &Bus, servers: Option<&str>) -> Applied {
     let servers = servers.map(|s| s.split_ascii_whitespace().collect::<Vec<_>>().join(" ")).filter(|s| !s.is_empty());
-    let content = servers.map(|s| format!("[Time]\nNTP={s}\n"));
+    // Not beside those that a network names.
+    let content = servers.map(|s| format!("[Time]\nNTP=\nNTP={s}\n"));
     let written = write(TIMESYNCD, content.as_deref(), 0o644)?;
     then("timesyncd", written, async { Ok(bus.queue(Verb::TryRestart, "systemd-timesyncd.service").await?) }).await
 }

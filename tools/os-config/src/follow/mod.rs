@@ -1,8 +1,9 @@
-//! What the networks say of names: `os-network.service`, whenever NetworkManager's dispatcher or a change of config.json asks
+//! What the networks say of names and of the time: `os-network.service`, whenever NetworkManager's dispatcher or a change of config.json asks
 //! for it.
 
 mod default_route;
 pub mod names;
+mod time;
 
 use crate::{engine, links};
 use anyhow::Result;
@@ -29,7 +30,7 @@ pub const REMEMBERED: &str = "os/network/resolv.conf";
 /// More is nothing that this module wrote.
 const MAX_REMEMBERED: u64 = 4096;
 
-/// Follow what the networks say of names. NetworkManager's dispatcher calls it with an interface and an event.
+/// Follow what the networks say of names and of the time. NetworkManager's dispatcher calls it with an interface and an event.
 #[derive(Debug, Parser)]
 #[command(name = "os-network", version)]
 pub struct Args {
@@ -67,7 +68,11 @@ async fn follow(bus: &Bus) -> Result<()> {
         names::resolv_conf(&names, true, bridge.as_deref()).as_bytes(),
         0o644,
     )?;
-    tell(bus, SERVERS, Some(&names::for_dnsmasq(&names)), Verb::Reload, "os-dns.service").await
+    // One service that does not answer keeps nothing from the other.
+    let dns = tell(bus, SERVERS, Some(&names::for_dnsmasq(&names)), Verb::Reload, "os-dns.service").await;
+    let time = time::drop_in(&bus.time_servers().await?);
+    let time = tell(bus, time::DROP_IN, time.as_deref(), Verb::TryRestart, "systemd-timesyncd.service").await;
+    dns.and(time)
 }
 
 /// Containers that start before the network will have it. What is missing or cannot be written costs them search domains only.
@@ -98,7 +103,7 @@ pub fn lay_down(state: &Path, resolv_conf: &Path, os_dns: bool, bridge: Option<&
 
 /// Writes a file of a service and tells that; again at the next call when this one ends in between.
 async fn tell(bus: &Bus, file: &str, text: Option<&str>, verb: Verb, unit: &str) -> Result<()> {
-    let owed = format!("{file}.owed");
+    let owed = format!("/run/os/network/owed-{unit}");
     if std::fs::read_to_string(file).ok().as_deref() == text && !Path::new(&owed).exists() {
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! Keys of the network.
 
 use super::{FIXED_MAC, Keys};
-use crate::harness::device::equal;
+use crate::harness::device::{equal, time_servers};
 use crate::harness::vm::Vm;
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -66,6 +66,7 @@ pub(super) fn network(vm: &Vm, keys: &mut Keys<'_>) {
         vm.wait_for(asked, Duration::from_secs(10))?;
         name_servers(vm)
     });
+    keys.checks.check("a second network is asked for its own names, and names the time server", || second_network(vm));
     keys.check(&["/os/network/connectivity/uri"], || {
         let ask = |p: &str| vm.ssh(&format!("busctl get-property {MANAGER} {p}"));
         equal(&ask("ConnectivityCheckUri")?, "s \"http://connectivity.example/check\"")?;
@@ -186,4 +187,29 @@ fn name_servers(vm: &Vm) -> Result<()> {
     ensure!(has("server=/site.example/10.98.0.1") == 1 && has("server=10.98.0.1") == 1, "{text}");
     ensure!(has("search site.example") == 2, "{text}");
     Ok(())
+}
+
+/// A network with a server for addresses and names, behind a card that is only a cable into another namespace.
+fn second_network(vm: &Vm) -> Result<()> {
+    vm.ssh(
+        "ip netns add far && ip link add e2e0 type veth peer name far0 netns far && ip -n far addr add 10.94.0.1/24 dev far0 && \
+         ip -n far link set far0 up && ip -n far link set lo up && \
+         systemd-run -q -u e2e-far ip netns exec far dnsmasq -k --conf-file=/dev/null --no-resolv --no-hosts --interface=far0 \
+         --user=root --pid-file= --dhcp-leasefile=/run/e2e-far --dhcp-range=10.94.0.50,10.94.0.60 --dhcp-option=3 \
+         --dhcp-option=option:ntp-server,10.94.0.1 --dhcp-option=option:domain-search,lab.example \
+         --address=/plc.lab.example/10.94.0.7 --local=/#/ && \
+         nmcli connection add type ethernet ifname e2e0 con-name e2e-far ipv6.method disabled >/dev/null && \
+         nmcli device set e2e0 managed yes && nmcli connection up e2e-far >/dev/null",
+    )?;
+    for name in ["plc", "plc.lab.example"] {
+        vm.wait_for(&format!("getent ahostsv4 {name} | grep -q '^10.94.0.7 '"), Duration::from_secs(30))?;
+    }
+    // config.json goes first.
+    vm.wait_for("grep -q 10.94.0.1 /run/systemd/timesyncd.conf.d/40-os-network.conf", Duration::from_secs(30))?;
+    time_servers(vm, "0.pool.ntp.org 192.0.2.1")?;
+    vm.ssh("os config unset ntpServers")?;
+    time_servers(vm, "10.94.0.1")?;
+    vm.ssh("nmcli connection delete e2e-far >/dev/null; systemctl stop e2e-far; ip netns delete far")?;
+    vm.wait_for("! grep -q 10.94.0.1 /run/os/network/servers.conf", Duration::from_secs(30))?;
+    time_servers(vm, "")
 }
