@@ -60,7 +60,9 @@ async fn follow(bus: &Bus) -> Result<()> {
     let wishes = names::wishes(&std::fs::read_to_string(WISHES).unwrap_or_default());
     let names = names::with_wishes(of_networks, &wishes);
     // The one that is there, while another waits for the next boot.
-    let bridge = links::address_of(&links::read(), "docker0").map(|address| address.to_string());
+    let links = links::read();
+    warn_of_overlaps(&links);
+    let bridge = links::address_of(&links, "docker0").map(|address| address.to_string());
     let bridge = bridge.or_else(|| engine::bridge(Path::new("/etc")));
     remember(&names::resolv_conf(&names, false, None));
     files::write_if_changed(
@@ -73,6 +75,20 @@ async fn follow(bus: &Bus) -> Result<()> {
     let time = time::drop_in(&bus.time_servers().await?);
     let time = tell(bus, time::DROP_IN, time.as_deref(), Verb::TryRestart, "systemd-timesyncd.service").await;
     dns.and(time)
+}
+
+/// Says it when a network comes up that the engine has given to containers, and once; `os status` says it as long as it is so.
+fn warn_of_overlaps(links: &[links::Link]) {
+    const SAID: &str = "/run/os/network/overlaps";
+    let now = links::overlaps(links);
+    let before = std::fs::read_to_string(SAID).unwrap_or_default();
+    for line in now.iter().filter(|line| !before.lines().any(|said| said == *line)) {
+        os_sys::log::warn(line);
+    }
+    let text: String = now.iter().map(|line| format!("{line}\n")).collect();
+    if let Err(err) = files::write_if_changed(Path::new(SAID), text.as_bytes(), 0o644) {
+        os_sys::log::warn(&err.to_string());
+    }
 }
 
 /// Containers that start before the network will have it. What is missing or cannot be written costs them search domains only.

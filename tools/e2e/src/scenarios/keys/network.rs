@@ -209,6 +209,16 @@ fn second_network(vm: &Vm) -> Result<()> {
     time_servers(vm, "0.pool.ntp.org 192.0.2.1")?;
     vm.ssh("os config unset ntpServers")?;
     time_servers(vm, "10.94.0.1")?;
+    // Addresses that containers have (os.docker.bridge); and a bridge that is none of the engine's.
+    vm.ssh("nmcli connection modify e2e-far +ipv4.addresses 10.201.0.77/30 && nmcli connection up e2e-far >/dev/null")?;
+    let said =
+        "journalctl -b -u os-network --no-pager -o cat | grep -q 'the network of e2e0 has the addresses of docker0'";
+    vm.wait_for(said, Duration::from_secs(30))?;
+    vm.ssh("nmcli connection add type bridge ifname br-lan con-name br-lan ipv4.method disabled ipv6.method disabled bridge.stp no")?;
+    vm.wait_for("nmcli -t -f DEVICE,STATE device | grep -q '^br-lan:connect'", Duration::from_secs(30))?;
+    vm.ssh("ip link add br-0123456789ab type bridge && ip link set br-0123456789ab up")?;
+    vm.wait_for("nmcli -t -f DEVICE,STATE device | grep -q '^br-0123456789ab:unmanaged'", Duration::from_secs(30))?;
+    vm.ssh("ip link delete br-0123456789ab; nmcli connection delete br-lan >/dev/null")?;
     vm.ssh("nmcli connection delete e2e-far >/dev/null; systemctl stop e2e-far; ip netns delete far")?;
     vm.wait_for("! grep -q 10.94.0.1 /run/os/network/servers.conf", Duration::from_secs(30))?;
     time_servers(vm, "")
