@@ -44,14 +44,28 @@ pub struct Args {
 /// # Errors
 /// When there is no system bus, NetworkManager does not answer, or something cannot be written.
 pub async fn main(args: Args) -> Result<ExitCode> {
+    if !args.event.is_empty() && !is_of_interest(&args.event) {
+        return Ok(ExitCode::SUCCESS);
+    }
     let bus = Bus::system().await?;
-    if args.event.is_empty() {
-        follow(&bus).await?;
-    } else {
+    if !args.event.is_empty() {
         // One that runs may have asked already: it begins again.
         bus.queue(Verb::Restart, SERVICE).await?;
+    } else if let Err(err) = follow(&bus).await {
+        // NetworkManager that has gone away says itself when it is back.
+        if bus.network_manager().await?.is_some() {
+            return Err(err);
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// NetworkManager-dispatcher(8).
+fn is_of_interest(event: &[String]) -> bool {
+    const ACTIONS: [&str; 8] =
+        ["up", "down", "vpn-up", "vpn-down", "dhcp4-change", "dhcp6-change", "dns-change", "reapply"];
+    event.first().is_none_or(|interface| interface != "lo")
+        && event.get(1).is_some_and(|a| ACTIONS.contains(&a.as_str()))
 }
 
 async fn follow(bus: &Bus) -> Result<()> {
@@ -131,4 +145,17 @@ async fn tell(bus: &Bus, file: &str, text: Option<&str>, verb: Verb, unit: &str)
     bus.queue(verb, unit).await?;
     files::remove_if_there(Path::new(&owed))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_changes_names_or_servers_is_followed() {
+        let event = |interface: &str, action: &str| is_of_interest(&[interface.to_owned(), action.to_owned()]);
+        assert!(event("eth0", "up") && event("", "dns-change") && event("wg0", "down"));
+        assert!(!event("lo", "up") && !event("eth0", "pre-up") && !event("none", "hostname") && !is_of_interest(&[]));
+        assert!(Args::try_parse_from(["os-network", "", "dns-change"]).is_ok_and(|args| args.event.len() == 2));
+    }
 }
