@@ -117,7 +117,7 @@ fn remember(resolv_conf: &str) {
     }
 }
 
-/// Lays down `resolv.conf` for the engine, which starts before the network: with what was known in the boot before, in `state`.
+/// Lays down `resolv.conf` for the engine and an empty list of servers for os-dns, which start before the network: with what was known in the boot before, in `state`.
 ///
 /// # Errors
 /// When something cannot be written.
@@ -128,6 +128,10 @@ pub fn lay_down(state: &Path, resolv_conf: &Path, os_dns: bool, bridge: Option<&
     let text = files::read_limited(&remembered, MAX_REMEMBERED).unwrap_or_default();
     let names = names::recall(&String::from_utf8_lossy(&text));
     files::write_if_changed(resolv_conf, names::resolv_conf(&names, os_dns, bridge).as_bytes(), 0o644)?;
+    // os-dns reads it before there is a network.
+    if let Some(name) = Path::new(SERVERS).file_name() {
+        files::write_if_changed(&resolv_conf.with_file_name(name), b"", 0o644)?;
+    }
     Ok(())
 }
 

@@ -41,7 +41,7 @@ pub(super) fn machine(vm: &Vm, keys: &mut Keys<'_>) {
     keys.check(&["/os/udevRules"], || equal(&vm.ssh("readlink /dev/example")?, "null"));
     keys.checks.check("rules that udevd would drop are refused with their line, and those before stay", || {
         let rules = json!({"99-example": "KERNEL==\"zero\", SYMLINK+=\"example\"\nLBEL=\"x\"\n"});
-        let (code, text) = vm.ssh_code(&format!("cat <<'EOF' | os config set os.udevRules -\n{rules}\nEOF"))?;
+        let (code, text) = vm.ssh_code(&format!("printf %s '{rules}' | os config set os.udevRules -"))?;
         ensure!(code == 1 && text.contains("99-example: line 2: Invalid key 'LBEL'"), "exit code {code}: {text}");
         equal(&vm.ssh("udevadm settle; readlink /dev/example")?, "null")
     });
