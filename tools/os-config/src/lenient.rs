@@ -75,7 +75,7 @@ pub(crate) fn settle(shape: &Shape, pointer: &str, value: Value, warnings: &mut 
         }
         (Shape::List { .. }, value @ Value::Array(_)) | (Shape::Map { .. }, value @ Value::Object(_)) => Some(value),
         // What some languages make of an object without entries. The other way round an entry may have been forgotten.
-        (Shape::Object(_) | Shape::Map { .. }, Value::Array(items)) if items.is_empty() => {
+        (Shape::Object(_) | Shape::Map { .. } | Shape::Free { .. }, Value::Array(items)) if items.is_empty() => {
             warn("is an array without entries; taken as not set".to_owned());
             None
         }
@@ -182,10 +182,10 @@ mod tests {
             // The right kind of nothing may say something: no key at all for ssh. The wrong one is refused where it may be a slip.
             for value in [json!([]), json!({})] {
                 match (&key.shape, value.is_array()) {
-                    (Shape::List { .. }, true) | (Shape::Map { .. } | Shape::Object(_), false) => {
+                    (Shape::List { .. }, true) | (Shape::Map { .. } | Shape::Object(_) | Shape::Free { .. }, false) => {
                         drop(accepted(&only(key.pointer, value)))
                     }
-                    (Shape::Map { .. } | Shape::Object(_), true) => {
+                    (Shape::Map { .. } | Shape::Object(_) | Shape::Free { .. }, true) => {
                         let found = accepted(&only(key.pointer, value));
                         assert!(found.set.is_empty() && found.warnings.len() == 1, "{}", key.pointer);
                     }
