@@ -70,6 +70,7 @@ SYSTEMD_SERVICE:${PN} = "\
     os-import@.service \
     os-kexec@.service \
     os-mqtt.service \
+    os-network.path \
     os-network.service \
     os-preload.service \
     os-rescue.service \

@@ -1,5 +1,5 @@
-//! What the networks say of names and of the time: `os-network.service`, whenever NetworkManager's dispatcher or a change of config.json asks
-//! for it.
+//! What the networks say of names and of the time: `os-network.service`, whenever NetworkManager's dispatcher or a change of
+//! config.json asks for it.
 
 mod default_route;
 pub mod names;
@@ -20,6 +20,8 @@ pub const WISHES: &str = "/run/os/dns-servers";
 pub const RESOLVER_OFF: &str = "/run/os/resolver-off";
 /// The service that does it.
 pub const SERVICE: &str = "os-network.service";
+/// There when something changed since the service began: its path has it run, and once more when it was there already.
+const CHANGED: &str = "/run/os/network/changed";
 /// What os-dns reads ([`etc/os/dnsmasq.conf`] of the image names it).
 const SERVERS: &str = "/run/os/network/servers.conf";
 
@@ -44,14 +46,16 @@ pub struct Args {
 /// # Errors
 /// When there is no system bus, NetworkManager does not answer, or something cannot be written.
 pub async fn main(args: Args) -> Result<ExitCode> {
-    if !args.event.is_empty() && !is_of_interest(&args.event) {
+    if !args.event.is_empty() {
+        if is_of_interest(&args.event) {
+            files::write_if_changed(Path::new(CHANGED), b"", 0o600)?;
+        }
         return Ok(ExitCode::SUCCESS);
     }
+    // What changes from here on is for another run.
+    files::remove_if_there(Path::new(CHANGED))?;
     let bus = Bus::system().await?;
-    if !args.event.is_empty() {
-        // One that runs may have asked already: it begins again.
-        bus.queue(Verb::Restart, SERVICE).await?;
-    } else if let Err(err) = follow(&bus).await {
+    if let Err(err) = follow(&bus).await {
         // NetworkManager that has gone away says itself when it is back.
         if bus.network_manager().await?.is_some() {
             return Err(err);
