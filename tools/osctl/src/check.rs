@@ -27,6 +27,7 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("crates of the workspace and SRC_URI of the recipe", sources),
         ("initramfs programs of both lanes", initramfs),
         ("docs/config.md and config.schema.json", config_docs),
+        ("partitions of docs/architecture.svg", picture),
     ];
     let mut failed = 0;
     for (name, compare) in comparisons {
@@ -252,6 +253,15 @@ fn config_docs(repo: &Repo) -> Result<()> {
     for (path, wanted) in crate::config_docs::files()? {
         let found = read(repo, path)?;
         ensure!(crate::config_docs::is_current(&found, &wanted), "{path} is out of date; run: osctl docs");
+    }
+    Ok(())
+}
+
+/// The picture is drawn by hand; what it says of the disk is not.
+fn picture(repo: &Repo) -> Result<()> {
+    let drawn = read(repo, "docs/architecture.svg")?;
+    for part in disk::layout(repo, &repo.vars()?)?.parts {
+        ensure!(drawn.contains(&format!(">{}<", part.name())), "docs/architecture.svg does not show {}", part.name());
     }
     Ok(())
 }
