@@ -27,6 +27,7 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("crates of the workspace and SRC_URI of the recipe", sources),
         ("initramfs programs of both lanes", initramfs),
         ("docs/config.md and config.schema.json", config_docs),
+        ("pages and links of docs/", crate::pages::check),
         ("partitions of docs/architecture.svg", picture),
     ];
     let mut failed = 0;

@@ -8,7 +8,7 @@
 //! - [`qemu`] starts virtual machines with it, [`run`] one on this terminal
 //! - [`crates_inc`] writes the crate list of the Yocto recipe
 //! - [`config_docs`] writes the reference of config.json from its table of keys
-//! - [`check`] compares what both lanes must agree on
+//! - [`check`] compares what both lanes must agree on, [`pages`] the book with its table of contents
 
 pub mod channel;
 pub mod check;
@@ -17,6 +17,7 @@ pub mod crates_inc;
 pub mod device;
 pub mod image;
 pub mod lab;
+pub mod pages;
 pub mod qemu;
 pub mod repo;
 pub mod run;
