@@ -19,6 +19,7 @@ help:
 	@echo "make check   the part of make test that needs no virtual machine"
 	@echo "make fuzz    look for input that breaks a parser (takes cargo-fuzz and a nightly Rust)"
 	@echo "make campaign N=10   pull the plug of a virtual machine at random moments of an update, write docs/power.md"
+	@echo "make size    build the device binary as it ships, and compare its size with its budget"
 	@echo "make bench   measure, and write docs/benchmarks.md"
 	@echo "make clean   remove everything that was built"
 
@@ -54,6 +55,9 @@ campaign: $(OSCTL)
 	@cd tools && $(CARGO) build --locked -p e2e
 	@tools/target/debug/e2e campaign --cuts $(or $(N),10) --seed $(or $(SEED),$(shell date +%s))
 
+size: $(OSCTL)
+	@$(OSCTL) lab size
+
 bench: $(OSCTL)
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
@@ -69,4 +73,4 @@ $(OSCTL): host-packages
 clean:
 	rm -rf build tools/target
 
-.PHONY: help image run bundle check test test-long fuzz campaign bench host-packages clean $(OSCTL)
+.PHONY: help image run bundle check test test-long fuzz campaign size bench host-packages clean $(OSCTL)

@@ -5,11 +5,13 @@
 //! - [`initramfs`] collects os-init and what it calls, [`modules`] knows the kernel's modules
 //! - [`slot`] makes the two partition images of a slot, with verity
 //! - [`boot`], [`data`], [`disk`] make the rest
+//! - [`budget`] is how large the device binary may be
 //! - [`keys`] are the keys of a developer's machine
 //! - [`tools_tree`] has the programs that all of this starts
 
 pub mod base;
 pub mod boot;
+pub mod budget;
 pub mod bundle;
 pub mod compose;
 pub mod data;
@@ -72,7 +74,11 @@ pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
     let keys = keys::ensure(repo)?;
     // What does not need one another is made side by side: cargo compiles while Debian is fetched and unpacked.
     let (tools, base, boot, data) = std::thread::scope(|scope| {
-        let tools = scope.spawn(|| build_tools(repo, &steps));
+        let tools = scope.spawn(|| {
+            let tools = build_tools(repo, &steps, "lab")?;
+            budget::check(&tools.join(BINARY), budget::LAB)?;
+            Ok(tools)
+        });
         let boot = scope.spawn(|| boot::build(repo, &vars, options, &keys, &steps));
         let debian = base::build(repo, &steps).and_then(|base| {
             let data = data::build(repo, &vars, options, &base, &steps)?;
@@ -155,18 +161,33 @@ fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|_| bail!("a step panicked; what it said stands above"))
 }
 
-/// Builds the device binary; cargo decides what is out of date.
-fn build_tools(repo: &Repo, steps: &Steps) -> Result<PathBuf> {
+/// File name of the device binary.
+const BINARY: &str = "os-tools";
+
+/// Builds the device binary as it ships, and compares its size with what it may have.
+///
+/// # Errors
+/// When it does not build, or is larger than its budget.
+pub fn size(repo: &Repo) -> Result<()> {
+    let tools = build_tools(repo, &Steps::new(&repo.lab()), "release")?;
+    let size = budget::check(&tools.join(BINARY), budget::SHIPPED)?;
+    os_sys::say!("{BINARY}: {size} bytes, of {} that it may have", budget::SHIPPED);
+    Ok(())
+}
+
+/// Builds the device binary with a profile of `tools/Cargo.toml`, and returns its directory; cargo decides what is out of
+/// date.
+fn build_tools(repo: &Repo, steps: &Steps, profile: &str) -> Result<PathBuf> {
     let dir = repo.root.join("tools");
     steps.always("tools (cargo)", || {
         Cmd::new("cargo")
             .dir(&dir)
-            .args(["build", "--quiet", "--locked", "--profile", "lab", "--package", "os-tools"])
+            .args(["build", "--quiet", "--locked", "--profile", profile, "--package", BINARY])
             .run()
             .context("cannot build the tools")
     })?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| dir.join("target"), PathBuf::from);
-    Ok(target.join("lab"))
+    Ok(target.join(profile))
 }
 
 /// Adds a list file to the inputs of a step.

@@ -255,6 +255,8 @@ enum Lab {
         #[arg(long, default_value = "development", value_parser = lab::VARIANTS.to_vec())]
         variant: String,
     },
+    /// Build the device binary as it ships, which takes minutes, and compare its size with its budget
+    Size,
     #[command(hide = true)]
     Compose(compose::Args),
 }
@@ -421,7 +423,10 @@ fn list(directory: &Directory, json: bool) -> Result<()> {
 
 fn lab_command(command: Lab, host_tools: bool) -> Result<ExitCode> {
     let mut repo = Repo::find()?;
-    lab::tools_tree::enter(&repo, host_tools)?;
+    // cargo needs none of its programs.
+    if !matches!(command, Lab::Size) {
+        lab::tools_tree::enter(&repo, host_tools)?;
+    }
     match command {
         Lab::Build(Build { variant, config, preload }) => {
             lab::build(&repo, &lab::Options { variant, config, preload })?;
@@ -432,6 +437,7 @@ fn lab_command(command: Lab, host_tools: bool) -> Result<ExitCode> {
             let _ = Wishes::again(&mut repo, &variant);
             lab::bundle::build(&repo, &variant)?;
         }
+        Lab::Size => lab::size(&repo)?,
         Lab::Compose(args) => compose::run(&repo, &args)?,
     }
     Ok(ExitCode::SUCCESS)
