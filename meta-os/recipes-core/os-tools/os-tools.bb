@@ -25,6 +25,7 @@ SRC_URI += "\
     file://os-config;subdir=${BP} \
     file://os-dbus;subdir=${BP} \
     file://os-disk;subdir=${BP} \
+    file://os-facts;subdir=${BP} \
     file://os-fetch;subdir=${BP} \
     file://os-hostname;subdir=${BP} \
     file://os-init;subdir=${BP} \

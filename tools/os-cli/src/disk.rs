@@ -2,9 +2,9 @@
 
 use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
-use os_init::encryption::{self, Protection};
-use os_init::identity;
-use os_init::report::{self, Report};
+use os_facts::identity;
+use os_facts::protection::{self, Protection};
+use os_facts::report::Report;
 use os_sys::cmd::Cmd;
 use os_sys::{files, out};
 use std::path::Path;
@@ -28,7 +28,7 @@ pub(crate) enum Command {
 }
 
 pub(crate) fn run(command: &Command, json: bool) -> Result<ExitCode> {
-    let facts = Report::load(Path::new(report::PATH)).context("the initramfs left no report of this boot")?.encryption;
+    let facts = Report::of_this_boot().context("the initramfs left no report of this boot")?.encryption;
     match command {
         Command::Encryption if json => out::json(&facts),
         Command::Encryption => {
@@ -53,9 +53,9 @@ fn new_recovery_key(found: Protection) -> Result<String> {
     ensure!(found != Protection::None, "the data partition is not encrypted; see os.encryption.data in config.json");
     let cryptsetup = || Cmd::new("cryptsetup").arg("--batch-mode");
     let add = cryptsetup().args(["luksAddKey", "--new-key-slot", RECOVERY_SLOT]);
-    let state_key = Path::new("/mnt/state").join(encryption::KEY);
+    let state_key = Path::new(os_facts::place::STATE).join(protection::KEY);
     let add = match found {
-        Protection::Recovery => add.arg("--key-file").arg(encryption::RECOVERY_COPY),
+        Protection::Recovery => add.arg("--key-file").arg(protection::RECOVERY_COPY),
         _ if state_key.exists() => add.arg("--key-file").arg(&state_key),
         _ => add.arg("--token-only"),
     };
@@ -65,7 +65,7 @@ fn new_recovery_key(found: Protection) -> Result<String> {
         cryptsetup().args(["luksKillSlot", DATA, RECOVERY_SLOT]).run()?;
     }
     files::write_if_changed(Path::new(NEW_KEY), key.as_bytes(), 0o600)?;
-    let added = add.args(encryption::PBKDF).args([DATA, NEW_KEY]).run();
+    let added = add.args(protection::PBKDF).args([DATA, NEW_KEY]).run();
     files::remove_if_there(Path::new(NEW_KEY))?;
     added.context("cannot add the recovery key")?;
     Ok(key)

@@ -3,8 +3,8 @@
 use crate::{SlotCommand, finish};
 use anyhow::Result;
 use os_dbus::{Bus, Slot};
-use os_init::report::{self, Report};
-use os_init::superblock;
+use os_disk::ext4;
+use os_facts::report::Report;
 use os_sys::out;
 use os_update::standing::Standing;
 use os_update::state::Store;
@@ -74,7 +74,7 @@ pub(crate) async fn run(command: SlotCommand, json: bool) -> Result<ExitCode> {
 pub(crate) async fn rows(bus: &Bus) -> Result<Vec<Row>> {
     let standing = Standing::of_device();
     if standing.phase == "installing" {
-        let booted = Report::load(Path::new(report::PATH)).map(|report| report.slot).unwrap_or_default();
+        let booted = Report::of_this_boot().map(|report| report.slot).unwrap_or_default();
         return Ok(while_installing(&booted, standing.release.map(|release| release.version)));
     }
     let slots = bus.slots().await;
@@ -82,7 +82,7 @@ pub(crate) async fn rows(bus: &Bus) -> Result<Vec<Row>> {
     let shipped = Store::device().load().shipped;
     let is_empty = |name: &str| {
         let partition = format!("/dev/disk/os/os-kernel{name}");
-        superblock::is_blank(Path::new(&partition)).unwrap_or(false)
+        ext4::is_blank(Path::new(&partition)).unwrap_or(false)
     };
     Ok(slots?.into_iter().filter_map(|slot| row(slot, shipped.as_deref(), &is_empty)).collect())
 }

@@ -10,7 +10,7 @@ use os_config::decide::Source;
 use os_config::links::{self, Link};
 use os_config::status::Status as ConfigStatus;
 use os_dbus::{Bus, Tried};
-use os_init::report::{self, Report, Volume};
+use os_facts::report::{Report, Volume};
 use os_update::health::Waits;
 use os_update::standing::Standing;
 use serde::Serialize;
@@ -110,7 +110,7 @@ pub(crate) async fn collect() -> Status {
     status.hostname = read("/proc/sys/kernel/hostname");
     status.device_id = std::fs::read_to_string(os_hostname::DEVICE_ID).ok().map(|id| id.trim().to_owned());
     status.uptime_seconds = read("/proc/uptime").split('.').next().and_then(|s| s.parse().ok());
-    status.boot = Report::load(Path::new(report::PATH));
+    status.boot = Report::of_this_boot();
     for mount in ["/mnt/boot", "/mnt/state", "/mnt/data"] {
         if let Some(space) = space(mount) {
             status.disk.insert(mount.to_owned(), space);

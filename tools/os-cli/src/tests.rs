@@ -7,7 +7,7 @@ use os_config::edit::Difference;
 use os_config::import::{Item, Report as Import};
 use os_config::model::Problem;
 use os_config::status::{Outcome, Row, Status as ConfigStatus};
-use os_init::encryption::{Encryption, Protection};
+use os_facts::protection::{Encryption, Protection};
 use os_update::outcome::{Done, Found, Outcome as Became};
 use os_update::standing::{Log, Standing};
 use os_update::state::{Event, Refused, Target, Verdict};

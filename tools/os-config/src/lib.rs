@@ -57,8 +57,6 @@ pub mod window;
 pub mod wipe;
 pub mod zones;
 
-use serde::Deserialize;
-
 /// The file a person edits, on the running device.
 pub const CONFIG: &str = "/mnt/boot/config.json";
 
@@ -76,38 +74,6 @@ pub const FIRST_BOOT_DONE: &str = "/mnt/state/os/first-boot.done";
 
 /// What signs updates, and configurations for a device that takes only signed ones.
 pub const KEYRING: &str = "/etc/rauc/keyring.pem";
-
-/// What the initramfs reported of this boot, as far as the configuration needs it.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct BootFacts {
-    /// The device made its identity in this boot.
-    pub(crate) first_boot: bool,
-    /// Percent of RAM that the configuration asked for; none for the default.
-    #[serde(default)]
-    pub(crate) zram_swap: Option<u32>,
-    /// What became of encryption.
-    #[serde(default)]
-    pub(crate) encryption: EncryptionFacts,
-}
-
-/// What became of encryption, as the initramfs reports it.
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct EncryptionFacts {
-    /// What the configuration asked for at boot.
-    pub(crate) wanted: Option<String>,
-    /// What is so.
-    pub(crate) found: String,
-    /// Why it is not what was asked for.
-    pub(crate) problem: Option<String>,
-}
-
-impl BootFacts {
-    fn load() -> Option<Self> {
-        serde_json::from_slice(&std::fs::read("/run/os/init.json").ok()?).ok()
-    }
-}
 
 /// Every variant but production is for developers.
 fn is_production() -> bool {

@@ -41,7 +41,7 @@ pub struct Version {
 impl Store {
     /// The device's own.
     pub fn device() -> Self {
-        Self::at(Path::new("/mnt/boot"), Path::new("/mnt/state/os/config"))
+        Self::at(Path::new(os_facts::place::BOOT), Path::new("/mnt/state/os/config"))
     }
 
     /// A boot partition and a state directory anywhere.

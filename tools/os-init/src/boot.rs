@@ -11,14 +11,15 @@ mod volumes;
 use crate::cmdline::{Cmdline, Wipe};
 use crate::console;
 use crate::disk::{self, BootDisk};
-use crate::encryption::Protection;
-use crate::report::Report;
-use crate::{clock, identity, logins, modules, nodes, trial, wipe, zram};
+use crate::{logins, modules, nodes, wipe, zram};
 use anyhow::{Context, Result, bail};
 use os_config::daemon::{PROVED, Proved, RELEASE};
 use os_config::engine::Places;
 use os_config::store::Store;
 use os_config::types::Config;
+use os_facts::protection::Protection;
+use os_facts::report::Report;
+use os_facts::{clock, identity, trial};
 use os_hostname::Hostname;
 use os_sys::cmd::Cmd;
 use os_sys::files;
@@ -344,7 +345,7 @@ fn link_logins(report: &mut Report) {
 
 fn finish(disk: &BootDisk, report: &Report) -> Result<()> {
     let json = serde_json::to_vec_pretty(report)?;
-    files::write_if_changed(Path::new(crate::report::PATH), &json, 0o644)?;
+    files::write_if_changed(Path::new(os_facts::report::PATH), &json, 0o644)?;
     if trial::is_in(Path::new(STATE), &report.slot) {
         files::write_if_changed(Path::new(trial::PATH), b"", 0o644)?;
     }

@@ -12,24 +12,20 @@
 //! The programs are the root slot's, run inside it, so that the initramfs stays small.
 
 use crate::console;
-use crate::identity;
 use crate::storage;
 use anyhow::{Context, Result, bail, ensure};
+use os_facts::identity;
+use os_facts::protection::{KEY, PBKDF, Protection, RECOVERY_COPY};
 use os_sys::cmd::Cmd;
 use os_sys::files;
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// The key, on the state partition.
-pub const KEY: &str = "os/data.key";
 /// The key on its way past a wipe of state, on the boot partition.
 const KEY_IN_TRANSIT: &str = "data.key";
 /// A recovery key that a person brings, on the boot partition. Used once.
 const RECOVERY: &str = "recovery-key";
-/// The same without the newline that an editor leaves.
-pub const RECOVERY_COPY: &str = "/run/os/recovery-key";
 /// The directory on the state partition in which cryptsetup makes a header before it puts it in place.
 const WORK: &str = "os/encryption";
 /// The opened partition.
@@ -43,38 +39,9 @@ const MAGIC: [u8; 8] = [b'L', b'U', b'K', b'S', 0xba, 0xbe, 0, 2];
 /// The second header begins with this, at one of these places.
 const SECOND_MAGIC: [u8; 8] = [b'S', b'K', b'U', b'L', 0xba, 0xbe, 0, 2];
 const SECOND: [u64; 9] = [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
-/// The key is as random as the volume key, so stretching it would only cost time.
-pub const PBKDF: &[&str] = &["--pbkdf", "pbkdf2", "--pbkdf-force-iterations", "1000"];
 /// What the kernel needs for it; what is built in or does not exist on a machine is no error.
 const MODULES: &[&str] =
     &["dm_crypt", "xts", "aes_generic", "aesni_intel", "aes_arm64", "algif_skcipher", "tpm_tis", "tpm_crb"];
-
-/// Where the key is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum Protection {
-    /// Not encrypted.
-    #[default]
-    None,
-    /// In the state partition.
-    Key,
-    /// Sealed to the TPM.
-    Tpm2,
-    /// Opened with a recovery key: the key itself could not be had.
-    Recovery,
-}
-
-/// What became of encryption in this boot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-pub struct Encryption {
-    /// What config.json asked for.
-    pub wanted: Option<String>,
-    /// What is so.
-    pub found: Protection,
-    /// Why it is not what was asked for.
-    pub problem: Option<String>,
-}
 
 /// The data partition before it is mounted.
 #[derive(Debug)]
@@ -89,23 +56,6 @@ pub struct Data<'a> {
     pub boot: &'a Path,
     /// What config.json asks for.
     pub wanted: Option<Protection>,
-}
-
-impl Protection {
-    /// Reads the word of config.json.
-    pub fn wanted(word: Option<&str>) -> Option<Self> {
-        [Self::Key, Self::Tpm2].into_iter().find(|p| Some(p.word()) == word)
-    }
-
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::Key => "key",
-            Self::Tpm2 => "tpm2",
-            Self::Recovery => "recovery",
-        }
-    }
 }
 
 /// True when the device has a LUKS2 header. The second one counts as well: a power cut, or worn flash, may have taken the

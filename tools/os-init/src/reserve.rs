@@ -1,6 +1,7 @@
 //! Reserves of space, which are given up when nothing else is left. On the data partition: an engine that finds no space does
 //! not start, and without it nothing can be removed. On the state partition: what becomes of an update has to be written down.
 
+use os_facts::place::STATE_RESERVE;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -13,8 +14,6 @@ const PART: u64 = 50;
 /// With less than this free the engine does not start.
 const NEEDED: u64 = 16 << 20;
 
-/// The reserve of the state partition, below it; `os-update` gives it up.
-pub const STATE: &str = "os/update/reserve";
 /// Several times what is known of updates.
 const STATE_SIZE: u64 = 256 << 10;
 
@@ -70,7 +69,7 @@ pub fn tend(data: &Path) -> io::Result<Option<String>> {
 /// # Errors
 /// When the partition cannot be written.
 pub fn keep_state(state: &Path) -> io::Result<()> {
-    let path = state.join(STATE);
+    let path = state.join(STATE_RESERVE);
     let stat = rustix::fs::statvfs(state)?;
     let free = stat.f_bavail.saturating_mul(stat.f_frsize);
     if path.exists() || free < STATE_SIZE.saturating_mul(4) { Ok(()) } else { set_aside(&path, STATE_SIZE) }
@@ -110,7 +109,7 @@ mod tests {
     fn the_state_partition_has_one_of_its_own() {
         let dir = tempfile::tempdir().unwrap();
         keep_state(dir.path()).unwrap();
-        assert_eq!(dir.path().join(STATE).metadata().unwrap().len(), STATE_SIZE);
+        assert_eq!(dir.path().join(STATE_RESERVE).metadata().unwrap().len(), STATE_SIZE);
         keep_state(dir.path()).unwrap();
         let names: Vec<_> = std::fs::read_dir(dir.path().join("os/update")).unwrap().flatten().collect();
         assert_eq!(names.len(), 1);

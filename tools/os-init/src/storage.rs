@@ -1,7 +1,7 @@
 //! Checking, repairing, growing and formatting the ext4 partitions.
 
-use crate::report::Volume;
-use crate::superblock;
+use os_disk::ext4::{self, MKFS};
+use os_facts::report::Volume;
 use os_sys::cmd::{Cmd, CmdError};
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,11 +9,6 @@ use std::path::Path;
 
 /// So much is overwritten before a filesystem is made, in bytes: both headers of LUKS2 lie within it.
 const WIPED: u64 = 5 << 20;
-
-/// What the filesystem of data is made with (mke2fs(8)). Blocks of 4 KiB and an ordinary number of inodes, however small it begins:
-/// it grows to the end of the disk, and what mke2fs takes for a small one ends at 256 GiB and keeps 6 % of all that follows for
-/// inodes. With `metadata_csum_seed` the UUID changes without rewriting every checksum.
-pub const MKFS: &[&str] = &["-T", "default", "-b", "4096", "-O", "metadata_csum_seed"];
 
 /// What the filesystem of state is made with: small files, in many small groups, each with a copy of what the next damage takes.
 const MKFS_SMALL: &[&str] = &["-i", "8192", "-O", "metadata_csum_seed"];
@@ -84,7 +79,7 @@ pub fn content(device: &Path) -> std::io::Result<Content> {
     /// Exit codes of blkid(8): nothing was found, several things were.
     const NOTHING: Option<i32> = Some(2);
     const SEVERAL: Option<i32> = Some(8);
-    if superblock::is_blank(device)? {
+    if ext4::is_blank(device)? {
         return Ok(Content::Blank);
     }
     let found = match Cmd::new("blkid").args(["-p", "-o", "export"]).arg(device).read() {
@@ -93,7 +88,7 @@ pub fn content(device: &Path) -> std::io::Result<Content> {
         // A damaged superblock is no signature; e2fsck takes one of its copies, and everything that lies there now with it.
         Err(err) if err.code() == NOTHING => {
             let unknown = || Content::Foreign("data of a kind that is not known".to_owned());
-            return Ok(if superblock::is_taken_by_another(device)? { unknown() } else { Content::Ext4 });
+            return Ok(if ext4::is_taken_by_another(device)? { unknown() } else { Content::Ext4 });
         }
         Err(err) => return Err(std::io::Error::other(err)),
     };
@@ -229,7 +224,7 @@ mod tests {
         for block in ["1024", "4096"] {
             Cmd::new("mkfs.ext4").args(["-q", "-F", "-b", block]).arg(&path).run().unwrap();
             damage(&path, 0, 4 << 20, 0);
-            assert!(!superblock::is_blank(&path).unwrap(), "{block}");
+            assert!(!ext4::is_blank(&path).unwrap(), "{block}");
             assert_eq!(prepare(&path, "os-data").volume, Volume::Repaired, "{block}");
         }
     }

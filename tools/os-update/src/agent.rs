@@ -426,7 +426,7 @@ impl Agent {
     /// was believed gets here, and a clock that a time server set is left alone.
     async fn raise_clock(&self, issued: u64) {
         let clock = trust::clock();
-        if clock.set || os_init::clock::behind(clock.now, issued).is_none() {
+        if clock.set || os_facts::clock::behind(clock.now, issued).is_none() {
             return;
         }
         let raised =

@@ -7,7 +7,7 @@
 use crate::policy::{objects, programs};
 use crate::state::{Phase, Store};
 use os_dbus::{Bus, Tried};
-use os_init::report::{self, Report, Volume};
+use os_facts::report::{Report, Volume};
 use os_sys::{files, log};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -219,7 +219,7 @@ async fn observe(bus: &Bus) -> Result<Observation, os_dbus::BusError> {
         Some(manager) => manager.state().await.is_ok_and(|state| state >= CONNECTED),
         None => false,
     };
-    let data = Report::load(Path::new(report::PATH)).is_none_or(|r| r.data != Volume::Unusable);
+    let data = Report::of_this_boot().is_none_or(|r| r.data != Volume::Unusable);
     Ok(Observation { failed: named("failed"), active, engine, data, network, containers })
 }
 

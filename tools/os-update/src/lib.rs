@@ -241,7 +241,7 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
                 agent.healthy().await?;
                 // One that is being left stays a trial until the device has restarted.
                 if !matches!(agent.state().phase, Phase::Trial { .. }) {
-                    os_sys::files::remove_if_there(std::path::Path::new(os_init::trial::PATH))?;
+                    os_sys::files::remove_if_there(std::path::Path::new(os_facts::trial::PATH))?;
                 }
                 Ok(())
             })
@@ -255,8 +255,8 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             }
         }
         Command::Clock => {
-            let floor = os_init::clock::floor(std::path::Path::new("/"), std::path::Path::new("/mnt/state"));
-            if let Some(was) = os_init::clock::raise(floor)? {
+            let floor = os_facts::clock::floor(std::path::Path::new("/"), std::path::Path::new(os_facts::place::STATE));
+            if let Some(was) = os_facts::clock::raise(floor)? {
                 let date = os_sys::date::local;
                 log::info(&format!("the clock said {}, and {} has passed for certain", date(was), date(floor)));
             }

@@ -4,7 +4,7 @@
 use crate::state::{State, Store};
 use anyhow::{Context, Result};
 use os_dbus::{Bus, BusError, Tried, Verb};
-use os_init::report::{self, Report};
+use os_facts::report::Report;
 use os_slots::counters::{Counters, Fate, State as Choice};
 use os_sys::cmd::Cmd;
 use os_sys::log;
@@ -81,7 +81,7 @@ impl Machine {
 
 impl Device for Machine {
     fn booted(&self) -> Result<String> {
-        if let Some(report) = Report::load(Path::new(report::PATH)) {
+        if let Some(report) = Report::of_this_boot() {
             return Ok(report.slot);
         }
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();

@@ -286,7 +286,7 @@ impl Store {
 
     /// True when there was one.
     fn give_up_reserve(&self) -> bool {
-        let reserve = Path::new(os_init::reserve::STATE).file_name().map(|name| self.dir.join(name));
+        let reserve = Path::new(os_facts::place::STATE_RESERVE).file_name().map(|name| self.dir.join(name));
         let given_up = reserve.is_some_and(|path| matches!(files::remove_if_there(&path), Ok(Written::Changed)));
         if given_up {
             os_sys::log::warn("the state partition is full; what was set aside for updates is used");
@@ -413,9 +413,9 @@ mod tests {
         let store = Store::at(&state.path().join(below));
         let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
         store.save(&State { phase, ..State::default() }).unwrap();
-        assert!(os_init::trial::is_in(state.path(), "B") && !os_init::trial::is_in(state.path(), "A"));
+        assert!(os_facts::trial::is_in(state.path(), "B") && !os_facts::trial::is_in(state.path(), "A"));
         store.save(&State::default()).unwrap();
-        assert!(!os_init::trial::is_in(state.path(), "B"));
+        assert!(!os_facts::trial::is_in(state.path(), "B"));
     }
 
     #[test]
@@ -432,10 +432,10 @@ mod tests {
     fn a_full_medium_takes_the_state_once_its_reserve_is_given_up_and_ram_holds_it_where_nothing_helps() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::at(&dir.path().join("update"));
-        let reserve = store.dir().join(Path::new(os_init::reserve::STATE).file_name().unwrap());
+        let reserve = store.dir().join(Path::new(os_facts::place::STATE_RESERVE).file_name().unwrap());
         assert_eq!(
             Path::new(DIR).join(reserve.file_name().unwrap()),
-            Path::new("/mnt/state").join(os_init::reserve::STATE)
+            Path::new(os_facts::place::STATE).join(os_facts::place::STATE_RESERVE)
         );
         let old = State { last: "old".to_owned(), ..State::default() };
         store.save(&old).unwrap();

@@ -4,8 +4,8 @@ use crate::state::{State, Store};
 use anyhow::{Context, Result, ensure};
 use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, Root, root_file};
+use os_facts::report::Report;
 use os_fetch::{FetchError, Source};
-use os_init::report::{self, Report};
 use os_sys::{date, files, log};
 use std::path::Path;
 
@@ -19,7 +19,7 @@ const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
 
 /// Seconds since 1970, as this device's clock has them.
 pub fn now() -> u64 {
-    os_init::clock::now()
+    os_facts::clock::now()
 }
 
 /// The device's clock, and whether a time server set it.
@@ -29,13 +29,13 @@ pub(crate) fn clock() -> Clock {
 
 /// What speaks against the clock, for people; nothing when a time server set it, or it ran on while the device was off.
 pub fn doubt() -> Option<String> {
-    let was = Report::load(Path::new(report::PATH)).and_then(|report| report.clock_was);
-    doubt_of(clock(), was, os_init::clock::floor(Path::new("/"), Path::new("/mnt/state")))
+    let was = Report::of_this_boot().and_then(|report| report.clock_was);
+    doubt_of(clock(), was, os_facts::clock::floor(Path::new("/"), Path::new(os_facts::place::STATE)))
 }
 
 /// `was`: what the clock said when the device started, where that was before `floor`.
 fn doubt_of(clock: Clock, was: Option<u64>, floor: u64) -> Option<String> {
-    let unset = was.is_some() || os_init::clock::behind(clock.now, floor).is_some();
+    let unset = was.is_some() || os_facts::clock::behind(clock.now, floor).is_some();
     (!clock.set && unset).then(|| format!("the clock is not set (it says {})", date::local(clock.now)))
 }
 

@@ -4,7 +4,7 @@ use crate::lab::{base, bundle, compose, disk, slot};
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, ensure};
 use os_config::keys::KEYS;
-use os_init::storage::MKFS;
+use os_disk::ext4::MKFS;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;

@@ -2,9 +2,10 @@
 
 use super::effect::{Applied, Effect, memory, then};
 use super::{Device, Rows};
-use crate::{BootFacts, wipe};
+use crate::wipe;
 use anyhow::{Context, Result, bail};
 use os_dbus::Verb;
+use os_facts::report::Report;
 use os_slots::block::{Block, BlockError};
 use os_sys::files::{self, Written};
 use std::path::Path;
@@ -18,7 +19,7 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
         "/os/kernel/arguments",
         kernel_arguments(device.store.boot(), os.kernel.arguments.as_deref().unwrap_or("")),
     );
-    let facts = BootFacts::load();
+    let facts = Report::of_this_boot();
     rows.add("/os/encryption/data", encryption(os.encryption.data.as_deref(), facts.as_ref()));
     rows.add("/os/firstBoot", first_boot(device, os.first_boot.as_deref()).await);
     let first = facts.is_some_and(|facts| facts.first_boot);
@@ -86,12 +87,12 @@ fn environment_block(arguments: &str) -> Result<Vec<u8>> {
 }
 
 /// The initramfs does it; here is said what became of it.
-fn encryption(wanted: Option<&str>, facts: Option<&BootFacts>) -> Applied {
+fn encryption(wanted: Option<&str>, facts: Option<&Report>) -> Applied {
     let found = &facts.context("the initramfs left no report")?.encryption;
     match (wanted, &found.problem) {
         // Without the key everything stays as it is.
         (None, _) => Ok(Effect::Unchanged),
-        (Some(wanted), _) if wanted == found.found => Ok(Effect::Unchanged),
+        (Some(wanted), _) if wanted == found.found.word() => Ok(Effect::Unchanged),
         (Some(wanted), Some(problem)) if found.wanted.as_deref() == Some(wanted) => bail!("{problem}"),
         _ => Ok(Effect::AtBoot),
     }

@@ -99,7 +99,7 @@ async fn put(device: &Device<'_>, docker: &Docker, must: Must) -> Applied {
     if let Some(why) = Refused::of(&wanted) {
         bail!("{why} (not tried again in this boot)");
     }
-    if must == Must::Run && !files::is_mount_point("/mnt/data") {
+    if must == Must::Run && !files::is_mount_point(os_facts::place::DATA) {
         bail!("the engine does not run: the data partition is not mounted");
     }
     validate(&wanted)?;

@@ -45,7 +45,7 @@ pub async fn run(lock: &Lock) -> Result<Status> {
     let store = Store::device();
     let bus = Bus::system().await?;
     let imported = import::from_boot_partition(&store);
-    if files::is_mount_point("/mnt/boot") {
+    if files::is_mount_point(os_facts::place::BOOT) {
         store.make_directories();
         publish_schema(&store);
     }

@@ -2,13 +2,13 @@
 
 use super::effect::{self, Applied, Effect, own, set, then, write};
 use super::{Device, Rows};
-use crate::BootFacts;
 use crate::country::WORLD;
 use crate::store::Store;
 use crate::types::Os;
 use crate::{sysctl, udev, zones};
 use anyhow::{Context, Result, anyhow, bail};
 use os_dbus::{Bus, Tried, Verb};
+use os_facts::report::Report;
 use os_hostname::Hostname;
 use os_sys::cmd::Cmd;
 use os_sys::files::{self, Written};
@@ -227,7 +227,7 @@ async fn country(bus: &Bus, country: Option<&str>) -> Applied {
 pub(super) async fn memory(device: &Device<'_>, rows: &mut Rows) {
     let (bus, memory) = (device.bus, &device.config.os.memory);
     rows.add("/os/memory/swapFile", swap_file(bus, memory.swap_file.unwrap_or(0)).await);
-    let zram = match BootFacts::load() {
+    let zram = match Report::of_this_boot() {
         // The initramfs made the device; it reads the same file.
         Some(facts) if facts.zram_swap == memory.zram_swap => Ok(Effect::Unchanged),
         Some(_) => Ok(Effect::AtBoot),
@@ -244,7 +244,7 @@ async fn swap_file(bus: &Bus, mebibytes: u32) -> Applied {
     if size.unwrap_or(0) == wanted && active == (wanted > 0) {
         return Ok(Effect::Unchanged);
     }
-    if wanted > 0 && !files::is_mount_point("/mnt/data") {
+    if wanted > 0 && !files::is_mount_point(os_facts::place::DATA) {
         bail!("the data partition is not mounted");
     }
     if active {

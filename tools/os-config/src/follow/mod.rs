@@ -111,7 +111,7 @@ fn warn_of_overlaps(links: &[links::Link]) {
 
 /// Containers that start before the network will have it. What is missing or cannot be written costs them search domains only.
 fn remember(resolv_conf: &str) {
-    let path = Path::new("/mnt/state").join(REMEMBERED);
+    let path = Path::new(os_facts::place::STATE).join(REMEMBERED);
     // Not without a network: the next boot may have this one again.
     if names::recall(resolv_conf) == Names::default() || !path.parent().is_some_and(Path::is_dir) {
         return;

@@ -2,8 +2,8 @@
 
 use super::{DATA, STATE, SYSROOT, note};
 use crate::persist::{self, Entry};
-use crate::report::{Report, Volume};
 use anyhow::{Context, Result};
+use os_facts::report::{Report, Volume};
 use rustix::mount::mount_bind;
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};

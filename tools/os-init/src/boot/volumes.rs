@@ -4,11 +4,14 @@
 use super::{BOOT, DATA, STATE, SYSROOT, as_asked, fs, note};
 use crate::console;
 use crate::disk::{BootDisk, Part};
-use crate::encryption::{self, Data, Protection};
-use crate::report::{Report, Volume};
-use crate::{identity, reserve, storage, superblock};
+use crate::encryption::{self, Data};
+use crate::{reserve, storage};
 use anyhow::{Context, Result};
+use os_disk::ext4;
 use os_disk::gpt::Table;
+use os_facts::identity;
+use os_facts::protection::Protection;
+use os_facts::report::{Report, Volume};
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_bind, unmount};
@@ -77,7 +80,7 @@ fn mount_ext4(device: &Path, target: &str) -> rustix::io::Result<()> {
 
 /// Mounts state; returns true when the device has no identity yet.
 pub(super) fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> bool {
-    report.unclean = disk.part("os-state").is_some_and(|part| superblock::was_mounted(&part.device));
+    report.unclean = disk.part("os-state").is_some_and(|part| ext4::was_mounted(&part.device));
     let prepared = disk.part("os-state").map(|part| (part, storage::prepare(&part.device, "os-state")));
     let mut why = None;
     report.state = match prepared {
@@ -132,7 +135,7 @@ pub(super) fn make_unique(disk: &BootDisk, report: &mut Report) {
         }
     }
     if let Some(part) = disk.part("os-data")
-        && superblock::is_blank(&part.device).is_ok_and(|blank| !blank)
+        && ext4::is_blank(&part.device).is_ok_and(|blank| !blank)
         && !encryption::is_luks(&part.device)
         && let Err(err) = storage::new_uuid(&part.device)
     {
@@ -227,7 +230,7 @@ pub(super) fn mount_data(
 fn open_data(disk: &BootDisk, part: &Part, data: &Data<'_>, report: &mut Report) -> Result<PathBuf> {
     report.encryption.wanted = data.wanted.map(Protection::word).map(str::to_owned);
     data.recover()?;
-    if data.wanted.is_some() && superblock::is_blank(&part.device)? {
+    if data.wanted.is_some() && ext4::is_blank(&part.device)? {
         data.format()?;
     } else if let Err(err) = data.encrypt(|needed| grow_partition(disk, part.entry.number, Some(needed)).map(drop)) {
         report.encryption.problem = Some(format!("{err:#}"));

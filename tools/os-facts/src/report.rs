@@ -1,6 +1,6 @@
 //! What the initramfs found and did, for `os status` and the health gate.
 
-use crate::encryption::Encryption;
+use crate::protection::Encryption;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -59,7 +59,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Reads the report of this boot; `None` when there is none or it cannot be read.
+    /// The report of this boot; `None` when there is none or it cannot be read.
+    pub fn of_this_boot() -> Option<Self> {
+        Self::load(Path::new(PATH))
+    }
+
+    /// Reads a report; `None` when there is none or it cannot be read.
     pub fn load(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
     }

@@ -1,0 +1,15 @@
+//! What is so on every device, whoever asks: what the initramfs found, what the device is, where things are.
+//!
+//! The floor that the applets stand on, so that none of them stands on another.
+//!
+//! - [`report`] is what the initramfs found and did, with the [`protection`] of data in it
+//! - [`identity`] names the device, [`clock`] is the least that its clock may be
+//! - [`trial`] says whether this boot is one
+//! - [`place`] are the partitions as they are mounted
+
+pub mod clock;
+pub mod identity;
+pub mod place;
+pub mod protection;
+pub mod report;
+pub mod trial;
