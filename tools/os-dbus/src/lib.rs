@@ -402,6 +402,15 @@ impl Bus {
         Err(BusError::Job { unit: unit.to_owned(), result: "systemd went away".to_owned() })
     }
 
+    /// Has the main process of a unit read its files again (SIGHUP). No job: nothing has to be waited for in between.
+    ///
+    /// # Errors
+    /// When systemd refuses.
+    pub async fn hang_up(&self, unit: &str) -> Result<(), BusError> {
+        const SIGHUP: i32 = 1;
+        self.systemd().await?.kill_unit(unit, "main", SIGHUP).await.tried("systemd refused to signal a unit")
+    }
+
     /// Begins to leave the system for a target such as `reboot.target`, as `systemctl reboot` does: no job that comes later
     /// takes it back.
     ///

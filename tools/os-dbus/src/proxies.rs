@@ -15,6 +15,8 @@ pub type SystemdUnit = (String, String, String, String, String, String, OwnedObj
     default_path = "/org/freedesktop/systemd1"
 )]
 pub trait SystemdManager {
+    /// Sends a signal to processes of a unit.
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     /// Starts a unit; returns the job.
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     /// Stops a unit; returns the job.

@@ -49,7 +49,8 @@ pub(crate) fn open(
         }
     }
     if !PROXIES.iter().any(|name| std::env::var_os(name).is_some()) {
-        command.envs(PROXY.get().into_iter().flatten().map(|(name, value)| (name, value)));
+        let own = PROXY.get().into_iter().flatten().filter(|(name, _)| std::env::var_os(name).is_none());
+        command.envs(own.map(|(name, value)| (name, value)));
     }
     command.args(["--config", "-"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(failed)?;
@@ -135,6 +136,8 @@ fn failure(name: &str, code: i32, said: &str, part: bool) -> FetchError {
         22 if part && said.contains(" 416") => {
             FetchError::Wrong { what, said: "the file is shorter where it is served (416)".to_owned() }
         }
+        // What it says last may be of the connection that it could not use again.
+        47 => FetchError::Http { what, said: "(47) the server redirects more than five times".to_owned() },
         63 => FetchError::TooLarge(what),
         5 | 6 | 7 | 16 | 18 | 28 | 35 | 52 | 55 | 56 | 92 => FetchError::Network { what, said },
         _ => FetchError::Http { what, said },

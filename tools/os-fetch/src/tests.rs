@@ -88,7 +88,9 @@ fn a_pipe_in_place_of_a_file_is_not_waited_for() {
 
 #[test]
 fn lies_of_a_server_are_named() {
-    let status = |line: &'static str| server(move |_| format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\n\r\n").into());
+    let status = |line: &'static str| {
+        server(move |_| format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into())
+    };
     assert!(matches!(status("404 No").read("f", 9), Err(FetchError::NotFound(_))));
     assert!(status("500 Oops").read("f", 9).unwrap_err().is_transient());
     assert!(status("503 Busy").read("f", 9).unwrap_err().is_transient());
@@ -104,10 +106,13 @@ fn lies_of_a_server_are_named() {
     let endless = server(|_| [b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![b'x'; 1 << 20]].concat());
     assert!(matches!(endless.read("f", 1000), Err(FetchError::TooLarge(_))));
     // In circles, and to where nobody wants to go.
-    let circle = server(|_| b"HTTP/1.1 302 F\r\nLocation: /stable/f\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let circle =
+        server(|_| b"HTTP/1.1 302 F\r\nLocation: /stable/f\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec());
     let said = circle.read("f", 9).unwrap_err().to_string();
     assert!(said.contains("redirects"), "{said}");
-    let away = server(|_| b"HTTP/1.1 302 F\r\nLocation: file:///etc/shadow\r\nContent-Length: 0\r\n\r\n".to_vec());
+    let away = server(|_| {
+        b"HTTP/1.1 302 F\r\nLocation: file:///etc/shadow\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_vec()
+    });
     assert!(matches!(away.read("f", 9), Err(FetchError::Http { .. })));
     // Nobody there.
     assert!(Source::parse("http://127.0.0.1:1").unwrap().read("f", 9).unwrap_err().is_transient());

@@ -71,7 +71,15 @@ fn manager_conf(config: &Config) -> String {
 async fn name_servers(bus: &Bus, servers: Option<&str>) -> Applied {
     let list: String = names::wishes(servers.unwrap_or_default()).iter().map(|s| format!("{s}\n")).collect();
     let written = write(follow::WISHES, (!list.is_empty()).then_some(&list), 0o644)?;
-    then("dns", written, async { Ok(bus.unit_job(Verb::Restart, follow::SERVICE).await?) }).await
+    then("dns", written, async {
+        bus.unit_job(Verb::Restart, follow::SERVICE).await?;
+        // In force is what os-dns has read. A job of its unit would wait for ours.
+        if bus.is_active("os-dns.service").await? {
+            bus.hang_up("os-dns.service").await?;
+        }
+        Ok(())
+    })
+    .await
 }
 
 async fn resolver(bus: &Bus, off: bool) -> Applied {

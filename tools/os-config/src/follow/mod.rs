@@ -85,7 +85,7 @@ async fn follow(bus: &Bus) -> Result<()> {
     remember(&names::resolv_conf(&names, false, None));
     files::write_if_changed(
         Path::new(RESOLV_CONF),
-        names::resolv_conf(&names, true, bridge.as_deref()).as_bytes(),
+        names::resolv_conf(&names, !Path::new(RESOLVER_OFF).exists(), bridge.as_deref()).as_bytes(),
         0o644,
     )?;
     // One service that does not answer keeps nothing from the other.
