@@ -2,7 +2,7 @@
 //! the future; two dates are known to have passed: that of the image, and that of the newest list of releases that was signed
 //! by keys which this device believes. The clock is moved forward to them and never back.
 
-use os_sys::files;
+use crate::update;
 use rustix::time::{ClockId, Timespec, clock_settime};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -13,13 +13,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Its date is the image's (systemd(1) reads it too).
 pub const IMAGE: &str = "usr/lib/clock-epoch";
-/// What was seen of channels (`os_update::state`), below the state partition.
-const STATE: &str = "os/update/state.json";
-/// A larger file is damaged, in bytes.
-const MAX: u64 = 1 << 20;
 /// A date further from the image's is nobody's, in seconds: systemd takes a clock back that is 15 years ahead.
 const FURTHEST: u64 = 14 * 365 * 86_400;
 
+/// What was seen of channels.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Known {
@@ -35,8 +32,7 @@ struct Seen {
 /// The latest date that has passed for certain, in seconds since 1970. `root` holds the image, `state` is the state partition.
 pub fn floor(root: &Path, state: &Path) -> u64 {
     let image = std::fs::metadata(root.join(IMAGE)).map_or(0, |meta| u64::try_from(meta.mtime()).unwrap_or(0));
-    let read = files::read_limited(&state.join(STATE), MAX).ok();
-    let known: Known = read.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let known: Known = update::read(state).unwrap_or_default();
     let seen = known.seen.into_values().map(|seen| seen.issued).max().unwrap_or(0);
     if seen > image.saturating_add(FURTHEST) { image } else { image.max(seen) }
 }
@@ -66,6 +62,7 @@ pub fn raise(floor: u64) -> io::Result<Option<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::update::STATE;
     use proptest::prelude::*;
 
     fn device(image: Option<u64>, state: &str) -> u64 {

@@ -13,3 +13,4 @@ pub mod place;
 pub mod protection;
 pub mod report;
 pub mod trial;
+mod update;

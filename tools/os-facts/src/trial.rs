@@ -1,18 +1,14 @@
 //! Whether this boot is the trial of a release. systemd has to know it without any program of the release, which may be
 //! what the release broke: `os-deadline.service` restarts the device when even that cannot be run.
 
-use os_sys::files;
+use crate::update;
 use serde::Deserialize;
 use std::path::Path;
 
 /// There while the boot is a trial.
 pub const PATH: &str = "/run/os/trial";
 
-/// Where an update stands (`os_update::state`), below the state partition.
-const STATE: &str = "os/update/state.json";
-/// A larger file is damaged, in bytes.
-const MAX: u64 = 1 << 20;
-
+/// Where an update stands.
 #[derive(Debug, Deserialize)]
 struct Update {
     phase: String,
@@ -21,14 +17,13 @@ struct Update {
 
 /// True when the state partition, mounted at `state`, says that the release in `slot` is on trial.
 pub fn is_in(state: &Path, slot: &str) -> bool {
-    let read = files::read_limited(&state.join(STATE), MAX).ok();
-    let update: Option<Update> = read.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    update.is_some_and(|update| update.phase == "trial" && update.slot.as_deref() == Some(slot))
+    update::read(state).is_some_and(|update: Update| update.phase == "trial" && update.slot.as_deref() == Some(slot))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::update::STATE;
 
     #[test]
     fn only_the_slot_that_is_tried_is_on_trial() {

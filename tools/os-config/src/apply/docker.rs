@@ -4,6 +4,7 @@ use super::effect::{self, Applied, Effect};
 use super::{Device, Rows};
 use crate::daemon::Proved;
 use crate::engine;
+use crate::links::{self, Link};
 use crate::sysctl::Kernel;
 use crate::types::Docker;
 use anyhow::{Context, Result, anyhow, bail};
@@ -40,19 +41,15 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
 fn bridge() -> Applied {
     let wanted =
         engine::daemon_in_force(Path::new("/etc")).and_then(|daemon| Some(daemon.get("bip")?.as_str()?.to_owned()));
-    let links = Cmd::new("ip").args(["-json", "addr", "show"]).read()?;
+    let links = links::parse(&Cmd::new("ip").args(["-json", "addr", "show"]).read()?);
     Ok(if is_there(&links, wanted.as_deref()) { Effect::Unchanged } else { Effect::AtBoot })
 }
 
 /// True when docker0 has the address, or is not there yet.
-fn is_there(links: &str, wanted: Option<&str>) -> bool {
-    let links: Vec<Value> = serde_json::from_str(links).unwrap_or_default();
-    let Some(docker0) = links.iter().find(|link| link.get("ifname").is_some_and(|name| name == "docker0")) else {
-        return true;
-    };
-    let addresses = docker0.get("addr_info").and_then(Value::as_array).into_iter().flatten();
-    let mut texts = addresses.filter_map(|a| Some(format!("{}/{}", a.get("local")?.as_str()?, a.get("prefixlen")?)));
-    wanted.is_none_or(|wanted| texts.any(|text| text == wanted))
+fn is_there(links: &[Link], wanted: Option<&str>) -> bool {
+    let Some(docker0) = links.iter().find(|link| link.name == "docker0") else { return true };
+    let has = |wanted: &str| docker0.addresses.iter().any(|a| format!("{}/{}", a.address, a.prefix) == wanted);
+    wanted.is_none_or(has)
 }
 
 /// The keys that we know, and the settings that the engine alone understands. When it does not start with these, the others
@@ -280,6 +277,7 @@ mod tests {
     #[test]
     fn a_bridge_is_in_force_when_the_kernel_has_it() {
         let links = r#"[{"ifname":"docker0","addr_info":[{"local":"10.201.0.1","prefixlen":24},{"local":"fe80::1","prefixlen":64}]}]"#;
+        let is_there = |json: &str, wanted| is_there(&links::parse(json), wanted);
         assert!(
             is_there(links, Some("10.201.0.1/24")) && is_there("[]", Some("10.201.0.1/24")) && is_there(links, None)
         );
