@@ -63,7 +63,7 @@ pub(crate) fn open(
     let inner = Inner::Curl { child, stdout: BufReader::new(stdout), address: address.clone() };
     let wanted = part.map(|part| part.length);
     let name = name.to_owned();
-    Stream { inner, name, read: 0, wanted, whole: None, version: Version::default() }.behind_head(part)
+    Stream { inner, name, read: 0, wanted, whole: None, status: None, version: Version::default() }.behind_head(part)
 }
 
 /// Is this the answer to what was asked?
@@ -106,40 +106,46 @@ pub(crate) fn other_size(name: &str, found: u64, wanted: u64) -> FetchError {
     FetchError::Wrong { what: name.to_owned(), said }
 }
 
-/// Waits for the end of curl.
-pub(crate) fn finish(child: &mut Child, address: &Address, name: &str, part: bool) -> Result<(), FetchError> {
+/// Waits for the end of curl. `status`: what the server answered with, if it came to that.
+pub(crate) fn finish(
+    child: &mut Child,
+    address: &Address,
+    name: &str,
+    part: bool,
+    status: Option<u16>,
+) -> Result<(), FetchError> {
     let mut said = String::new();
     if let Some(stderr) = &mut child.stderr {
         let _ = stderr.take(4096).read_to_string(&mut said);
     }
-    let status = child.wait().map_err(|err| FetchError::Io("curl".to_owned(), err))?;
-    if status.success() {
+    let ended = child.wait().map_err(|err| FetchError::Io("curl".to_owned(), err))?;
+    if ended.success() {
         return Ok(());
     }
-    Err(failure(name, status.code().unwrap_or_default(), &address.scrub(&said), part))
+    Err(failure(name, ended.code().unwrap_or_default(), status, &address.scrub(&said), part))
 }
 
-/// What an exit status of curl means (curl(1), "EXIT CODES").
-fn failure(name: &str, code: i32, said: &str, part: bool) -> FetchError {
+/// What an exit status of curl means (curl(1), "EXIT CODES"). What it says beside it is for people.
+fn failure(name: &str, code: i32, status: Option<u16>, said: &str, part: bool) -> FetchError {
     let what = name.to_owned();
     let said = said.lines().last().unwrap_or("curl said nothing").trim();
     let mut said = said.strip_prefix("curl: ").unwrap_or(said).to_owned();
-    if said.contains(" 407") {
+    // A proxy that is asked for a tunnel answers out of our sight.
+    if status == Some(407) || said.contains(" 407") {
         said.push_str("; the proxy wants another login (os.network.proxy)");
     }
-    match code {
-        22 if said.contains("404") || said.contains("410") => FetchError::NotFound(what),
-        // 429 and 5xx pass; other answers do not.
-        22 if [" 429", " 500", " 502", " 503", " 504"].iter().any(|s| said.contains(s)) => {
-            FetchError::Network { what, said }
-        }
-        22 if part && said.contains(" 416") => {
+    match (code, status) {
+        (22, Some(404 | 410)) => FetchError::NotFound(what),
+        // These pass; other answers do not.
+        (22, Some(429 | 500 | 502 | 503 | 504)) => FetchError::Network { what, said },
+        (22, Some(416)) if part => {
             FetchError::Wrong { what, said: "the file is shorter where it is served (416)".to_owned() }
         }
         // What it says last may be of the connection that it could not use again.
-        47 => FetchError::Http { what, said: "(47) the server redirects more than five times".to_owned() },
-        63 => FetchError::TooLarge(what),
-        5 | 6 | 7 | 16 | 18 | 28 | 35 | 52 | 55 | 56 | 92 => FetchError::Network { what, said },
+        (47, _) => FetchError::Http { what, said: "(47) the server redirects more than five times".to_owned() },
+        (60, _) => FetchError::Certificate { what, said },
+        (63, _) => FetchError::TooLarge(what),
+        (5 | 6 | 7 | 16 | 18 | 28 | 35 | 52 | 55 | 56 | 92, _) => FetchError::Network { what, said },
         _ => FetchError::Http { what, said },
     }
 }

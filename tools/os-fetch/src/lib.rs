@@ -61,6 +61,14 @@ pub enum FetchError {
         /// What came instead.
         said: String,
     },
+    /// The server shows a certificate that is not believed; a wrong clock is one of the reasons.
+    #[error("{what}: {said}")]
+    Certificate {
+        /// What was wanted.
+        what: String,
+        /// What curl says.
+        said: String,
+    },
     /// More bytes than allowed.
     #[error("{0} is larger than it may be")]
     TooLarge(String),
@@ -222,6 +230,8 @@ pub struct Stream {
     wanted: Option<u64>,
     /// Bytes of the whole file, where that is known.
     whole: Option<u64>,
+    /// What the server answered with, once it has.
+    status: Option<u16>,
     version: Version,
 }
 
@@ -254,7 +264,7 @@ impl Stream {
     /// When bytes are missing.
     pub fn finish(mut self) -> Result<(), FetchError> {
         if let Inner::Curl { child, address, .. } = &mut self.inner {
-            curl::finish(child, address, &self.name, self.wanted.is_some())?;
+            curl::finish(child, address, &self.name, self.wanted.is_some(), self.status)?;
         }
         // A connection that closes in the middle passes with curl as the end of an empty file; a channel has none of those.
         let wanted = self.wanted.unwrap_or(u64::from(matches!(self.inner, Inner::Curl { .. })));
@@ -271,7 +281,9 @@ impl Stream {
     /// Takes the head of the answer, which says whether it is one to what was asked.
     fn behind_head(mut self, part: Option<Part>) -> Result<Self, FetchError> {
         let Inner::Curl { stdout, .. } = &mut self.inner else { return Ok(self) };
-        match Head::read(stdout) {
+        let head = Head::read(stdout);
+        self.status = head.as_ref().map(|head| head.status);
+        match head {
             Some(head) if head.status < 400 => {
                 curl::check(&head, part, &self.name)?;
                 self.whole = head.range.and_then(|(.., whole)| whole).or(head.length.filter(|_| part.is_none()));
@@ -317,7 +329,7 @@ fn open_file(path: &Path, name: &str, part: Option<Part>) -> Result<Stream, Fetc
     let length = part.map(|part| part.length);
     let inner = Inner::File(file.take(length.unwrap_or(u64::MAX)));
     let name = name.to_owned();
-    Ok(Stream { inner, name, read: 0, wanted: length, whole: Some(whole), version: Version::default() })
+    Ok(Stream { inner, name, read: 0, wanted: length, whole: Some(whole), status: None, version: Version::default() })
 }
 
 #[cfg(test)]

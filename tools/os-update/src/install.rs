@@ -11,7 +11,7 @@ use crate::state::Target;
 use crate::step::{Event, other};
 use crate::trust::{self, now};
 use crate::version;
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, ensure};
 use os_channel::Release;
 use os_dbus::{BusError, Slot, Verb};
 use os_fetch::address::AddressError;
@@ -184,10 +184,11 @@ impl Agent {
         let relay = self.relay_of(bundle)?;
         let source = relay.as_ref().map_or_else(|| bundle.to_owned(), Relay::address);
         self.prepare_streaming().await;
-        let trouble = || relay.as_ref().and_then(|relay| relay.passed().trouble).map(|t| format!(" ({t})"));
-        let facts = self.bus().await?.inspect(&source).await;
-        let facts =
-            facts.map_err(|err| trust::with_doubt(anyhow!("{:#}{}", anyhow!(err), trouble().unwrap_or_default())))?;
+        let trouble = || relay.as_ref().and_then(|relay| relay.passed().trouble);
+        let facts = self.bus().await?.inspect(&source).await.map_err(|err| {
+            let err = trust::with_doubt(err.into());
+            trouble().into_iter().fold(err, anyhow::Error::context)
+        })?;
         let version = facts.version.context("the bundle names no version")?;
         // No channel could go on from another one.
         version::strict(&version).map_err(anyhow::Error::msg).context("nothing was installed")?;
@@ -207,7 +208,10 @@ impl Agent {
         let done = self.have_rauc_write(&writing, relay.as_ref()).await;
         let event = match &done {
             Ok(slots) => self.wrote(slots, &target)?,
-            Err(err) => Event::NotWritten(format!("{err:#}{}", trouble().unwrap_or_default())),
+            Err(err) => {
+                let trouble = trouble().map(|t| format!(" ({t})")).unwrap_or_default();
+                Event::NotWritten(format!("{err:#}{trouble}"))
+            }
         };
         self.course.note(event)?;
         done.with_context(|| format!("{version} was not installed"))?;
@@ -222,7 +226,9 @@ impl Agent {
             other => other.context("the address of the bundle cannot work")?,
         };
         let (path, source) = (address.name().to_owned(), Source::File(address));
-        let size = source.size(BUNDLE).with_context(|| format!("{path} cannot be read"))?;
+        let size = source
+            .size(BUNDLE)
+            .map_err(|err| trust::with_doubt(err.into()).context(format!("{path} cannot be read")))?;
         let bundle = Bundle { source, path: BUNDLE.to_owned(), size, limit: self.policy.limit };
         Ok(Some(Relay::start(bundle)?))
     }

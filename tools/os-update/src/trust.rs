@@ -4,6 +4,7 @@ use crate::state::{State, Store};
 use anyhow::{Context, Result, ensure};
 use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, Root, root_file};
+use os_dbus::BusError;
 use os_facts::report::Report;
 use os_fetch::{FetchError, Source};
 use os_sys::{date, files, log};
@@ -41,12 +42,21 @@ fn doubt_of(clock: Clock, was: Option<u64>, floor: u64) -> Option<String> {
 
 /// Adds what the clock has to do with a failure, where certificates or dates are what it is about.
 pub(crate) fn with_doubt(err: anyhow::Error) -> anyhow::Error {
-    let said = format!("{err:#}").to_lowercase();
-    let dated = ["certificate", "expired", "not yet valid", "from the future"].iter().any(|word| said.contains(word));
-    match doubt().filter(|_| dated) {
+    match doubt().filter(|_| is_dated(&err)) {
         Some(doubt) => err.context(doubt),
         None => err,
     }
+}
+
+/// True when a clock that is set right might have let it pass.
+fn is_dated(err: &anyhow::Error) -> bool {
+    use os_channel::Error::{Expired, Future};
+    err.chain().any(|cause| {
+        matches!(cause.downcast_ref(), Some(FetchError::Certificate { .. }))
+            || matches!(cause.downcast_ref(), Some(Expired { .. } | Future { .. }))
+            // RAUC's answer has no number that tells one refusal from another; its words come from OpenSSL.
+            || matches!(cause.downcast_ref(), Some(BusError::Refused(said)) if said.contains("certificate"))
+    })
 }
 
 /// Reads a channel's list and decides whether it is believed. What was learnt is in `state`, which is not saved here, and
@@ -77,7 +87,8 @@ fn read_dated(source: &Source, name: &str, built_in: &Path, store: &Store, state
             }
         }
     }
-    let bytes = source.read(CHANNEL_FILE, MAX_SIZE).context("the channel cannot be reached")?;
+    let bytes =
+        source.read(CHANNEL_FILE, MAX_SIZE).with_context(|| format!("the channel {source} cannot be reached"))?;
     ensure!(
         !is_page(&bytes),
         "the server answered with a web page in place of {CHANNEL_FILE} (the log-in of a network?)"
@@ -99,7 +110,7 @@ fn read_dated(source: &Source, name: &str, built_in: &Path, store: &Store, state
 fn successor(source: &Source, root: &Root, next: &str) -> Result<(Root, Vec<u8>), Option<anyhow::Error>> {
     let bytes = match source.read(next, MAX_SIZE) {
         Ok(bytes) => bytes,
-        Err(FetchError::NotFound(_) | FetchError::Http { .. }) => return Err(None),
+        Err(FetchError::NotFound(_) | FetchError::Http { .. } | FetchError::Certificate { .. }) => return Err(None),
         Err(err) => return Err(Some(err.into())),
     };
     if is_page(&bytes) {
@@ -145,5 +156,17 @@ mod tests {
         assert_eq!(doubt(FLOOR + 60, false, None), None);
         assert_eq!(doubt(FLOOR + 60, true, Some(30)), None);
         assert_eq!(doubt(5, true, None), None);
+    }
+
+    #[test]
+    fn only_what_a_clock_decides_is_put_down_to_it() {
+        let wrapped = |err: anyhow::Error| is_dated(&err.context("the certificate of the channel expired"));
+        let what = || "channel.json".to_owned();
+        assert!(wrapped(FetchError::Certificate { what: what(), said: "(60) it is not yet valid".to_owned() }.into()));
+        assert!(wrapped(os_channel::Error::Expired { expires: 1, now: 2 }.into()));
+        assert!(wrapped(BusError::Refused("signature verification failed: certificate has expired".to_owned()).into()));
+        assert!(!wrapped(FetchError::Network { what: what(), said: "(28) it timed out".to_owned() }.into()));
+        assert!(!wrapped(os_channel::Error::TooLarge(1).into()));
+        assert!(!wrapped(BusError::Refused("no space left".to_owned()).into()));
     }
 }

@@ -53,7 +53,7 @@ pub fn run(from: &Source, dir: &Path, trusted: Option<&Path>) -> Result<Status> 
         let bytes = match from.read(&name, MAX_SIZE) {
             Ok(bytes) => bytes,
             // A name that is not there is answered with many a status, and by some with a page.
-            Err(FetchError::NotFound(_) | FetchError::Http { .. }) => break,
+            Err(FetchError::NotFound(_) | FetchError::Http { .. } | FetchError::Certificate { .. }) => break,
             Err(err) => return Err(err.into()),
         };
         let Ok(newer) = root.successor(&bytes) else { break };
