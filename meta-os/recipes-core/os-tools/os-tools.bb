@@ -13,28 +13,16 @@ inherit os_cargo systemd
 
 require os-tools-crates.inc
 
+# Its Cargo.lock is that of the device's crates, which are all that is here of the workspace.
+# nooelint: oelint.vars.fileextrapaths,oelint.vars.outofcontext
+FILESEXTRAPATHS:prepend := "${META_OS_SRCTOP}/tools/device:"
+
 SRC_URI += "\
     file://LICENSE;subdir=${BP} \
     file://Cargo.lock;subdir=${BP} \
     file://Cargo.toml;subdir=${BP} \
     file://Makefile;subdir=${BP} \
-    file://e2e;subdir=${BP} \
-    file://os-apps;subdir=${BP} \
-    file://os-channel;subdir=${BP} \
-    file://os-cli;subdir=${BP} \
-    file://os-config;subdir=${BP} \
-    file://os-dbus;subdir=${BP} \
-    file://os-disk;subdir=${BP} \
-    file://os-facts;subdir=${BP} \
-    file://os-fetch;subdir=${BP} \
-    file://os-hostname;subdir=${BP} \
-    file://os-init;subdir=${BP} \
-    file://os-slots;subdir=${BP} \
-    file://os-splash;subdir=${BP} \
-    file://os-sys;subdir=${BP} \
-    file://os-tools;subdir=${BP} \
-    file://os-update;subdir=${BP} \
-    file://osctl;subdir=${BP} \
+    file://device;subdir=${BP} \
 "
 
 S = "${UNPACKDIR}/${BP}"

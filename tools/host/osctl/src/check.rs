@@ -1,0 +1,274 @@
+//! What both build lanes must agree on, compared.
+
+use crate::lab::{base, bundle, compose, disk, slot};
+use crate::repo::{self, Repo};
+use anyhow::{Context, Result, ensure};
+use os_config::keys::KEYS;
+use os_disk::ext4::MKFS;
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::ExitCode;
+
+/// Runs every comparison and prints one line for each.
+///
+/// # Errors
+/// When a file that is compared cannot be read.
+pub fn run(repo: &Repo) -> Result<ExitCode> {
+    type Comparison = fn(&Repo) -> Result<()>;
+    let comparisons: &[(&str, Comparison)] = &[
+        ("package lists of lab and image recipe", packages),
+        ("layout: order, alignment, size", layout),
+        ("slots of RAUC's system.conf are partitions of the layout", slots),
+        ("packing, seal and bundle of a slot", sealed),
+        ("addresses of the engine and their keys", bridge),
+        ("kernel modules that every boot loads", modules),
+        ("grub.cfg, boot files and counters", boot),
+        ("units of the tools and SYSTEMD_SERVICE of the recipe", units),
+        ("initramfs programs of both lanes", initramfs),
+        ("docs/config.md and config.schema.json", config_docs),
+        ("pages and links of docs/", crate::pages::check),
+        ("partitions of docs/architecture.svg", picture),
+    ];
+    let mut failed = 0;
+    for (name, compare) in comparisons {
+        match compare(repo) {
+            Ok(()) => os_sys::say!("ok      {name}"),
+            Err(err) => {
+                failed += 1;
+                os_sys::say!("FAILED  {name}: {err:#}");
+            }
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn read(repo: &Repo, path: &str) -> Result<String> {
+    Ok(os_sys::files::read_text(&repo.root.join(path))?)
+}
+
+/// The words of a quoted, continued BitBake assignment.
+fn assignment(text: &str, name: &str) -> Result<BTreeSet<String>> {
+    let start = text.find(&format!("\n{name} ")).with_context(|| format!("no assignment of {name}"))?;
+    let rest = text.get(start..).and_then(|t| t.split_once('"')).map(|(_, rest)| rest);
+    let value = rest.and_then(|r| r.split('"').next()).with_context(|| format!("{name} has no value"))?;
+    Ok(value.split_ascii_whitespace().filter(|w| *w != "\\").map(str::to_owned).collect())
+}
+
+fn same(what: &str, left: &BTreeSet<String>, right: &BTreeSet<String>) -> Result<()> {
+    let only_left: Vec<_> = left.difference(right).cloned().collect();
+    let only_right: Vec<_> = right.difference(left).cloned().collect();
+    ensure!(
+        only_left.is_empty() && only_right.is_empty(),
+        "{what}: only in the first: [{}], only in the second: [{}]",
+        only_left.join(" "),
+        only_right.join(" ")
+    );
+    Ok(())
+}
+
+fn packages(repo: &Repo) -> Result<()> {
+    // The tools and their configuration are not packages in the lab.
+    let ours = ["os-base", "os-tools"].map(str::to_owned);
+    compare_packages(repo, base::LIST, "packagegroup-os", ours.into())?;
+    compare_packages(repo, base::DEVELOPMENT, "packagegroup-os-development", BTreeSet::new())
+}
+
+fn compare_packages(repo: &Repo, list: &str, group: &str, mut lab: BTreeSet<String>) -> Result<()> {
+    for line in repo::list(&repo.root.join("tools/host/osctl/lab").join(list))? {
+        let (_, yocto) = line.split_once(':').with_context(|| format!("no colon in: {line}"))?;
+        lab.extend(yocto.split_ascii_whitespace().filter(|n| *n != "-").map(str::to_owned));
+    }
+    let recipe = read(repo, &format!("meta-os/recipes-core/packagegroups/{group}.bb"))?;
+    // Empty for a release that its layer has no branch for.
+    let recipe = recipe.replace("${OS_APPARMOR}", "apparmor");
+    same(&format!("{list} and {group}"), &lab, &assignment(&recipe, "RDEPENDS:${PN}")?)
+}
+
+fn layout(repo: &Repo) -> Result<()> {
+    let vars = repo.vars()?;
+    let layout = disk::layout(repo, &vars)?;
+    let names: Vec<&str> = layout.parts.iter().map(|p| p.name()).collect();
+    let wanted = ["os-boot", "os-kernelA", "os-kernelB", "os-rootA", "os-rootB", "os-state", "os-data"];
+    ensure!(names == wanted, "partitions are {names:?}; the bootloader and RAUC count on {wanted:?}");
+    for part in &layout.parts {
+        ensure!(part.start % (4 << 20) == 0, "{} starts at {}, no multiple of 4 MiB", part.name(), part.start);
+    }
+    let size = |name: &str| layout.find(name).map(|p| p.part.size);
+    ensure!(size("os-kernelA") == size("os-kernelB") && size("os-rootA") == size("os-rootB"), "slots differ in size");
+    let smallest = disk::bytes(&repo::need(&vars, "OS_SMALLEST_DISK")?)?;
+    // A card sold as 4 GB has 4 * 10^9 bytes.
+    let smallest = smallest / (1 << 30) * 1_000_000_000;
+    ensure!(layout.disk_size <= smallest, "the image has {} bytes, the smallest medium {smallest}", layout.disk_size);
+    Ok(())
+}
+
+fn slots(repo: &Repo) -> Result<()> {
+    let layout = disk::layout(repo, &repo.vars()?)?;
+    let conf = read(repo, "meta-os/recipes-core/rauc/files/system.conf")?;
+    let mut seen = 0;
+    for device in conf.lines().filter_map(|l| l.strip_prefix("device=")) {
+        let name =
+            device.strip_prefix("/dev/disk/os/").with_context(|| format!("{device} is not below /dev/disk/os"))?;
+        ensure!(layout.find(name).is_some(), "{device} is no partition of the layout");
+        seen += 1;
+    }
+    ensure!(seen == 4, "{seen} slots");
+    Ok(())
+}
+
+/// The engine's bridge as the image has it, and as the reference of config.json says it.
+fn bridge(repo: &Repo) -> Result<()> {
+    let text = read(repo, "meta-os/recipes-core/os-base/files/rootfs/etc/docker/daemon.json")?;
+    let daemon: serde_json::Value = serde_json::from_str(&text)?;
+    let said = |place: &str| {
+        let text = daemon.pointer(place).and_then(serde_json::Value::as_str);
+        text.with_context(|| format!("daemon.json has no {place}"))
+    };
+    let default = |pointer: &str| {
+        let key =
+            KEYS.iter().find(|key| key.pointer == pointer).with_context(|| format!("there is no key {pointer}"))?;
+        anyhow::Ok(key.default)
+    };
+    let (bip, named) = (said("/bip")?, default("/os/docker/bridge")?);
+    ensure!(named == bip, "os.docker.bridge is {named} by default, and the image's bip {bip}");
+    ensure!(
+        daemon.get("dns").is_none(),
+        "daemon.json has dns; containers take resolv.conf, which serves every kind of network"
+    );
+    let (base, named) = (said("/default-address-pools/0/base")?, default("/os/docker/addressPools")?);
+    ensure!(named.contains(base), "os.docker.addressPools is {named} by default, not from {base}");
+    Ok(())
+}
+
+/// Options of a kernel that has a module of `modules-load.d` built in.
+const BUILT_IN: &[(&str, &str)] =
+    &[("ip_tables", "CONFIG_IP_NF_IPTABLES=y"), ("ip6_tables", "CONFIG_IP6_NF_IPTABLES=y")];
+
+/// What the image loads at every boot lies unpacked in the lab, and Yocto's kernels have it.
+fn modules(repo: &Repo) -> Result<()> {
+    let rootfs = repo.root.join("meta-os/recipes-core/os-base/files/rootfs");
+    let unpacked = repo::list(&repo.root.join("tools/host/osctl/lab/modules.txt"))?;
+    let options = read(repo, "meta-os/files/kernel/os.cfg")?;
+    for module in repo::list(&rootfs.join("usr/lib/modules-load.d/os.conf"))? {
+        ensure!(unpacked.contains(&format!("module {module}")), "modules.txt has no {module}");
+        let (_, option) =
+            BUILT_IN.iter().find(|(name, _)| *name == module).with_context(|| format!("no option for {module}"))?;
+        ensure!(options.lines().any(|line| line == *option), "os.cfg has no {option}");
+    }
+    Ok(())
+}
+
+fn sealed(repo: &Repo) -> Result<()> {
+    let distro = assignment(&read(repo, "meta-os/conf/distro/os.conf")?, "EXTRA_IMAGECMD:erofs-lz4hc")?;
+    same("mkfs.erofs and os.conf", &compose::EROFS.map(str::to_owned).into(), &distro)?;
+    let class = read(repo, "meta-os/classes/os_disk.bbclass")?;
+    for option in [format!("--uuid={}", slot::VERITY_ID), format!("--invariant -n OS-KERNEL -i {}", slot::VOLUME_ID)] {
+        ensure!(class.contains(&option), "os_disk.bbclass has no {option}");
+    }
+    let data = repo::need(&repo.vars()?, "OS_DATA_MKFS_OPTIONS")?;
+    ensure!(
+        data.split_ascii_whitespace().eq(MKFS.iter().copied()),
+        "OS_DATA_MKFS_OPTIONS is {data}; the initramfs makes data with {}",
+        MKFS.join(" ")
+    );
+    let bundle = read(repo, "meta-os/dynamic-layers/rauc/recipes-core/bundles/os-bundle.bb")?;
+    for option in [format!("[adaptive] = \"{}\"", bundle::ADAPTIVE), format!("-b {}", bundle::BLOCK)] {
+        ensure!(bundle.contains(&option), "os-bundle.bb has no {option}");
+    }
+    Ok(())
+}
+
+fn boot(repo: &Repo) -> Result<()> {
+    let layout = disk::layout(repo, &repo.vars()?)?;
+    let cfg = read(repo, "meta-os/recipes-bsp/grub/files/grub.cfg")?;
+    for (slot, name) in [("gpt2", "os-kernelA"), ("gpt3", "os-kernelB")] {
+        let number = layout.find(name).map(|p| p.number).unwrap_or_default();
+        ensure!(
+            cfg.contains(slot) && slot == format!("gpt{number}"),
+            "grub.cfg takes {name} for {slot}, it is {number}"
+        );
+    }
+    let recipe = read(repo, "meta-os/recipes-core/os-boot-files/os-boot-files.bb")?;
+    for counter in os_slots::counters::FRESH {
+        ensure!(recipe.contains(counter), "os-boot-files.bb does not set {counter}");
+    }
+    Ok(())
+}
+
+fn units(repo: &Repo) -> Result<()> {
+    let mut units = BTreeSet::new();
+    for entry in std::fs::read_dir(repo.root.join("tools/device"))?.flatten() {
+        let Ok(dist) = std::fs::read_dir(entry.path().join("dist")) else { continue };
+        let names = dist.flatten().map(|file| file.file_name().to_string_lossy().into_owned());
+        // What is no unit is installed by the Makefile alone.
+        units.extend(names.filter(|name| !name.ends_with(".rules") && !name.ends_with(".bash")));
+    }
+    let recipe = read(repo, "meta-os/recipes-core/os-tools/os-tools.bb")?;
+    same("tools/device/*/dist and SYSTEMD_SERVICE", &units, &assignment(&recipe, "SYSTEMD_SERVICE:${PN}")?)
+}
+
+/// What each lane's initramfs must hold for os-init's calls, by program.
+fn initramfs(repo: &Repo) -> Result<()> {
+    const NEEDED: &[(&str, &str)] = &[
+        ("kmod", "kmod"),
+        ("e2fsck", "e2fsprogs-e2fsck"),
+        ("blkid", "util-linux-blkid"),
+        ("mke2fs", "e2fsprogs-mke2fs"),
+        ("resize2fs", "e2fsprogs-resize2fs"),
+        ("tune2fs", "e2fsprogs-tune2fs"),
+        ("fsck.fat", "dosfstools"),
+        ("veritysetup", "cryptsetup"),
+        ("partx", "util-linux-partx"),
+        ("unshare", "util-linux-unshare"),
+        ("mkswap", "util-linux-mkswap"),
+        ("swapon", "util-linux-swapon"),
+    ];
+    let recipe = read(repo, "meta-os/recipes-core/images/os-initramfs.bb")?;
+    let installed = assignment(&recipe, "PACKAGE_INSTALL")?;
+    let lab = repo::list(&repo.root.join("tools/host/osctl/lab/initramfs.txt"))?;
+    let programs: BTreeSet<String> = lab
+        .iter()
+        .filter_map(|l| Some(Path::new(l.strip_prefix("bin ")?.trim()).file_name()?.to_string_lossy().into_owned()))
+        .collect();
+    same("initramfs.txt and what os-init needs", &programs, &NEEDED.iter().map(|(p, _)| (*p).to_owned()).collect())?;
+    for (program, package) in NEEDED {
+        ensure!(installed.contains(*package), "os-initramfs.bb lacks {package} for {program}");
+    }
+    Ok(())
+}
+
+fn config_docs(repo: &Repo) -> Result<()> {
+    for (path, wanted) in crate::config_docs::files()? {
+        let found = read(repo, path)?;
+        ensure!(crate::config_docs::is_current(&found, &wanted), "{path} is out of date; run: osctl docs");
+    }
+    Ok(())
+}
+
+/// The picture is drawn by hand; what it says of the disk is not.
+fn picture(repo: &Repo) -> Result<()> {
+    let drawn = read(repo, "docs/architecture.svg")?;
+    for part in disk::layout(repo, &repo.vars()?)?.parts {
+        ensure!(drawn.contains(&format!(">{}<", part.name())), "docs/architecture.svg does not show {}", part.name());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn assignments_are_read_over_lines() {
+        let text = "\nA = \"x\"\nRDEPENDS:${PN} = \"\\\n    a \\\n    b \\\n\"\n";
+        assert_eq!(assignment(text, "RDEPENDS:${PN}").unwrap().into_iter().collect::<Vec<_>>(), ["a", "b"]);
+        assert!(assignment(text, "B").is_err());
+    }
+
+    #[test]
+    fn differences_are_named() {
+        let set = |words: &str| words.split(' ').map(str::to_owned).collect::<BTreeSet<_>>();
+        assert!(same("x", &set("a b"), &set("b a")).is_ok());
+        assert!(same("x", &set("a b"), &set("b c")).unwrap_err().to_string().contains("[a]"));
+    }
+}
