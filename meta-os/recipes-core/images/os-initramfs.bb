@@ -15,6 +15,7 @@ PACKAGE_INSTALL = "\
     e2fsprogs-resize2fs \
     e2fsprogs-tune2fs \
     kmod \
+    os-board \
     os-tools-init \
     util-linux-blkid \
     util-linux-mkswap \

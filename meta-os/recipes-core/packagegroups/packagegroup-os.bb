@@ -41,6 +41,7 @@ RDEPENDS:${PN} = "\
     openssl-bin \
     openvpn \
     os-base \
+    os-board \
     os-tools \
     polkit \
     rauc \

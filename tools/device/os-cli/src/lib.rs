@@ -12,7 +12,9 @@ mod status;
 mod wipe;
 
 use anyhow::{Result, bail};
+use clap::builder::{PossibleValuesParser, TypedValueParser as _};
 use clap::{Parser, Subcommand, ValueEnum};
+use os_facts::Slot;
 use os_sys::cmd::Cmd;
 use os_sys::out;
 use os_update::Mark;
@@ -91,8 +93,8 @@ enum SlotCommand {
         /// What it is
         state: Mark,
         /// Which one, A or B; the one that runs, if not given
-        #[arg(value_parser = ["A", "B"])]
-        slot: Option<String>,
+        #[arg(value_parser = PossibleValuesParser::new(Slot::BOTH.map(Slot::name)).try_map(|name| name.parse::<Slot>()))]
+        slot: Option<Slot>,
     },
 }
 

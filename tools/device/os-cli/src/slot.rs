@@ -2,8 +2,9 @@
 
 use crate::{SlotCommand, finish};
 use anyhow::Result;
-use os_dbus::{Bus, Slot};
+use os_dbus::{Bus, RaucSlot};
 use os_disk::ext4;
+use os_facts::Slot;
 use os_facts::report::Report;
 use os_sys::out;
 use os_update::standing::Standing;
@@ -17,8 +18,8 @@ use std::process::ExitCode;
 /// A slot and what it is good for. The JSON form is stable; fields are only ever added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Row {
-    /// `A` or `B`.
-    name: String,
+    /// Which one.
+    name: Slot,
     /// `booted`, `inactive`, `installing`, or `empty`.
     state: &'static str,
     /// The bootloader may start it; `null` where that is not known now.
@@ -60,7 +61,7 @@ pub(crate) async fn run(command: SlotCommand, json: bool) -> Result<ExitCode> {
             finish(&text, &json!({ "slot": slot, "state": "active" }), reboot, json)
         }
         SlotCommand::Mark { state, slot } => {
-            let slot = os_update::mark(state, slot.as_deref()).await?;
+            let slot = os_update::mark(state, slot).await?;
             let answer = json!({ "slot": slot, "state": state.word() });
             finish(&format!("slot {slot} is marked {}", state.word()), &answer, false, json)
         }
@@ -74,13 +75,13 @@ pub(crate) async fn run(command: SlotCommand, json: bool) -> Result<ExitCode> {
 pub(crate) async fn rows(bus: &Bus) -> Result<Vec<Row>> {
     let standing = Standing::of_device();
     if standing.phase == "installing" {
-        let booted = Report::of_this_boot().map(|report| report.slot).unwrap_or_default();
-        return Ok(while_installing(&booted, standing.release.map(|release| release.version)));
+        let booted = Report::of_this_boot().map(|report| report.slot);
+        return Ok(while_installing(booted, standing.release.map(|release| release.version)));
     }
     let slots = bus.slots().await;
     os_update::let_rauc_rest(bus).await;
     let shipped = Store::device().load().shipped;
-    let is_empty = |name: &str| {
+    let is_empty = |name: Slot| {
         let partition = format!("/dev/disk/os/os-kernel{name}");
         ext4::is_blank(Path::new(&partition)).unwrap_or(false)
     };
@@ -88,11 +89,11 @@ pub(crate) async fn rows(bus: &Bus) -> Result<Vec<Row>> {
 }
 
 /// Only the slot of a pair that the bootloader knows has a name for it.
-fn row(slot: Slot, shipped: Option<&str>, is_empty: &dyn Fn(&str) -> bool) -> Option<Row> {
-    let name = slot.bootname?;
+fn row(slot: RaucSlot, shipped: Option<&str>, is_empty: &dyn Fn(Slot) -> bool) -> Option<Row> {
+    let name = slot.bootname?.parse().ok()?;
     let good = slot.boot_status.map(|status| status == "good");
     let booted = slot.state == "booted";
-    if !booted && is_empty(&name) {
+    if !booted && is_empty(name) {
         return Some(Row { name, state: "empty", good, version: None });
     }
     let running = || booted.then(|| os_sys::release::field("VERSION_ID")).flatten();
@@ -100,14 +101,12 @@ fn row(slot: Slot, shipped: Option<&str>, is_empty: &dyn Fn(&str) -> bool) -> Op
     Some(Row { name, state: if booted { "booted" } else { "inactive" }, good, version })
 }
 
-fn while_installing(booted: &str, version: Option<String>) -> Vec<Row> {
-    let row = |name: &str| match name == booted {
-        true => {
-            Row { name: name.to_owned(), state: "booted", good: None, version: os_sys::release::field("VERSION_ID") }
-        }
-        false => Row { name: name.to_owned(), state: "installing", good: None, version: version.clone() },
+fn while_installing(booted: Option<Slot>, version: Option<String>) -> Vec<Row> {
+    let row = |name: Slot| match booted == Some(name) {
+        true => Row { name, state: "booted", good: None, version: os_sys::release::field("VERSION_ID") },
+        false => Row { name, state: "installing", good: None, version: version.clone() },
     };
-    ["A", "B"].map(row).into()
+    Slot::BOTH.map(row).into()
 }
 
 #[cfg(test)]
@@ -116,17 +115,12 @@ pub(crate) mod tests {
 
     /// What a device has after its first update.
     pub(crate) fn example() -> Vec<Row> {
-        let row = |name: &str, state, version: &str| Row {
-            name: name.to_owned(),
-            state,
-            good: Some(true),
-            version: Some(version.to_owned()),
-        };
-        vec![row("A", "inactive", "0.1.0"), row("B", "booted", "0.2.0")]
+        let row = |name, state, version: &str| Row { name, state, good: Some(true), version: Some(version.to_owned()) };
+        vec![row(Slot::A, "inactive", "0.1.0"), row(Slot::B, "booted", "0.2.0")]
     }
 
-    fn slot(bootname: Option<&str>, state: &str, good: bool, version: Option<&str>) -> Slot {
-        Slot {
+    fn slot(bootname: Option<&str>, state: &str, good: bool, version: Option<&str>) -> RaucSlot {
+        RaucSlot {
             name: "kernel.0".to_owned(),
             class: "kernel".to_owned(),
             bootname: bootname.map(str::to_owned),
@@ -150,8 +144,8 @@ pub(crate) mod tests {
 
     #[test]
     fn while_rauc_is_at_work_the_slots_are_known_all_the_same() {
-        let rows = while_installing("B", Some("0.3.0".to_owned()));
+        let rows = while_installing(Some(Slot::B), Some("0.3.0".to_owned()));
         assert_eq!(rows[0].to_string(), "A installing       0.3.0");
-        assert_eq!((rows[1].name.as_str(), rows[1].state), ("B", "booted"));
+        assert_eq!((rows[1].name, rows[1].state), (Slot::B, "booted"));
     }
 }

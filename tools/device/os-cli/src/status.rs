@@ -360,7 +360,7 @@ pub(crate) mod tests {
             slots: slot::tests::example(),
             update: Some(update),
             boot: Some(Report {
-                slot: text("B"),
+                slot: os_facts::Slot::B,
                 disk: text("mmcblk0"),
                 verity: true,
                 state: Volume::Ok,

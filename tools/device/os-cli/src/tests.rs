@@ -38,7 +38,7 @@ fn standing() -> Standing {
         running: Some(Target { version: "0.2.0".to_owned(), digest: "2c26b46b".to_owned() }),
         release: Some(target()),
         by_hand: false,
-        slot: Some("B".to_owned()),
+        slot: Some(os_facts::Slot::B),
         progress: None,
         paused: false,
         last: "0.3.0 is on trial in slot B".to_owned(),

@@ -74,10 +74,10 @@ pub struct Bus(zbus::Connection);
 
 /// One slot as RAUC sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Slot {
+pub struct RaucSlot {
     /// RAUC's name, such as `rootfs.0`.
     pub name: String,
-    /// Slot class, such as `rootfs`.
+    /// RaucSlot class, such as `rootfs`.
     pub class: String,
     /// Name for the bootloader, `A` or `B`; only the slot that is booted directly has one.
     pub bootname: Option<String>,
@@ -270,9 +270,9 @@ impl Bus {
     ///
     /// # Errors
     /// When RAUC cannot be started or does not answer.
-    pub async fn slots(&self) -> Result<Vec<Slot>, BusError> {
+    pub async fn slots(&self) -> Result<Vec<RaucSlot>, BusError> {
         let list = self.rauc().await?.get_slot_status().await.tried("cannot read the slot status from RAUC")?;
-        let mut slots: Vec<Slot> = list.into_iter().map(|(name, values)| slot(name, &values)).collect();
+        let mut slots: Vec<RaucSlot> = list.into_iter().map(|(name, values)| slot(name, &values)).collect();
         slots.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(slots)
     }
@@ -308,7 +308,7 @@ impl Bus {
     /// `progress` is called with RAUC's percent whenever that changes, and every two seconds.
     ///
     /// `hash` is what [`Bus::inspect`] said of the bundle's manifest. RAUC reads the bundle again: from 1.14 on it refuses
-    /// another one itself; what earlier ones wrote, [`Slot::manifest_hash`] says.
+    /// another one itself; what earlier ones wrote, [`RaucSlot::manifest_hash`] says.
     ///
     /// # Errors
     /// When RAUC cannot be reached or goes away; what it says against the bundle otherwise, as [`BusError::Refused`].
@@ -495,9 +495,9 @@ fn dictionary(value: &OwnedVariant) -> Option<HashMap<String, OwnedVariant>> {
     HashMap::try_from(value.try_into_owned().ok()?).ok()
 }
 
-fn slot(name: String, values: &HashMap<String, OwnedVariant>) -> Slot {
+fn slot(name: String, values: &HashMap<String, OwnedVariant>) -> RaucSlot {
     let text = |key: &str| values.get(key).and_then(|v| String::try_from(v.clone()).ok());
-    Slot {
+    RaucSlot {
         class: text("class").unwrap_or_default(),
         bootname: text("bootname"),
         state: text("state").unwrap_or_default(),

@@ -3,14 +3,19 @@
 //! The floor that the applets stand on, so that none of them stands on another.
 //!
 //! - [`report`] is what the initramfs found and did, with the [`protection`] of data in it
+//! - [`slot`] is one of the two that the system is in, [`board`] what this board is
 //! - [`identity`] names the device, [`clock`] is the least that its clock may be
 //! - [`trial`] says whether this boot is one
 //! - [`place`] are the partitions as they are mounted
 
+pub mod board;
 pub mod clock;
 pub mod identity;
 pub mod place;
 pub mod protection;
 pub mod report;
+pub mod slot;
 pub mod trial;
 mod update;
+
+pub use slot::Slot;

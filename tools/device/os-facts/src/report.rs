@@ -1,5 +1,6 @@
 //! What the initramfs found and did, for `os status` and the health gate.
 
+use crate::Slot;
 use crate::protection::Encryption;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -26,8 +27,8 @@ pub enum Volume {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Booted slot, `A` or `B`.
-    pub slot: String,
+    /// Booted slot.
+    pub slot: Slot,
     /// Kernel name of the boot disk.
     pub disk: String,
     /// The root is protected by dm-verity.

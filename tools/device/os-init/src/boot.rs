@@ -101,7 +101,7 @@ fn early() -> Result<Cmdline> {
 }
 
 fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
-    let mut report = Report { slot: cmdline.slot.to_string(), ..Report::default() };
+    let mut report = Report { slot: cmdline.slot, ..Report::default() };
     modules::load_named();
     console::info("looking for the disk");
     let find::Booted { disk, has_twin } = find::booted(cmdline, &mut report)?;
@@ -346,7 +346,7 @@ fn link_logins(report: &mut Report) {
 fn finish(disk: &BootDisk, report: &Report) -> Result<()> {
     let json = serde_json::to_vec_pretty(report)?;
     files::write_if_changed(Path::new(os_facts::report::PATH), &json, 0o644)?;
-    if trial::is_in(Path::new(STATE), &report.slot) {
+    if trial::is_in(Path::new(STATE), report.slot) {
         files::write_if_changed(Path::new(trial::PATH), b"", 0o644)?;
     }
     files::write_if_changed(Path::new("/run/udev/rules.d/61-os-disk.rules"), disk::udev_rules(disk).as_bytes(), 0o644)?;

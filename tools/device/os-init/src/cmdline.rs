@@ -1,7 +1,8 @@
 //! The kernel arguments that the initramfs obeys.
 
+use os_boot::Tries;
 use os_disk::gpt::Guid;
-use os_slots::counters::Tries;
+use os_facts::Slot;
 use std::time::Duration;
 
 /// How long to wait for the boot disk when `os.wait` does not say, in seconds. Slow USB bridges need about 20.
@@ -65,8 +66,8 @@ pub struct Verity {
 /// The arguments that concern us.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cmdline {
-    /// Slot to boot: `A` or `B`.
-    pub slot: char,
+    /// Slot to boot.
+    pub slot: Slot,
     /// Identifier of the boot partition that the bootloader came from.
     pub boot: Option<Guid>,
     /// What the bootloader has written to the counters of its disk before it started us.
@@ -89,7 +90,7 @@ impl Cmdline {
     /// Reads the text of `/proc/cmdline`.
     pub fn parse(text: &str) -> Self {
         let mut out = Self {
-            slot: 'A',
+            slot: Slot::A,
             boot: None,
             tries: None,
             verity: None,
@@ -103,13 +104,7 @@ impl Cmdline {
         for word in text.split_ascii_whitespace().filter(|w| w.starts_with("os.")) {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let understood = match name {
-                "os.slot" => match value {
-                    "A" | "B" => {
-                        out.slot = if value == "A" { 'A' } else { 'B' };
-                        true
-                    }
-                    _ => false,
-                },
+                "os.slot" => value.parse().map(|slot| out.slot = slot).is_ok(),
                 "os.boot" => Guid::parse(value).map(|guid| out.boot = Some(guid)).is_ok(),
                 "os.tries" => {
                     out.tries = Tries::parse(value);
@@ -155,7 +150,7 @@ mod tests {
              os.wipe=data quiet"
         );
         let c = Cmdline::parse(&line);
-        assert_eq!(c.slot, 'B');
+        assert_eq!(c.slot, Slot::B);
         assert_eq!(c.boot.unwrap().to_string(), "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
         assert_eq!(c.tries, Tries::parse("0,2"));
         assert_eq!(c.verity, Some(Verity { root_hash: hash, data_size: 4096 }));
@@ -170,7 +165,7 @@ mod tests {
             "os.slot=C os.boot=x os.roothash=zz os.rootsize=-1 os.wipe=everything os.typo=1 os.wait=soon os.tries=1",
         );
         assert_eq!(c.complaints.len(), 8);
-        assert_eq!((c.slot, c.wipe, c.verity), ('A', None, None));
+        assert_eq!((c.slot, c.wipe, c.verity), (Slot::A, None, None));
         assert_eq!(Cmdline::parse("os.wipe=").complaints, Vec::<String>::new());
     }
 

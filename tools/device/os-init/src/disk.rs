@@ -4,8 +4,8 @@
 //! never wins. A copy of the whole disk carries the same identifier, too, and so do two disks that were just flashed: there
 //! [`choose`] looks at the tries that the bootloader has just counted.
 
+use os_boot::Tries;
 use os_disk::gpt::{Guid, Partition, Table};
-use os_slots::counters::Tries;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 

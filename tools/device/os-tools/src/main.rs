@@ -27,8 +27,8 @@ fn main() -> ExitCode {
         }
         "os-network" => run(os_config::follow::main(os_config::follow::Args::parse())),
         "os-slots" => {
-            let args = os_slots::Args::parse();
-            run(async { os_slots::main(&args).map(|()| ExitCode::SUCCESS) })
+            let args = os_boot::applet::Args::parse();
+            run(async { os_boot::applet::main(&args).map(|()| ExitCode::SUCCESS) })
         }
         "os-splash" => {
             let args = os_splash::Args::parse();

@@ -6,13 +6,15 @@ use crate::machine::{Device, Machine};
 use crate::outcome::{Done, Found, Outcome, describe};
 use crate::policy::{Mode, Policy, Trial};
 use crate::state::{Phase, State, Store, Verdict};
-use crate::step::{Event, other};
+use crate::step::Event;
 use crate::trust::{self, now};
 use crate::version;
 use anyhow::{Context, Result, bail, ensure};
+use os_boot::Loader;
 use os_channel::channel::{Asking, Held};
 use os_channel::{Channel, Choice, Release};
-use os_dbus::{Bus, Slot, Tried, Verb};
+use os_dbus::{Bus, RaucSlot, Tried, Verb};
+use os_facts::Slot;
 use os_fetch::Source;
 use os_sys::{files, log};
 use rustix::fs::{FlockOperation, flock};
@@ -294,13 +296,13 @@ impl Agent {
     /// Starts what is installed in the other slot, for a trial.
     async fn start_installed(&mut self) -> Result<()> {
         self.course.state.before = Some(health::now(self.bus().await?).await?);
-        let slot = other(&self.course.device.booted()?);
-        let jump = self.load_kernel(&slot).await;
+        let slot = self.course.device.booted()?.other();
+        let jump = self.load_kernel(slot).await;
         self.course.start(slot, jump).await
     }
 
     /// True when the kernel of a slot is in memory, to be jumped into.
-    async fn load_kernel(&self, slot: &str) -> bool {
+    async fn load_kernel(&self, slot: Slot) -> bool {
         let again = matches!(self.course.state.phase, Phase::Installed { jumped: true, .. } | Phase::Trial { .. });
         if self.policy.trial != Trial::Kexec || again {
             return false;
@@ -388,11 +390,14 @@ impl Agent {
         if !people.is_empty() {
             return Ok(format!("{} is logged in; the rescue system stays", people.join(", ")));
         }
-        let slots = os_slots::give_back(Path::new(os_slots::DIR))?;
+        let slots = Loader::of_this_device()?.give_back()?;
         if slots.is_empty() {
             return Ok("no slot needs its tries back; the rescue system stays".to_owned());
         }
-        let said = format!("nobody came to the rescue system; slot {} is tried again", slots.join(" and "));
+        let said = format!(
+            "nobody came to the rescue system; slot {} is tried again",
+            slots.iter().map(Slot::to_string).collect::<Vec<_>>().join(" and ")
+        );
         // What is said of it must not keep the device here.
         if let Err(err) = self.remember(&said) {
             log::warn(&format!("{err:#}"));
@@ -443,7 +448,7 @@ impl Agent {
     /// The version that runs: the booted slot's, or the image's where nothing was installed yet.
     async fn running_version(&mut self) -> Result<Version> {
         let slots = self.bus().await?.slots().await?;
-        let booted = slots.iter().find(|s: &&Slot| s.state == "booted");
+        let booted = slots.iter().find(|s: &&RaucSlot| s.state == "booted");
         let text = match booted.and_then(|slot| slot.version.clone()) {
             Some(installed) => installed,
             None => {

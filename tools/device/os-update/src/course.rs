@@ -5,6 +5,7 @@ use crate::state::{Phase, State, Verdict};
 use crate::step::{Action, Event, Step, step};
 use crate::trust::now;
 use anyhow::{Context, Result};
+use os_facts::Slot;
 use os_sys::log;
 
 /// Where an update stands, and the device that it is on.
@@ -82,20 +83,20 @@ impl<D: Device> Course<D> {
     async fn act(&self, action: &Action, next: &Step) -> Result<()> {
         match action {
             Action::Install(..) => Ok(()),
-            Action::Activate(slot) => self.mark(Mark::Active, slot).await,
-            Action::MarkBad(slot) => self.mark(Mark::Bad, slot).await,
+            Action::Activate(slot) => self.mark(Mark::Active, *slot).await,
+            Action::MarkBad(slot) => self.mark(Mark::Bad, *slot).await,
             // A release that RAUC does not work in could never be left for another one: it is not kept.
             Action::MarkGood if next.first.contains(action) => {
-                self.device.mark(Mark::Good, &self.device.booted()?).await
+                self.device.mark(Mark::Good, self.device.booted()?).await
             }
-            Action::MarkGood => self.mark(Mark::Good, &self.device.booted()?).await,
+            Action::MarkGood => self.mark(Mark::Good, self.device.booted()?).await,
             Action::Reboot => self.device.restart().await.context("the device cannot be restarted"),
             Action::Jump => self.device.jump().await,
         }
     }
 
     /// Through RAUC, and without it where it does not.
-    async fn mark(&self, mark: Mark, slot: &str) -> Result<()> {
+    async fn mark(&self, mark: Mark, slot: Slot) -> Result<()> {
         let Err(err) = self.device.mark(mark, slot).await else { return Ok(()) };
         log::warn(&format!("{err:#}; the bootloader is told without RAUC"));
         let told = self.device.mark_directly(mark, slot);
@@ -106,7 +107,7 @@ impl<D: Device> Course<D> {
     ///
     /// # Errors
     /// As [`Course::happened`].
-    pub(crate) async fn start(&mut self, slot: String, jump: bool) -> Result<()> {
+    pub(crate) async fn start(&mut self, slot: Slot, jump: bool) -> Result<()> {
         match &self.state.phase {
             Phase::Trial { armed: true, jump: false, verdict: None, .. } => return self.happened(Event::Armed).await,
             Phase::Trial { .. } => self.booted().await?,
@@ -132,7 +133,7 @@ impl<D: Device> Course<D> {
     pub(crate) async fn booted(&mut self) -> Result<()> {
         let here = self.device.booted()?;
         let fate = match &self.state.phase {
-            Phase::Trial { slot, .. } if *slot != here => self.device.fate(slot),
+            Phase::Trial { slot, .. } if *slot != here => self.device.fate(*slot),
             _ => None,
         };
         self.happened(Event::Booted(here, fate)).await
@@ -151,7 +152,7 @@ impl<D: Device> Course<D> {
             self.state.before = None;
         }
         let jumped = matches!(self.state.phase, Phase::Trial { jump: true, verdict: None, .. });
-        self.happened(Event::Healthy(here.clone())).await?;
+        self.happened(Event::Healthy(here)).await?;
         // The bootloader was told just now, and the slot is still to be marked.
         if jumped { self.happened(Event::Healthy(here)).await } else { Ok(()) }
     }

@@ -2,9 +2,9 @@
 //! of it. What is in a slot decides what is started, kept and refused under which name; nothing else is blamed for it.
 
 use crate::state::{Phase, State, Target};
-use crate::step::other;
-use os_dbus::Slot;
-use os_slots::counters::Fate;
+use os_boot::Fate;
+use os_dbus::RaucSlot;
+use os_facts::Slot;
 use serde::{Deserialize, Serialize};
 
 /// What was seen in a slot.
@@ -32,11 +32,11 @@ struct Content {
 
 impl Content {
     /// Of the slot that the bootloader knows by a name and those that belong to it; none when RAUC installed nothing there.
-    fn of(slots: &[Slot], bootname: &str) -> Option<Self> {
-        let number = |slot: &Slot| slot.name.rsplit('.').next().map(str::to_owned);
-        let own = number(slots.iter().find(|slot| slot.bootname.as_deref() == Some(bootname))?);
-        let members: Vec<&Slot> = slots.iter().filter(|slot| number(slot) == own).collect();
-        let id = |slot: &&Slot| slot.transaction.clone().or_else(|| slot.manifest_hash.clone());
+    fn of(slots: &[RaucSlot], slot: Slot) -> Option<Self> {
+        let number = |slot: &RaucSlot| slot.name.rsplit('.').next().map(str::to_owned);
+        let own = number(slots.iter().find(|rauc| rauc.bootname.as_deref() == Some(slot.name()))?);
+        let members: Vec<&RaucSlot> = slots.iter().filter(|slot| number(slot) == own).collect();
+        let id = |slot: &&RaucSlot| slot.transaction.clone().or_else(|| slot.manifest_hash.clone());
         let mut ids: Vec<String> = members.iter().filter_map(id).collect();
         ids.sort();
         ids.dedup();
@@ -61,27 +61,27 @@ impl Content {
 
 /// Takes over what RAUC says of the slots; what was done by hand, a line each. `here`: the slot that runs. `fate`: what the
 /// bootloader says of the other one.
-pub(crate) fn notice(state: &mut State, slots: &[Slot], here: &str, fate: Option<Fate>) -> Vec<String> {
-    let there = other(here);
-    let mut said = notice_other(state, slots, &there, fate);
-    said.extend(notice_own(state, slots, here, &there));
+pub(crate) fn notice(state: &mut State, slots: &[RaucSlot], here: Slot, fate: Option<Fate>) -> Vec<String> {
+    let there = here.other();
+    let mut said = notice_other(state, slots, there, fate);
+    said.extend(notice_own(state, slots, here, there));
     state.looked = true;
     said
 }
 
 /// Remembers what this program had RAUC write.
-pub(crate) fn wrote(state: &mut State, slots: &[Slot], slot: &str, target: &Target) {
+pub(crate) fn wrote(state: &mut State, slots: &[RaucSlot], slot: Slot, target: &Target) {
     if let Some(content) = Content::of(slots, slot) {
-        state.slots.insert(slot.to_owned(), content.held(target.clone()));
+        state.slots.insert(slot, content.held(target.clone()));
     }
     state.by_hand = None;
 }
 
-fn notice_other(state: &mut State, slots: &[Slot], there: &str, fate: Option<Fate>) -> Vec<String> {
+fn notice_other(state: &mut State, slots: &[RaucSlot], there: Slot, fate: Option<Fate>) -> Vec<String> {
     // The way back while this slot is on trial: looked at when that is over.
-    let way_back = matches!(&state.phase, Phase::Trial { slot, .. } if slot != there);
+    let way_back = matches!(&state.phase, Phase::Trial { slot, .. } if *slot != there);
     let Some(content) = Content::of(slots, there).filter(|_| !way_back) else { return Vec::new() };
-    let known = state.slots.get(there).cloned();
+    let known = state.slots.get(&there).cloned();
     let waiting = state.phase.target().cloned();
     let ours = state.began.as_deref() == Some(&content.installation);
     if !content.whole {
@@ -98,7 +98,7 @@ fn notice_other(state: &mut State, slots: &[Slot], there: &str, fate: Option<Fat
     if ours || !state.looked && waiting.as_ref().is_none_or(|target| same(&target)) {
         // A release that did not look before takes it as it is.
         let target = waiting.filter(|target| same(&target)).unwrap_or_else(|| content.target());
-        state.slots.insert(there.to_owned(), content.held(target.clone()));
+        state.slots.insert(there, content.held(target.clone()));
         if let Phase::Installed { target: waits, .. } = &mut state.phase
             && *waits != target
         {
@@ -108,7 +108,7 @@ fn notice_other(state: &mut State, slots: &[Slot], there: &str, fate: Option<Fat
     }
     let again = known.filter(|known| known.hash == content.hash && !content.hash.is_empty()).map(|known| known.target);
     let target = again.clone().unwrap_or_else(|| content.target());
-    state.slots.insert(there.to_owned(), content.held(target.clone()));
+    state.slots.insert(there, content.held(target.clone()));
     let instead =
         waiting.filter(|waiting| *waiting != target).map(|waiting| format!(" in place of {}", waiting.version));
     let said = format!(
@@ -131,9 +131,9 @@ fn notice_other(state: &mut State, slots: &[Slot], there: &str, fate: Option<Fat
     vec![said]
 }
 
-fn notice_own(state: &mut State, slots: &[Slot], here: &str, there: &str) -> Vec<String> {
+fn notice_own(state: &mut State, slots: &[RaucSlot], here: Slot, there: Slot) -> Vec<String> {
     let content = Content::of(slots, here).filter(|content| content.whole);
-    let known = state.slots.get(here).cloned();
+    let known = state.slots.get(&here).cloned();
     let held = content.map(|content| match known {
         Some(held) if held.installation == content.installation => held,
         _ => {
@@ -143,14 +143,14 @@ fn notice_own(state: &mut State, slots: &[Slot], here: &str, there: &str) -> Vec
         }
     });
     match &held {
-        Some(held) => state.slots.insert(here.to_owned(), held.clone()),
-        None => state.slots.remove(here),
+        Some(held) => state.slots.insert(here, held.clone()),
+        None => state.slots.remove(&here),
     };
     let running = held.map(|held| held.target);
-    let elsewhere = state.slots.get(there).map(|held| held.target.clone());
+    let elsewhere = state.slots.get(&there).map(|held| held.target.clone());
     let mut said = Vec::new();
     match (&mut state.phase, running) {
-        (Phase::Trial { target, slot, .. }, Some(running)) if slot == here => {
+        (Phase::Trial { target, slot, .. }, Some(running)) if *slot == here => {
             if *target != running {
                 said.push(format!(
                     "slot {here} holds {}, which was installed by hand in place of {}; it is what is on trial",

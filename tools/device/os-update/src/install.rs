@@ -8,12 +8,12 @@ use crate::outcome::Done;
 use crate::progress::{self, Progress};
 use crate::relay::{Bundle, Relay};
 use crate::state::Target;
-use crate::step::{Event, other};
+use crate::step::Event;
 use crate::trust::{self, now};
 use crate::version;
 use anyhow::{Context, Result, ensure};
 use os_channel::Release;
-use os_dbus::{BusError, Slot, Verb};
+use os_dbus::{BusError, RaucSlot, Verb};
 use os_fetch::address::AddressError;
 use os_fetch::{Address, Source};
 use os_sys::log;
@@ -83,13 +83,19 @@ impl Agent {
     }
 
     /// What RAUC wrote is known by name from now on.
-    fn wrote(&mut self, slots: &[Slot], target: &Target) -> Result<Event> {
-        let slot = other(&self.course.device.booted()?);
-        hand::wrote(&mut self.course.state, slots, &slot, target);
+    fn wrote(&mut self, slots: &[RaucSlot], target: &Target) -> Result<Event> {
+        let slot = self.course.device.booted()?.other();
+        hand::wrote(&mut self.course.state, slots, slot, target);
         Ok(Event::Written)
     }
 
-    async fn write_slot(&self, relay: &Relay, release: &Release, transaction: &str, asked: Asked) -> Result<Vec<Slot>> {
+    async fn write_slot(
+        &self,
+        relay: &Relay,
+        release: &Release,
+        transaction: &str,
+        asked: Asked,
+    ) -> Result<Vec<RaucSlot>> {
         self.prepare_streaming().await;
         let address = relay.address();
         let facts = self.bus().await?.inspect(&address).await.map_err(|err| trust::with_doubt(err.into()))?;
@@ -106,7 +112,7 @@ impl Agent {
     }
 
     /// Returns what RAUC says of the slots then. `relay` is what the bundle comes through, if it does.
-    async fn have_rauc_write(&self, writing: &Writing<'_>, relay: Option<&Relay>) -> Result<Vec<Slot>> {
+    async fn have_rauc_write(&self, writing: &Writing<'_>, relay: Option<&Relay>) -> Result<Vec<RaucSlot>> {
         let Writing { source, version, hash, transaction, asked } = *writing;
         let last = Cell::new(None);
         let told = |progress: &Progress| {

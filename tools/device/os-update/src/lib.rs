@@ -9,7 +9,6 @@
 //! - `index` has RAUC look at a slot that is half written, so that what is there is not fetched again
 //! - [`stick`] takes a channel from a USB stick
 //! - `bus` offers the same to other programs, as `os.Update1`
-//! - `kexec` brings the kernel of a slot into memory
 //! - [`health`] decides about a boot; `course` does what follows, `machine` is the device that it is done to
 //! - [`agent`] carries everything on, [`outcome`] says what it came to, [`standing`] where it is
 //!
@@ -24,7 +23,6 @@ pub mod hand;
 pub mod health;
 mod index;
 mod install;
-mod kexec;
 mod machine;
 mod operator;
 pub mod outcome;
@@ -43,6 +41,7 @@ use agent::{Agent, Asked};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 pub use machine::Mark;
+use os_facts::Slot;
 use os_fetch::Source;
 use os_sys::{log, out};
 use outcome::{Done, Outcome};
@@ -124,7 +123,7 @@ pub enum Command {
     LoadKernel {
         /// The slot
         #[arg(value_parser = ["A", "B"])]
-        slot: String,
+        slot: Slot,
     },
     /// What a boot does: wait until the device works, or say why it does not
     #[command(hide = true)]
@@ -218,7 +217,7 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
             }
         }
         Command::Stick { device } => log::info(&stick::update(&device).await?),
-        Command::LoadKernel { slot } => kexec::load(&slot)?,
+        Command::LoadKernel { slot } => os_boot::kexec::load(slot)?,
         Command::Serve => os_dbus::updates::serve(bus::Service::device(), IDLE).await?,
         Command::Status => out::answer(&Standing::of_device(), json),
         Command::Rollback { yes } => {
@@ -272,7 +271,7 @@ pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
 ///
 /// # Errors
 /// When a release is on trial, or nothing would be left to start.
-pub async fn mark(state: Mark, slot: Option<&str>) -> Result<String> {
+pub async fn mark(state: Mark, slot: Option<Slot>) -> Result<Slot> {
     agent(false, async |agent| agent.mark_by_hand(state, slot).await).await
 }
 
@@ -280,7 +279,7 @@ pub async fn mark(state: Mark, slot: Option<&str>) -> Result<String> {
 ///
 /// # Errors
 /// When a release is on trial, or the other slot may not be started.
-pub async fn switch() -> Result<String> {
+pub async fn switch() -> Result<Slot> {
     agent(false, async |agent| agent.switch().await).await
 }
 

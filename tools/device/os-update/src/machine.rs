@@ -3,12 +3,12 @@
 
 use crate::state::{State, Store};
 use anyhow::{Context, Result};
+use os_boot::{Fate, Loader, State as Choice};
 use os_dbus::{Bus, BusError, Tried, Verb};
+use os_facts::Slot;
 use os_facts::report::Report;
-use os_slots::counters::{Counters, Fate, State as Choice};
 use os_sys::cmd::Cmd;
 use os_sys::log;
-use std::path::Path;
 use tokio::sync::OnceCell;
 
 /// What may be said of a slot.
@@ -36,17 +36,17 @@ impl Mark {
 /// What [`crate::course`] needs of a device.
 pub(crate) trait Device {
     /// The slot that runs.
-    fn booted(&self) -> Result<String>;
+    fn booted(&self) -> Result<Slot>;
     /// Writes the state down; it is on the medium when this returns.
     fn save(&self, state: &State) -> Result<()>;
     /// Keeps the state until the next start, where it cannot be written down.
     fn keep_in_ram(&self, state: &State) -> Result<()>;
     /// Why the bootloader did not start a slot that was on trial; none when nothing says so.
-    fn fate(&self, slot: &str) -> Option<Fate>;
+    fn fate(&self, slot: Slot) -> Option<Fate>;
     /// Has RAUC tell the bootloader of a slot.
-    async fn mark(&self, mark: Mark, slot: &str) -> Result<()>;
+    async fn mark(&self, mark: Mark, slot: Slot) -> Result<()>;
     /// Tells the bootloader without RAUC.
-    fn mark_directly(&self, mark: Mark, slot: &str) -> Result<()>;
+    fn mark_directly(&self, mark: Mark, slot: Slot) -> Result<()>;
     /// Begins to restart.
     async fn restart(&self) -> Result<()>;
     /// Begins to shut down for the jump into the kernel that was loaded.
@@ -80,13 +80,13 @@ impl Machine {
 }
 
 impl Device for Machine {
-    fn booted(&self) -> Result<String> {
+    fn booted(&self) -> Result<Slot> {
         if let Some(report) = Report::of_this_boot() {
             return Ok(report.slot);
         }
         let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
         let slot = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("rauc.slot="));
-        Ok(slot.context("neither the initramfs nor the bootloader says which slot this is")?.to_owned())
+        Ok(slot.context("neither the initramfs nor the bootloader says which slot this is")?.parse()?)
     }
 
     fn save(&self, state: &State) -> Result<()> {
@@ -97,22 +97,22 @@ impl Device for Machine {
         Ok(self.store.keep_in_ram(state)?)
     }
 
-    fn fate(&self, slot: &str) -> Option<Fate> {
-        Counters::load(Path::new(os_slots::DIR)).map(|counters| counters.fate(slot)).ok()
+    fn fate(&self, slot: Slot) -> Option<Fate> {
+        Loader::of_this_device().ok()?.fate(slot).ok()
     }
 
-    async fn mark(&self, mark: Mark, bootname: &str) -> Result<()> {
+    async fn mark(&self, mark: Mark, slot: Slot) -> Result<()> {
         let bus = self.bus().await?;
         let slots = bus.slots().await?;
-        let slot = slots.iter().find(|s| s.bootname.as_deref() == Some(bootname));
-        let name = &slot.with_context(|| format!("RAUC knows no slot {bootname}"))?.name;
+        let known = slots.iter().find(|s| s.bootname.as_deref() == Some(slot.name()));
+        let name = &known.with_context(|| format!("RAUC knows no slot {slot}"))?.name;
         let said = bus.rauc().await?.mark(mark.word(), name).await.tried("RAUC does not mark the slot")?;
-        log::info(&format!("slot {bootname} is {}: {}", mark.word(), said.1));
+        log::info(&format!("slot {slot} is {}: {}", mark.word(), said.1));
         Ok(())
     }
 
-    fn mark_directly(&self, mark: Mark, slot: &str) -> Result<()> {
-        mark_in(Path::new(os_slots::DIR), mark, slot)
+    fn mark_directly(&self, mark: Mark, slot: Slot) -> Result<()> {
+        mark_in(&Loader::of_this_device()?, mark, slot)
     }
 
     async fn restart(&self) -> Result<()> {
@@ -129,29 +129,32 @@ impl Device for Machine {
     }
 }
 
-/// `dir`: where the bootloader has its counters.
-pub(crate) fn mark_in(dir: &Path, mark: Mark, slot: &str) -> Result<()> {
-    match mark {
-        Mark::Active => os_slots::set_primary(dir, slot),
-        Mark::Good => os_slots::set_state(dir, slot, Choice::Good),
-        Mark::Bad => os_slots::set_state(dir, slot, Choice::Bad),
-    }
+pub(crate) fn mark_in(loader: &Loader, mark: Mark, slot: Slot) -> Result<()> {
+    Ok(match mark {
+        Mark::Active => loader.set_primary(slot),
+        Mark::Good => loader.set_state(slot, Choice::Good),
+        Mark::Bad => loader.set_state(slot, Choice::Bad),
+    }?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use os_boot::{Bootloader, counters};
+    use std::path::Path;
 
     #[test]
     fn marks_reach_the_bootloader_without_rauc() {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(os_slots::counters::FILE), os_slots::counters::fresh()).unwrap();
-        let next = || Counters::load(dir.path()).unwrap().next();
-        mark_in(dir.path(), Mark::Active, "B").unwrap();
-        assert_eq!(next(), Some("B"));
-        mark_in(dir.path(), Mark::Bad, "B").unwrap();
-        assert_eq!(next(), Some("A"));
-        assert!(mark_in(dir.path(), Mark::Bad, "C").is_err());
-        assert!(mark_in(Path::new("/nonexistent"), Mark::Bad, "B").is_err());
+        let boot = tempfile::tempdir().unwrap();
+        let loader = Loader::new(Bootloader::Grub, boot.path());
+        std::fs::create_dir_all(loader.directory()).unwrap();
+        std::fs::write(loader.directory().join(counters::FILE), counters::fresh()).unwrap();
+        let next = || loader.counters().unwrap().next();
+        mark_in(&loader, Mark::Active, Slot::B).unwrap();
+        assert_eq!(next(), Some(Slot::B));
+        mark_in(&loader, Mark::Bad, Slot::B).unwrap();
+        assert_eq!(next(), Some(Slot::A));
+        let nowhere = Loader::new(Bootloader::Grub, Path::new("/nonexistent"));
+        assert!(mark_in(&nowhere, Mark::Bad, Slot::B).is_err());
     }
 }

@@ -4,9 +4,10 @@ use crate::agent::Agent;
 use crate::hand;
 use crate::machine::{Device, Mark};
 use crate::state::{Phase, Verdict};
-use crate::step::{Event, other};
+use crate::step::Event;
 use crate::trust::now;
 use anyhow::{Context, Result, bail, ensure};
+use os_facts::Slot;
 use os_sys::log;
 
 impl Agent {
@@ -17,10 +18,10 @@ impl Agent {
     pub(crate) async fn notice(&mut self) -> Result<()> {
         let slots = self.bus().await?.slots().await?;
         let here = self.course.device.booted()?;
-        let fate = self.course.device.fate(&other(&here));
+        let fate = self.course.device.fate(here.other());
         let state = &mut self.course.state;
         let before = state.clone();
-        for said in hand::notice(state, &slots, &here, fate) {
+        for said in hand::notice(state, &slots, here, fate) {
             log::warn(&said);
             state.note(now(), said);
         }
@@ -47,8 +48,9 @@ impl Agent {
             bail!("the other slot holds a release that was not started yet; there is nothing to go back to");
         };
         let slots = self.bus().await?.slots().await?;
-        let back = other(&booted);
-        let there = slots.iter().find(|s| s.bootname.as_deref() == Some(&back)).context("RAUC knows no other slot")?;
+        let back = booted.other();
+        let there =
+            slots.iter().find(|s| s.bootname.as_deref() == Some(back.name())).context("RAUC knows no other slot")?;
         ensure!(there.boot_status.as_deref() == Some("good"), "slot {back} holds nothing that may be started");
         if let Some(target) = self.course.state.running.take() {
             self.course.state.refuse(now(), target, Verdict::by_operator());
@@ -60,22 +62,22 @@ impl Agent {
     ///
     /// # Errors
     /// When a release is on trial, or the bootloader would be left without a slot to start.
-    pub async fn mark_by_hand(&mut self, state: Mark, slot: Option<&str>) -> Result<String> {
+    pub async fn mark_by_hand(&mut self, state: Mark, slot: Option<Slot>) -> Result<Slot> {
         self.notice().await?;
         self.not_on_trial()?;
-        let slot = slot.map_or_else(|| self.course.device.booted(), |slot| Ok(slot.to_owned()))?;
+        let slot = slot.map_or_else(|| self.course.device.booted(), Ok)?;
         let slots = self.bus().await?.slots().await?;
-        let good = |name: &str| {
-            slots.iter().any(|s| s.bootname.as_deref() == Some(name) && s.boot_status.as_deref() == Some("good"))
+        let good = |slot: Slot| {
+            slots.iter().any(|s| s.bootname.as_deref() == Some(slot.name()) && s.boot_status.as_deref() == Some("good"))
         };
         match state {
             Mark::Bad => {
-                ensure!(good(&other(&slot)), "slot {} is not good either; nothing could be started", other(&slot))
+                ensure!(good(slot.other()), "slot {} is not good either; nothing could be started", slot.other())
             }
-            Mark::Active => ensure!(good(&slot), "slot {slot} holds nothing that may be started"),
+            Mark::Active => ensure!(good(slot), "slot {slot} holds nothing that may be started"),
             Mark::Good => {}
         }
-        self.course.device.mark(state, &slot).await?;
+        self.course.device.mark(state, slot).await?;
         self.remember(&format!("an operator marked slot {slot} {}", state.word()))?;
         Ok(slot)
     }
@@ -85,7 +87,7 @@ impl Agent {
     ///
     /// # Errors
     /// As [`Agent::mark_by_hand`].
-    pub async fn switch(&mut self) -> Result<String> {
-        self.mark_by_hand(Mark::Active, Some(&other(&self.course.device.booted()?))).await
+    pub async fn switch(&mut self) -> Result<Slot> {
+        self.mark_by_hand(Mark::Active, Some(self.course.device.booted()?.other())).await
     }
 }

@@ -4,6 +4,7 @@ use crate::agent::FAILED_JOURNAL;
 use crate::policy::{Policy, Shown};
 use crate::progress::{self, Progress};
 use crate::state::{Event, Phase, Refused, State, Store, Target};
+use os_facts::Slot;
 use os_sys::date;
 use serde::Serialize;
 use std::fmt;
@@ -22,7 +23,7 @@ pub struct Standing {
     /// An operator put it into the other slot with RAUC; it is started when somebody asks for it.
     pub by_hand: bool,
     /// Slot that is on trial.
-    pub slot: Option<String>,
+    pub slot: Option<Slot>,
     /// How far the installation is.
     pub progress: Option<Progress>,
     /// Nothing happens by itself.
@@ -85,7 +86,7 @@ impl Standing {
             "installed" if self.by_hand => format!("{version} was installed by hand and waits for: os update apply"),
             "installed" => format!("{version} is installed and waits for: os update apply"),
             "trial" => {
-                format!("{version} is on trial in slot {}", self.slot.as_deref().unwrap_or("?"))
+                format!("{version} is on trial in slot {}", self.slot.map_or("?", Slot::name))
             }
             _ if self.policy.is_off() => "no channel is set".to_owned(),
             _ => "nothing is under way".to_owned(),
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn people_read_what_is_under_way_what_failed_and_when_it_is_tried_again() {
         let target = Target { version: "2.0.0".to_owned(), digest: "d".to_owned() };
-        let trial = Phase::Trial { target, slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+        let trial = Phase::Trial { target, slot: Slot::B, armed: true, jump: false, verdict: None };
         let said = standing(trial).to_string();
         assert!(said.starts_with("2.0.0 is on trial in slot B; paused"), "{said}");
         for line in

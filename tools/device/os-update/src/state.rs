@@ -2,6 +2,7 @@
 //! interrupts is known afterwards.
 
 use os_channel::Seen;
+use os_facts::Slot;
 use os_sys::files::{self, FileError, Written};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -58,8 +59,8 @@ pub enum Phase {
     Trial {
         /// What.
         target: Target,
-        /// Slot that is tried, `A` or `B`.
-        slot: String,
+        /// Slot that is tried.
+        slot: Slot,
         /// The bootloader knows, or does not have to. Without it the trial has not begun.
         armed: bool,
         /// By kexec: the bootloader still starts the other slot.
@@ -172,7 +173,7 @@ pub struct State {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shipped: Option<String>,
     /// What lies in the slots, as far as RAUC installed it.
-    pub slots: BTreeMap<String, crate::hand::Held>,
+    pub slots: BTreeMap<Slot, crate::hand::Held>,
     /// [`State::slots`] was filled at least once.
     pub looked: bool,
     /// RAUC's identifier of the last installation that this program began.
@@ -377,11 +378,11 @@ mod tests {
             Phase::Installing { target: target(), transaction: "t".to_owned() },
             Phase::Installed { target: target(), jumped: false },
             Phase::Installed { target: target(), jumped: true },
-            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None },
-            Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: true, verdict: None },
+            Phase::Trial { target: target(), slot: Slot::B, armed: true, jump: false, verdict: None },
+            Phase::Trial { target: target(), slot: Slot::B, armed: true, jump: true, verdict: None },
             Phase::Trial {
                 target: target(),
-                slot: "B".to_owned(),
+                slot: Slot::B,
                 armed: true,
                 jump: false,
                 verdict: Some(Verdict::failed("why")),
@@ -411,11 +412,11 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let below = Path::new(DIR).strip_prefix("/mnt/state").unwrap();
         let store = Store::at(&state.path().join(below));
-        let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+        let phase = Phase::Trial { target: target(), slot: Slot::B, armed: true, jump: false, verdict: None };
         store.save(&State { phase, ..State::default() }).unwrap();
-        assert!(os_facts::trial::is_in(state.path(), "B") && !os_facts::trial::is_in(state.path(), "A"));
+        assert!(os_facts::trial::is_in(state.path(), Slot::B) && !os_facts::trial::is_in(state.path(), Slot::A));
         store.save(&State::default()).unwrap();
-        assert!(!os_facts::trial::is_in(state.path(), "B"));
+        assert!(!os_facts::trial::is_in(state.path(), Slot::B));
     }
 
     #[test]

@@ -23,7 +23,8 @@
 //! leaves a phase from which the next boot goes on ([`Event::Booted`]).
 
 use crate::state::{Phase, Target, Verdict};
-use os_slots::counters::Fate;
+use os_boot::Fate;
+use os_facts::Slot;
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,22 +41,22 @@ pub enum Event {
     /// What was installed is to be started, from this slot in the other one.
     Start {
         /// Slot to try.
-        slot: String,
+        slot: Slot,
         /// Its kernel is loaded and can be jumped into.
         jump: bool,
     },
     /// The bootloader was told.
     Armed,
     /// A boot, in this slot. Where the other one was on trial: why the bootloader did not start that, if it says so.
-    Booted(String, Option<Fate>),
+    Booted(Slot, Option<Fate>),
     /// The boot in this slot does what it should.
-    Healthy(String),
+    Healthy(Slot),
     /// The boot in this slot does not, and why.
-    Unhealthy(String, Verdict),
+    Unhealthy(Slot, Verdict),
     /// Whoever installed it was killed.
     Interrupted,
     /// An operator wants what was there before, in this slot.
-    GoBack(String),
+    GoBack(Slot),
 }
 
 /// Something to do.
@@ -64,9 +65,9 @@ pub enum Action {
     /// Have RAUC install it.
     Install(Target, String),
     /// Have the bootloader start this slot from now on.
-    Activate(String),
+    Activate(Slot),
     /// Take this slot out of the bootloader's choice.
-    MarkBad(String),
+    MarkBad(Slot),
     /// This boot is good: reset the bootloader's counter.
     MarkGood,
     /// Restart.
@@ -88,11 +89,6 @@ pub struct Step {
     pub refuse: Option<(Target, Verdict)>,
     /// What to remember, for people.
     pub note: Option<String>,
-}
-
-/// The other one of two.
-pub fn other(slot: &str) -> String {
-    if slot == "A" { "B" } else { "A" }.to_owned()
 }
 
 /// What follows from an event. An event that means nothing where the update stands changes nothing.
@@ -126,7 +122,7 @@ pub fn step(phase: &Phase, event: Event) -> Step {
             ..note(format!("jumping into {} in slot {slot}", target.version)).at(trial(target, slot, true, true))
         },
         (Phase::Installed { target, .. }, Event::Start { slot, .. }) => Step {
-            then: vec![Action::Activate(slot.clone())],
+            then: vec![Action::Activate(slot)],
             ..note(format!("starting {} in slot {slot}", target.version)).at(trial(target, slot, false, false))
         },
         (Phase::Trial { target, slot, armed, jump, verdict }, event) => {
@@ -146,13 +142,13 @@ pub fn step(phase: &Phase, event: Event) -> Step {
 /// A release on trial, as in [`Phase::Trial`].
 struct Trial {
     target: Target,
-    slot: String,
+    slot: Slot,
     armed: bool,
     jump: bool,
     verdict: Option<Verdict>,
 }
 
-fn trial(target: Target, slot: String, armed: bool, jump: bool) -> Phase {
+fn trial(target: Target, slot: Slot, armed: bool, jump: bool) -> Phase {
     Phase::Trial { target, slot, armed, jump, verdict: None }
 }
 
@@ -161,7 +157,7 @@ impl Trial {
     fn step(self, phase: &Phase, event: Event) -> Option<Step> {
         let Self { target, slot, armed, jump, verdict } = self;
         let here = matches!(&event, Event::Booted(s, _) | Event::Healthy(s) | Event::Unhealthy(s, _) if *s == slot);
-        let back = |slot: String| vec![Action::Activate(other(&slot)), Action::MarkBad(slot), Action::Reboot];
+        let back = |slot: Slot| vec![Action::Activate(slot.other()), Action::MarkBad(slot), Action::Reboot];
         Some(match (event, verdict) {
             // It was decided in an earlier boot, and the bootloader has not heard of it, or the restart did not come.
             (Event::Booted(..) | Event::Healthy(_) | Event::Unhealthy(..), Some(_)) if here => {
@@ -169,7 +165,7 @@ impl Trial {
             }
             (Event::Unhealthy(_, verdict), None) if here => Step {
                 note: Some(format!("{} does not stay: {}", target.version, verdict.reason)),
-                phase: Phase::Trial { target, slot: slot.clone(), armed, jump, verdict: Some(verdict) },
+                phase: Phase::Trial { target, slot, armed, jump, verdict: Some(verdict) },
                 then: back(slot),
                 ..Step::default()
             },
@@ -193,15 +189,13 @@ impl Trial {
             // Nothing but a choice at the bootloader's menu is between this boot and the trial, or the restart has not come yet.
             (Event::Booted(_, Some(Fate::NotStarted)), None) if !here => return None,
             (Event::Booted(_, fate), None) if !here => {
-                let verdict = not_reached(&slot, fate);
+                let verdict = not_reached(slot, fate);
                 Step { first: vec![Action::MarkBad(slot)], refuse: Some((target, verdict)), ..Step::default() }
             }
             // Written down as a trial that goes on, so that a power cut before the bootloader was told loses nothing.
-            (Event::Healthy(_), None) if here && jump => Step {
-                phase: trial(target, slot.clone(), false, false),
-                then: vec![Action::Activate(slot)],
-                ..Step::default()
-            },
+            (Event::Healthy(_), None) if here && jump => {
+                Step { phase: trial(target, slot, false, false), then: vec![Action::Activate(slot)], ..Step::default() }
+            }
             // The bootloader is told first: a release is kept when it is, and not before.
             (Event::Healthy(_), None) if here => Step {
                 note: Some(format!("{} passed its health check and stays", target.version)),
@@ -215,10 +209,10 @@ impl Trial {
 }
 
 /// Why a trial ended of which no boot wrote down how.
-fn not_reached(slot: &str, fate: Option<Fate>) -> Verdict {
+fn not_reached(slot: Slot, fate: Option<Fate>) -> Verdict {
     match fate {
         Some(Fate::PassedOver) => Verdict {
-            reason: format!("slot {} was put first by hand while slot {slot} was on trial", other(slot)),
+            reason: format!("slot {} was put first by hand while slot {slot} was on trial", slot.other()),
             by_operator: true,
         },
         Some(Fate::Marked) => {
@@ -244,25 +238,25 @@ mod tests {
     }
 
     fn trial(armed: bool) -> Phase {
-        super::trial(target(), "B".to_owned(), armed, false)
+        super::trial(target(), Slot::B, armed, false)
     }
 
     fn jump() -> Phase {
-        super::trial(target(), "B".to_owned(), true, true)
+        super::trial(target(), Slot::B, true, true)
     }
 
     fn unhealthy() -> Event {
-        Event::Unhealthy("B".to_owned(), Verdict::failed("no engine"))
+        Event::Unhealthy(Slot::B, Verdict::failed("no engine"))
     }
 
     fn back() -> Vec<Action> {
-        vec![Action::Activate("A".to_owned()), Action::MarkBad("B".to_owned()), Action::Reboot]
+        vec![Action::Activate(Slot::A), Action::MarkBad(Slot::B), Action::Reboot]
     }
 
     const FATES: [Fate; 4] = [Fate::NoTriesLeft, Fate::Marked, Fate::PassedOver, Fate::NotStarted];
 
     fn start(jump: bool) -> Event {
-        Event::Start { slot: "B".to_owned(), jump }
+        Event::Start { slot: Slot::B, jump }
     }
 
     #[test]
@@ -274,8 +268,8 @@ mod tests {
             Event::Written,
             start(false),
             Event::Armed,
-            Event::Booted("B".to_owned(), None),
-            Event::Healthy("B".to_owned()),
+            Event::Booted(Slot::B, None),
+            Event::Healthy(Slot::B),
         ] {
             let next = step(&phase, event);
             assert_eq!(next.refuse, None);
@@ -284,7 +278,7 @@ mod tests {
             phase = next.phase;
         }
         let install = Action::Install(target(), "t".to_owned());
-        assert_eq!(done, [install, Action::Activate("B".to_owned()), Action::Reboot, Action::MarkGood]);
+        assert_eq!(done, [install, Action::Activate(Slot::B), Action::Reboot, Action::MarkGood]);
         assert_eq!(phase, Phase::Idle);
     }
 
@@ -293,41 +287,41 @@ mod tests {
         let failed = step(&trial(true), unhealthy());
         assert_eq!((&failed.refuse, &failed.then), (&None, &back()));
         // The bootloader has not heard of it: that boot is not asked for its health any more.
-        for event in [Event::Booted("B".to_owned(), None), Event::Healthy("B".to_owned()), unhealthy()] {
+        for event in [Event::Booted(Slot::B, None), Event::Healthy(Slot::B), unhealthy()] {
             let again = step(&failed.phase, event);
             assert_eq!((&again.phase, again.then, again.refuse), (&failed.phase, back(), None));
         }
-        let home = step(&failed.phase, Event::Booted("A".to_owned(), None));
+        let home = step(&failed.phase, Event::Booted(Slot::A, None));
         assert_eq!((home.phase, home.refuse), (Phase::Idle, Some((target(), Verdict::failed("no engine")))));
-        assert_eq!((home.first, home.then), (vec![Action::MarkBad("B".to_owned())], vec![]));
+        assert_eq!((home.first, home.then), (vec![Action::MarkBad(Slot::B)], vec![]));
     }
 
     #[test]
     fn a_release_that_does_not_boot_is_refused_by_the_boot_that_comes_instead() {
-        let next = step(&trial(true), Event::Booted("A".to_owned(), None));
+        let next = step(&trial(true), Event::Booted(Slot::A, None));
         assert_eq!((next.phase, next.refuse.is_some()), (Phase::Idle, true));
-        assert_eq!(next.first, [Action::MarkBad("B".to_owned())]);
+        assert_eq!(next.first, [Action::MarkBad(Slot::B)]);
     }
 
     #[test]
     fn a_trial_that_ended_unseen_ends_for_the_reason_that_the_bootloader_tells() {
-        let ended = |fate| step(&trial(true), Event::Booted("A".to_owned(), Some(fate))).refuse.map(|(_, why)| why);
+        let ended = |fate| step(&trial(true), Event::Booted(Slot::A, Some(fate))).refuse.map(|(_, why)| why);
         let said = |fate| ended(fate).unwrap();
         assert!(said(Fate::NoTriesLeft).reason.contains("three boots"));
         assert!(said(Fate::Marked).reason.contains("marked bad"));
         assert!(said(Fate::PassedOver).by_operator && said(Fate::PassedOver).reason.contains("slot A was put first"));
         // It may still be started: nothing is said against it.
-        let next = step(&trial(true), Event::Booted("A".to_owned(), Some(Fate::NotStarted)));
+        let next = step(&trial(true), Event::Booted(Slot::A, Some(Fate::NotStarted)));
         assert_eq!((next.phase, next.refuse, next.first), (trial(true), None, vec![]));
     }
 
     #[test]
     fn a_power_cut_before_the_bootloader_was_told_is_no_failure_of_the_release() {
-        let next = step(&trial(false), Event::Booted("A".to_owned(), None));
+        let next = step(&trial(false), Event::Booted(Slot::A, None));
         assert_eq!((next.phase, next.refuse), (Phase::Installed { target: target(), jumped: false }, None));
         // After it was told, and before that was written down: the trial goes on.
-        assert_eq!(step(&trial(false), Event::Booted("B".to_owned(), None)).phase, trial(false));
-        let good = step(&trial(false), Event::Healthy("B".to_owned()));
+        assert_eq!(step(&trial(false), Event::Booted(Slot::B, None)).phase, trial(false));
+        let good = step(&trial(false), Event::Healthy(Slot::B));
         assert_eq!((good.phase, good.first), (Phase::Idle, vec![Action::MarkGood]));
     }
 
@@ -336,19 +330,19 @@ mod tests {
         let installed = Phase::Installed { target: target(), jumped: false };
         let next = step(&installed, start(true));
         assert_eq!((&next.phase, next.then), (&jump(), vec![Action::Jump]));
-        assert_eq!(step(&jump(), Event::Booted("B".to_owned(), None)).phase, jump());
-        let told = step(&jump(), Event::Healthy("B".to_owned()));
-        assert_eq!((&told.phase, told.then), (&trial(false), vec![Action::Activate("B".to_owned())]));
-        let kept = step(&told.phase, Event::Healthy("B".to_owned()));
+        assert_eq!(step(&jump(), Event::Booted(Slot::B, None)).phase, jump());
+        let told = step(&jump(), Event::Healthy(Slot::B));
+        assert_eq!((&told.phase, told.then), (&trial(false), vec![Action::Activate(Slot::B)]));
+        let kept = step(&told.phase, Event::Healthy(Slot::B));
         assert_eq!((kept.phase, kept.first, kept.refuse), (Phase::Idle, vec![Action::MarkGood], None));
     }
 
     #[test]
     fn a_jump_that_leads_nowhere_is_not_the_releases_fault_and_not_tried_twice() {
-        let next = step(&jump(), Event::Booted("A".to_owned(), None));
+        let next = step(&jump(), Event::Booted(Slot::A, None));
         assert_eq!((next.refuse, next.then), (None, vec![]));
         let again = step(&next.phase, start(true));
-        assert_eq!((again.phase, again.then), (trial(false), vec![Action::Activate("B".to_owned())]));
+        assert_eq!((again.phase, again.then), (trial(false), vec![Action::Activate(Slot::B)]));
     }
 
     #[test]
@@ -361,7 +355,7 @@ mod tests {
     #[test]
     fn an_interrupted_installation_is_not_taken_for_the_next_one() {
         let phase = Phase::Installing { target: target(), transaction: "t".to_owned() };
-        for event in [Event::Booted("A".to_owned(), None), Event::Interrupted] {
+        for event in [Event::Booted(Slot::A, None), Event::Interrupted] {
             let next = step(&phase, event);
             assert_eq!((next.phase, next.refuse, next.then), (Phase::Idle, None, vec![]));
         }
@@ -372,7 +366,7 @@ mod tests {
     }
 
     fn event() -> impl Strategy<Value = Event> {
-        let slot = prop_oneof![Just("A".to_owned()), Just("B".to_owned())];
+        let slot = prop_oneof![Just(Slot::A), Just(Slot::B)];
         let fate = proptest::option::of(proptest::sample::select(FATES.as_slice()));
         prop_oneof![
             Just(Event::Found(target(), "t".to_owned())),
@@ -385,7 +379,7 @@ mod tests {
             slot.clone().prop_map(Event::Healthy),
             slot.prop_map(|s| Event::Unhealthy(s, Verdict::failed(""))),
             Just(Event::Interrupted),
-            Just(Event::GoBack("A".to_owned())),
+            Just(Event::GoBack(Slot::A)),
         ]
     }
 
@@ -400,7 +394,7 @@ mod tests {
                 let next = step(&phase, event);
                 for action in next.first.iter().chain(&next.then) {
                     match action {
-                        Action::Activate(slot) if slot == "B" => {
+                        Action::Activate(slot) if *slot == Slot::B => {
                             let installed = matches!(before, Phase::Installed { .. } | Phase::Trial { jump: true, .. });
                             prop_assert!(installed);
                         }

@@ -68,7 +68,7 @@ fn same(what: &str, left: &BTreeSet<String>, right: &BTreeSet<String>) -> Result
 
 fn packages(repo: &Repo) -> Result<()> {
     // The tools and their configuration are not packages in the lab.
-    let ours = ["os-base", "os-tools"].map(str::to_owned);
+    let ours = ["os-base", "os-board", "os-tools"].map(str::to_owned);
     compare_packages(repo, base::LIST, "packagegroup-os", ours.into())?;
     compare_packages(repo, base::DEVELOPMENT, "packagegroup-os-development", BTreeSet::new())
 }
@@ -189,7 +189,7 @@ fn boot(repo: &Repo) -> Result<()> {
         );
     }
     let recipe = read(repo, "meta-os/recipes-core/os-boot-files/os-boot-files.bb")?;
-    for counter in os_slots::counters::FRESH {
+    for counter in os_boot::counters::FRESH {
         ensure!(recipe.contains(counter), "os-boot-files.bb does not set {counter}");
     }
     Ok(())

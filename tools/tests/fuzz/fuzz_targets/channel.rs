@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use os_channel::channel::Clock;
 use os_channel::{Channel, Envelope, Role, Root, Seen};
-use os_slots::block::Block;
+use os_boot::block::Block;
 use std::sync::LazyLock;
 
 /// A root whose keys nobody has.

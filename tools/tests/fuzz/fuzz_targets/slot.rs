@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use os_apps::preload::Spec;
-use os_slots::start::Start;
+use os_boot::start::Start;
 
 fuzz_target!(|bytes: &[u8]| {
     let text = String::from_utf8_lossy(bytes);

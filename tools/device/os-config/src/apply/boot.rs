@@ -3,15 +3,12 @@
 use super::effect::{Applied, Effect, memory, then};
 use super::{Device, Rows};
 use crate::wipe;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, bail};
+use os_boot::Loader;
 use os_dbus::Verb;
 use os_facts::report::Report;
-use os_slots::block::{Block, BlockError};
 use os_sys::files::{self, Written};
 use std::path::Path;
-
-/// Where the bootloader has its files, on the boot partition.
-const LOADER: &str = "EFI/BOOT";
 
 pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     let os = &device.config.os;
@@ -36,13 +33,7 @@ const REFUSED: &str = "/mnt/state/os/config/refused-arguments";
 
 fn kernel_arguments(boot: &Path, arguments: &str) -> Applied {
     let arguments = arguments.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
-    let path = boot.join(LOADER).join(os_slots::ARGUMENTS);
-    if !path.exists() && arguments.is_empty() {
-        return Ok(Effect::Unchanged);
-    }
-    if !path.parent().is_some_and(Path::is_dir) {
-        bail!("the bootloader of this board takes no further arguments");
-    }
+    let loader = Loader::on(boot)?;
     let refused = std::fs::read_to_string(REFUSED).ok();
     let running = files::read_text(Path::new("/proc/cmdline"))?;
     let seen = memory("kernel-arguments");
@@ -50,7 +41,7 @@ fn kernel_arguments(boot: &Path, arguments: &str) -> Applied {
         Some(text) if text == arguments => Written::Unchanged,
         _ => {
             files::remove_if_there(Path::new(REFUSED))?;
-            files::write_if_changed(&path, &environment_block(&arguments)?, 0o644)?
+            loader.set_arguments(&arguments)?
         }
     };
     if written == Written::Changed {
@@ -62,7 +53,7 @@ fn kernel_arguments(boot: &Path, arguments: &str) -> Applied {
         (true, _) => Ok(Effect::AtBoot),
         (false, _) => {
             files::write_if_changed(Path::new(REFUSED), arguments.as_bytes(), 0o600)?;
-            files::write_if_changed(&path, &environment_block("")?, 0o644)?;
+            loader.set_arguments("")?;
             bail!(
                 "the last boot did not get to its end with these arguments and was repeated without them; name others, \
                  or unset the key and set it again to try once more"
@@ -74,16 +65,6 @@ fn kernel_arguments(boot: &Path, arguments: &str) -> Applied {
 fn in_force(arguments: &str, running: &str) -> bool {
     let mut wanted = arguments.split(' ').filter(|a| !a.is_empty());
     wanted.all(|a| running.split_ascii_whitespace().any(|r| r == a))
-}
-
-/// GRUB's environment block (GNU GRUB manual, "The GRUB environment block").
-fn environment_block(arguments: &str) -> Result<Vec<u8>> {
-    let mut block = Block::default();
-    block.set(os_slots::ARGUMENTS_VARIABLE, arguments);
-    match block.bytes() {
-        Err(BlockError::Full(more)) => bail!("the arguments have {more} bytes too many"),
-        other => Ok(other?),
-    }
 }
 
 /// The initramfs does it; here is said what became of it.
@@ -109,17 +90,4 @@ async fn first_boot(device: &Device<'_>, script: Option<&str>) -> Applied {
     let script = script.replace("\r\n", "\n");
     let written = files::write_if_changed(path, script.as_bytes(), 0o700).context("cannot write the script")?;
     then("first-boot", written, async { Ok(device.bus.queue(Verb::Start, "os-first-boot.service").await?) }).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_block_has_grubs_size_and_signature() {
-        let block = environment_block("quiet a=b").unwrap();
-        assert_eq!(block.len(), 1024);
-        assert!(block.starts_with(b"# GRUB Environment Block\nos_user_args=quiet a=b\n##"));
-        assert!(environment_block(&"x".repeat(1000)).is_err());
-    }
 }

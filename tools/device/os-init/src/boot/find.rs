@@ -6,8 +6,8 @@ use crate::console;
 use crate::disk::{self, BootDisk};
 use crate::modules::{self, Scope};
 use anyhow::{Result, bail};
+use os_boot::{Loader, Tries};
 use os_facts::report::Report;
-use os_slots::counters::{Counters, Tries};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -122,7 +122,7 @@ fn counted_on(disk: &BootDisk, cmdline: &Cmdline, known: &mut BTreeMap<String, T
     std::fs::create_dir_all(LOOK).ok()?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount(&part.device, LOOK, "vfat", flags, None).ok()?;
-    let tries = Counters::load(&Path::new(LOOK).join(os_slots::IN_BOOT)).map(|counters| counters.tries());
+    let tries = Loader::on(Path::new(LOOK)).and_then(|loader| Ok(loader.tries()?));
     let _ = unmount(LOOK, UnmountFlags::DETACH);
     let tries = tries.ok()?;
     known.insert(disk.name.clone(), tries);

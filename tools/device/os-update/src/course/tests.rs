@@ -5,9 +5,9 @@ use super::*;
 use crate::machine::mark_in;
 use crate::state::{Store, Target};
 use anyhow::bail;
-use os_slots::counters::{self, Counters, Fate, State as Choice};
-use std::cell::{Cell, RefCell};
-use std::path::Path;
+use os_boot::counters::{self, Counters, Fate, State as Choice};
+use os_boot::{Bootloader, Loader};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// What happens at a point.
@@ -45,7 +45,7 @@ struct World {
     dir: tempfile::TempDir,
     store: Store,
     kind: Kind,
-    booted: RefCell<String>,
+    booted: Cell<Slot>,
     /// Things that were done so far.
     done: Cell<usize>,
     fault: Option<(usize, Fault)>,
@@ -57,14 +57,16 @@ struct World {
 }
 
 impl World {
-    fn new(kind: Kind, booted: &str, fault: Option<(usize, Fault)>) -> Rc<Self> {
+    fn new(kind: Kind, booted: Slot, fault: Option<(usize, Fault)>) -> Rc<Self> {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(counters::FILE), counters::fresh()).unwrap();
+        let loader = Loader::new(Bootloader::Grub, dir.path());
+        std::fs::create_dir_all(loader.directory()).unwrap();
+        std::fs::write(loader.directory().join(counters::FILE), counters::fresh()).unwrap();
         Rc::new(Self {
             store: Store::at(&dir.path().join("state")),
             dir,
             kind,
-            booted: RefCell::new(booted.to_owned()),
+            booted: Cell::new(booted),
             done: Cell::new(0),
             fault,
             dark: Cell::new(false),
@@ -73,8 +75,12 @@ impl World {
         })
     }
 
+    fn loader(&self) -> Loader {
+        Loader::new(Bootloader::Grub, self.dir.path())
+    }
+
     fn counters(&self) -> Counters {
-        Counters::load(self.dir.path()).unwrap()
+        self.loader().counters().unwrap()
     }
 
     /// One thing that is done.
@@ -109,13 +115,13 @@ impl World {
     }
 
     fn is_broken(&self) -> bool {
-        *self.booted.borrow() == "B" && matches!(self.kind, Kind::NoBus | Kind::NoRauc)
+        self.booted.get() == Slot::B && matches!(self.kind, Kind::NoBus | Kind::NoRauc)
     }
 }
 
 impl Device for Rc<World> {
-    fn booted(&self) -> Result<String> {
-        Ok(self.booted.borrow().clone())
+    fn booted(&self) -> Result<Slot> {
+        Ok(self.booted.get())
     }
 
     fn save(&self, state: &State) -> Result<()> {
@@ -128,17 +134,17 @@ impl Device for Rc<World> {
         Ok(self.store.keep_in_ram(state)?)
     }
 
-    fn fate(&self, slot: &str) -> Option<Fate> {
+    fn fate(&self, slot: Slot) -> Option<Fate> {
         Some(self.counters().fate(slot))
     }
 
-    async fn mark(&self, mark: Mark, slot: &str) -> Result<()> {
+    async fn mark(&self, mark: Mark, slot: Slot) -> Result<()> {
         anyhow::ensure!(!self.is_broken(), "RAUC does not answer");
-        self.thing(|| mark_in(self.dir.path(), mark, slot))
+        self.thing(|| mark_in(&self.loader(), mark, slot))
     }
 
-    fn mark_directly(&self, mark: Mark, slot: &str) -> Result<()> {
-        self.thing(|| mark_in(self.dir.path(), mark, slot))
+    fn mark_directly(&self, mark: Mark, slot: Slot) -> Result<()> {
+        self.thing(|| mark_in(&self.loader(), mark, slot))
     }
 
     async fn restart(&self) -> Result<()> {
@@ -158,19 +164,20 @@ fn target() -> Target {
 }
 
 /// The way that `grub.cfg` chooses and counts.
-fn start(dir: &Path) -> Option<&'static str> {
-    let slot = Counters::load(dir).unwrap().next()?;
-    let mut block = os_slots::block::Block::parse(&std::fs::read(dir.join(counters::FILE)).unwrap()).unwrap();
+fn start(loader: &Loader) -> Option<Slot> {
+    let slot = loader.counters().unwrap().next()?;
+    let mut block =
+        os_boot::block::Block::parse(&std::fs::read(loader.directory().join(counters::FILE)).unwrap()).unwrap();
     let name = format!("{slot}_TRY");
     let tries: u32 = block.get(&name).unwrap().parse().unwrap();
     block.set(&name, &(tries + 1).to_string());
-    std::fs::write(dir.join(counters::FILE), block.bytes().unwrap()).unwrap();
+    std::fs::write(loader.directory().join(counters::FILE), block.bytes().unwrap()).unwrap();
     Some(slot)
 }
 
 /// A device in slot A, with a release in slot B that waits to be started, lives on until nothing happens any more.
 fn live(kind: Kind, fault: Option<(usize, Fault)>) -> (Rc<World>, State) {
-    let world = World::new(kind, "A", fault);
+    let world = World::new(kind, Slot::A, fault);
     let phase = Phase::Installed { target: target(), jumped: false };
     world.store.save(&State { phase, ..State::default() }).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -178,20 +185,20 @@ fn live(kind: Kind, fault: Option<(usize, Fault)>) -> (Rc<World>, State) {
     runtime.block_on(start_again(&world));
     for _ in 0..16 {
         let restarts = world.restarts.replace(false) | world.dark.replace(false);
-        let slot = world.booted.borrow().clone();
-        let dead = slot == "B" && kind == Kind::Dead;
+        let slot = world.booted.get();
+        let dead = slot == Slot::B && kind == Kind::Dead;
         if !restarts && !dead {
             break;
         }
         world.forget_ram();
-        *world.booted.borrow_mut() = start(world.dir.path()).expect("a slot is left to start").to_owned();
+        world.booted.set(start(&world.loader()).expect("a slot is left to start"));
         runtime.block_on(boot(&world));
     }
     (Rc::clone(&world), world.store.load())
 }
 
 async fn boot(world: &Rc<World>) {
-    let in_b = *world.booted.borrow() == "B";
+    let in_b = world.booted.get() == Slot::B;
     let mut course = Course { device: Rc::clone(world), state: world.store.load() };
     match world.kind {
         Kind::Dead if in_b => return,
@@ -216,8 +223,8 @@ async fn start_again(world: &Rc<World>) {
     for _ in 0..2 {
         let mut course = Course { device: Rc::clone(world), state: world.store.load() };
         let waits = matches!(course.state.phase, Phase::Installed { .. }) || course.waits_for_restart().unwrap();
-        if waits && *world.booted.borrow() == "A" && !world.dark.get() && !world.restarts.get() {
-            drop(course.start("B".to_owned(), false).await);
+        if waits && world.booted.get() == Slot::A && !world.dark.get() && !world.restarts.get() {
+            drop(course.start(Slot::B, false).await);
         }
     }
 }
@@ -230,15 +237,15 @@ fn a_good_release_stays_and_a_bad_one_goes_whatever_fails_once() {
         let faults = (0..things).flat_map(|at| FAULTS.map(|fault| Some((at, fault))));
         for fault in std::iter::once(None).chain(faults) {
             let (world, state) = live(kind, fault);
-            let runs = world.booted.borrow().clone();
+            let runs = world.booted.get();
             let what = format!("{kind:?}, {fault:?}: {runs} runs, {state:?}");
-            assert_eq!(world.counters().next(), Some(if runs == "A" { "A" } else { "B" }), "{what}");
+            assert_eq!(world.counters().next(), Some(runs), "{what}");
             if kind == Kind::Good {
-                assert!(runs == "B" && state.phase == Phase::Idle && state.refused.is_empty(), "{what}");
+                assert!(runs == Slot::B && state.phase == Phase::Idle && state.refused.is_empty(), "{what}");
                 assert_eq!(state.running, Some(target()), "{what}");
             } else {
-                assert!(runs == "A" && state.phase == Phase::Idle, "{what}");
-                assert_eq!(world.counters().state("B"), Choice::Bad, "{what}");
+                assert!(runs == Slot::A && state.phase == Phase::Idle, "{what}");
+                assert_eq!(world.counters().state(Slot::B), Choice::Bad, "{what}");
                 assert_eq!(state.refused.iter().map(|r| &r.target).collect::<Vec<_>>(), [&target()], "{what}");
             }
         }
@@ -247,28 +254,28 @@ fn a_good_release_stays_and_a_bad_one_goes_whatever_fails_once() {
 
 #[test]
 fn what_cannot_be_written_down_is_left_all_the_same() {
-    let world = World::new(Kind::Ill, "B", None);
+    let world = World::new(Kind::Ill, Slot::B, None);
     // A file where the directory would be.
     std::fs::write(world.dir.path().join("state"), "").unwrap();
-    let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+    let phase = Phase::Trial { target: target(), slot: Slot::B, armed: true, jump: false, verdict: None };
     let mut course = Course { device: Rc::clone(&world), state: State { phase, ..State::default() } };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     assert!(runtime.block_on(course.unhealthy(Verdict::failed("no engine"))).is_err());
     assert!(world.restarts.get());
-    assert_eq!(world.counters().next(), Some("A"));
+    assert_eq!(world.counters().next(), Some(Slot::A));
 }
 
 #[test]
 fn a_good_release_stays_on_a_full_state_partition_and_a_bad_one_goes_for_a_reason_that_is_true() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+    let phase = Phase::Trial { target: target(), slot: Slot::B, armed: true, jump: false, verdict: None };
     let trial = State { phase, ..State::default() };
     let begin = |kind| {
-        let world = World::new(kind, "B", None);
+        let world = World::new(kind, Slot::B, None);
         world.store.save(&trial).unwrap();
-        mark_in(world.dir.path(), Mark::Active, "B").unwrap();
+        mark_in(&world.loader(), Mark::Active, Slot::B).unwrap();
         world.full.set(true);
-        start(world.dir.path());
+        start(&world.loader());
         world
     };
     let world = begin(Kind::Good);
@@ -280,7 +287,7 @@ fn a_good_release_stays_on_a_full_state_partition_and_a_bad_one_goes_for_a_reaso
         let known = world.store.load();
         assert_eq!((known.phase, known.running, known.refused), (Phase::Idle, Some(target()), vec![]));
         assert!(world.store.is_unsaved() && !world.restarts.get());
-        assert_eq!(start(world.dir.path()), Some("B"));
+        assert_eq!(start(&world.loader()), Some(Slot::B));
     }
     world.full.set(false);
     world.forget_ram();
@@ -290,8 +297,8 @@ fn a_good_release_stays_on_a_full_state_partition_and_a_bad_one_goes_for_a_reaso
 
     let world = begin(Kind::Ill);
     runtime.block_on(boot(&world));
-    assert!(world.restarts.get() && start(world.dir.path()) == Some("A"));
-    *world.booted.borrow_mut() = "A".to_owned();
+    assert!(world.restarts.get() && start(&world.loader()) == Some(Slot::A));
+    world.booted.set(Slot::A);
     world.full.set(false);
     runtime.block_on(boot(&world));
     let known = world.store.load();
@@ -302,14 +309,14 @@ fn a_good_release_stays_on_a_full_state_partition_and_a_bad_one_goes_for_a_reaso
 #[test]
 fn who_is_put_first_by_hand_during_a_trial_is_not_taken_for_a_failure_of_the_release() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let world = World::new(Kind::Good, "A", None);
-    let phase = Phase::Trial { target: target(), slot: "B".to_owned(), armed: true, jump: false, verdict: None };
+    let world = World::new(Kind::Good, Slot::A, None);
+    let phase = Phase::Trial { target: target(), slot: Slot::B, armed: true, jump: false, verdict: None };
     world.store.save(&State { phase: phase.clone(), ..State::default() }).unwrap();
-    mark_in(world.dir.path(), Mark::Active, "B").unwrap();
+    mark_in(&world.loader(), Mark::Active, Slot::B).unwrap();
     // Slot A from the bootloader's menu: the trial is still to come.
     runtime.block_on(boot(&world));
     assert_eq!((world.store.load().phase, world.restarts.replace(false)), (phase, true));
-    mark_in(world.dir.path(), Mark::Active, "A").unwrap();
+    mark_in(&world.loader(), Mark::Active, Slot::A).unwrap();
     let mut course = Course { device: Rc::clone(&world), state: world.store.load() };
     runtime.block_on(course.healthy()).unwrap();
     let refused = world.store.load().refused;

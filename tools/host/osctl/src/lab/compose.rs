@@ -88,6 +88,8 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let system_conf = os_sys::files::read_text(&repo.meta_os().join("recipes-core/rauc/files/system.conf"))?;
     let compatible = repo::need(&vars, "OS_COMPATIBLE")?;
     write(tree, "etc/rauc/system.conf", &system_conf.replace("@OS_COMPATIBLE@", &compatible))?;
+    let board = os_sys::files::read_text(&repo.meta_os().join("recipes-core/os-board/files/board.conf"))?;
+    write(tree, "usr/lib/os/board.conf", &board.replace("@OS_BOOTLOADER@", &repo::need(&vars, "OS_BOOTLOADER")?))?;
     write(tree, "etc/rauc/keyring.pem", &os_sys::files::read_text(&args.keyring)?)?;
     write(tree, "etc/os/channel-root.json", &os_sys::files::read_text(&args.channel_root)?)?;
     if let Some(channel) = vars.get("OS_UPDATE_CHANNEL")?.filter(|channel| !channel.is_empty()) {
@@ -260,6 +262,7 @@ pub fn inputs(repo: &Repo, inputs: crate::step::Inputs) -> Result<crate::step::I
     for path in [
         "meta-os/recipes-core/os-base/files",
         "meta-os/recipes-core/rauc/files",
+        "meta-os/recipes-core/os-board/files",
         "meta-os/conf/distro/include",
         "tools/host/osctl/lab",
         "tools/host/osctl/src/lab",

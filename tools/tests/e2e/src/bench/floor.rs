@@ -5,8 +5,8 @@
 //! Everything is taken from the image itself, so that any image has its floor.
 
 use anyhow::{Context, Result, ensure};
+use os_boot::start::Start;
 use os_disk::gpt::{Partition, Table};
-use os_slots::start::Start;
 use os_sys::cmd::Cmd;
 use std::collections::BTreeMap;
 use std::fs::{self, File};

@@ -12,9 +12,10 @@ use crate::harness::release::Known;
 use crate::harness::trace::{Kind, SECTOR, Trace};
 use crate::harness::volume::{dump, extract, same};
 use anyhow::{Context, Result, bail, ensure};
+use os_boot::counters::{self, Counters};
 use os_disk::gpt::Table;
+use os_facts::Slot;
 use os_init::storage::Check;
-use os_slots::counters::{self, Counters};
 use os_update::state::{Phase, Store};
 use os_update::step::{Event, step};
 use std::collections::BTreeMap;
@@ -190,10 +191,10 @@ impl Crash<'_> {
             let known = Store::at(&dir).load();
             ensure!(!known.lost, "the state of updates is damaged");
             let fate = match &known.phase {
-                Phase::Trial { slot: tried, .. } if tried != slot => Some(counters.fate(tried)),
+                Phase::Trial { slot: tried, .. } if *tried != slot => Some(counters.fate(*tried)),
                 _ => None,
             };
-            let next = step(&known.phase, Event::Booted(slot.to_owned(), fate));
+            let next = step(&known.phase, Event::Booted(slot, fate));
             if let Some((target, verdict)) = next.refuse
                 && good
             {
@@ -216,7 +217,7 @@ impl Crash<'_> {
     }
 
     /// The release that is in a slot, all of it.
-    fn whole(&self, disk: &Path, file: &File, slot: &str) -> Result<&str> {
+    fn whole(&self, disk: &Path, file: &File, slot: Slot) -> Result<&str> {
         let start = |name: &str| Ok::<_, anyhow::Error>(self.artifacts.part(name)?.start);
         let (kernel, root) = (start(&format!("os-kernel{slot}"))?, start(&format!("os-root{slot}"))?);
         let kernel = Fat::new(disk, kernel);

@@ -1,9 +1,9 @@
 //! Brings the kernel of a slot into memory, as the bootloader would: with the arguments that the slot says itself.
 
+use crate::loader::Loader;
+use crate::start::Start;
 use anyhow::{Context, Result};
-use os_slots::block::Block;
-use os_slots::counters::Counters;
-use os_slots::start::Start;
+use os_facts::Slot;
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use rustix::mount::MountFlags;
@@ -16,29 +16,30 @@ const MAX: u64 = 64 << 10;
 
 /// The arguments that the bootloader gives a slot: with the boot partition's identifier, the tries as they are counted there, and
 /// a person's own.
-fn arguments(slot: &str, boot: &str, tries: &str, own: &str, start: &Start<'_>) -> String {
+fn arguments(slot: Slot, boot: &str, tries: &str, own: &str, start: &Start<'_>) -> String {
     let first = format!("os.slot={slot} rauc.slot={slot} os.boot={boot} {tries}");
     let parts = [&first, own, start.arguments];
     parts.iter().flat_map(|part| part.split_ascii_whitespace()).collect::<Vec<_>>().join(" ")
 }
 
 /// Loads the kernel of a slot with kexec(8); nothing is started yet.
-pub(crate) fn load(slot: &str) -> Result<()> {
+///
+/// # Errors
+/// When the slot does not say how it is started in the way that ours do, or the kernel refuses.
+pub fn load(slot: Slot) -> Result<()> {
+    let loader = Loader::of_this_device()?;
     let device = format!("/dev/disk/os/os-kernel{slot}");
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     rustix::mount::mount(&device, DIR, "vfat", flags, None).with_context(|| format!("cannot mount {device}"))?;
     let dir = Path::new(DIR);
     let text = String::from_utf8(files::read_limited(&dir.join("slot.cfg"), MAX)?).context("slot.cfg is no text")?;
     let start = Start::parse(&text).context("slot.cfg is not of the form that this program knows")?;
-    let own = std::fs::read(Path::new(os_slots::DIR).join(os_slots::ARGUMENTS))
-        .ok()
-        .and_then(|bytes| Block::parse(&bytes).ok());
-    let own = own.as_ref().and_then(|block| block.get(os_slots::ARGUMENTS_VARIABLE)).unwrap_or_default();
+    let own = loader.arguments().unwrap_or_default();
     // Not what this boot was started with: a device's first boot gives its partitions identifiers of their own.
     let ask = ["-p", "-o", "value", "-s", "PART_ENTRY_UUID", "/dev/disk/os/os-boot"];
     let boot = Cmd::new("blkid").args(ask).read().context("the boot partition has no identifier")?;
-    let tries = Counters::load(Path::new(os_slots::DIR)).map(|counters| format!("os.tries={}", counters.tries()));
-    let arguments = arguments(slot, boot.trim(), &tries.unwrap_or_default(), own, &start);
+    let tries = loader.tries().map(|tries| format!("os.tries={tries}"));
+    let arguments = arguments(slot, boot.trim(), &tries.unwrap_or_default(), &own, &start);
     Ok(Cmd::new("kexec")
         .args(["--kexec-file-syscall", "--load"])
         .arg(dir.join(start.kernel))
@@ -59,7 +60,7 @@ mod tests {
         let start = Start::parse(TEXT).unwrap();
         assert_eq!((start.kernel, start.initramfs), ("vmlinuz", "initramfs"));
         assert_eq!(
-            arguments("B", "1ab58d16", "os.tries=1,0", "mitigations=auto  x=1", &start),
+            arguments(Slot::B, "1ab58d16", "os.tries=1,0", "mitigations=auto  x=1", &start),
             "os.slot=B rauc.slot=B os.boot=1ab58d16 os.tries=1,0 mitigations=auto x=1 os.roothash=ab os.rootsize=4096 quiet"
         );
     }

@@ -1,13 +1,12 @@
 //! Order, goodness and tries of the slots, as `grub.cfg` reads and counts them.
 
 use crate::block::{Block, BlockError, SIZE};
+use os_facts::Slot;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-/// The slots.
-pub const SLOTS: [&str; 2] = ["A", "B"];
 /// What GRUB reads and counts in.
 pub const FILE: &str = "grubenv";
 /// What GRUB reads when it cannot read the other one.
@@ -135,18 +134,18 @@ impl Counters {
     }
 
     /// The slot that GRUB starts next; `None` is the rescue system.
-    pub fn next(&self) -> Option<&'static str> {
-        self.order().into_iter().find(|slot| self.state(slot) == State::Good)
+    pub fn next(&self) -> Option<Slot> {
+        self.order().into_iter().find(|slot| self.state(*slot) == State::Good)
     }
 
     /// The slots, preferred first.
-    pub fn order(&self) -> Vec<&'static str> {
+    pub fn order(&self) -> Vec<Slot> {
         let order = self.0.get("ORDER").unwrap_or_default();
-        order.split(' ').filter_map(|word| SLOTS.iter().find(|s| **s == word).copied()).collect()
+        order.split(' ').filter_map(|word| word.parse().ok()).collect()
     }
 
     /// What became of a slot that is on trial, when another one was started.
-    pub fn fate(&self, slot: &str) -> Fate {
+    pub fn fate(&self, slot: Slot) -> Fate {
         match (self.0.get(&format!("{slot}_OK")), self.state(slot)) {
             (Some("1"), State::Bad) => Fate::NoTriesLeft,
             (Some("1"), State::Good) if self.order().first().is_some_and(|first| *first != slot) => Fate::PassedOver,
@@ -156,48 +155,41 @@ impl Counters {
     }
 
     /// Whether a slot may be started.
-    pub fn state(&self, slot: &str) -> State {
+    pub fn state(&self, slot: Slot) -> State {
         if self.number(slot, "OK") == 1 && self.number(slot, "TRY") < TRIES { State::Good } else { State::Bad }
     }
 
     /// The tries of both slots.
     pub fn tries(&self) -> Tries {
-        Tries(SLOTS.map(|slot| self.number(slot, "TRY")))
+        Tries(Slot::BOTH.map(|slot| self.number(slot, "TRY")))
     }
 
-    fn number(&self, slot: &str, name: &str) -> u32 {
+    fn number(&self, slot: Slot, name: &str) -> u32 {
         self.0.get(&format!("{slot}_{name}")).and_then(|value| value.parse().ok()).unwrap_or(0)
     }
 
     /// Has a slot started first, with all its tries.
-    pub fn set_primary(&mut self, slot: &'static str) {
-        let others = self.order().into_iter().chain(SLOTS).filter(|s| *s != slot);
-        let mut order = vec![slot];
-        for other in others {
-            if !order.contains(&other) {
-                order.push(other);
-            }
-        }
-        self.0.set("ORDER", &order.join(" "));
+    pub fn set_primary(&mut self, slot: Slot) {
+        self.0.set("ORDER", &format!("{slot} {}", slot.other()));
         self.set_state(slot, State::Good);
     }
 
     /// Gives the slots that nobody called bad their tries back, and says which. None when there is one that has tries
     /// left.
-    pub fn give_back(&mut self) -> Vec<&'static str> {
+    pub fn give_back(&mut self) -> Vec<Slot> {
         if self.next().is_some() {
             return Vec::new();
         }
         let mut slots = self.order();
         slots.retain(|slot| self.0.get(&format!("{slot}_OK")) == Some("1"));
         for slot in &slots {
-            self.set_state(slot, State::Good);
+            self.set_state(*slot, State::Good);
         }
         slots
     }
 
     /// Says whether a slot may be started; its tries begin anew.
-    pub fn set_state(&mut self, slot: &str, state: State) {
+    pub fn set_state(&mut self, slot: Slot, state: State) {
         self.0.set(&format!("{slot}_OK"), if state == State::Good { "1" } else { "0" });
         self.0.set(&format!("{slot}_TRY"), "0");
     }
@@ -238,12 +230,12 @@ mod tests {
     #[test]
     fn the_slot_is_chosen_as_grub_cfg_does() {
         for (lines, slot) in [
-            ("ORDER=A B\nA_OK=1\nA_TRY=0", Some("A")),
-            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=2", Some("B")),
-            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=3", Some("A")),
-            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=0\nB_TRY=0", Some("A")),
+            ("ORDER=A B\nA_OK=1\nA_TRY=0", Some(Slot::A)),
+            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=2", Some(Slot::B)),
+            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=3", Some(Slot::A)),
+            ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=0\nB_TRY=0", Some(Slot::A)),
             ("ORDER=A B\nA_OK=1\nA_TRY=3\nB_OK=1\nB_TRY=3", None),
-            ("ORDER=A B\nA_OK=1", Some("A")),
+            ("ORDER=A B\nA_OK=1", Some(Slot::A)),
         ] {
             assert_eq!(counters(lines).next(), slot, "{lines}");
         }
@@ -263,10 +255,10 @@ mod tests {
     #[test]
     fn a_new_primary_has_all_its_tries_and_the_other_comes_after() {
         let mut found = counters("ORDER=A B\nA_OK=1\nA_TRY=1\nB_OK=0\nB_TRY=3");
-        found.set_primary("B");
-        assert_eq!((found.next(), found.order()), (Some("B"), vec!["B", "A"]));
-        found.set_state("B", State::Bad);
-        assert_eq!((found.next(), found.state("B")), (Some("A"), State::Bad));
+        found.set_primary(Slot::B);
+        assert_eq!((found.next(), found.order()), (Some(Slot::B), vec![Slot::B, Slot::A]));
+        found.set_state(Slot::B, State::Bad);
+        assert_eq!((found.next(), found.state(Slot::B)), (Some(Slot::A), State::Bad));
     }
 
     #[test]
@@ -278,7 +270,7 @@ mod tests {
             ("ORDER=B A\nA_OK=1\nA_TRY=0\nB_OK=1\nB_TRY=1", Fate::NotStarted),
             ("ORDER=B A", Fate::Marked),
         ] {
-            assert_eq!(counters(lines).fate("B"), fate, "{lines}");
+            assert_eq!(counters(lines).fate(Slot::B), fate, "{lines}");
         }
     }
 
@@ -288,18 +280,18 @@ mod tests {
         std::fs::write(dir.path().join(FILE), fresh()).unwrap();
         std::fs::create_dir(dir.path().join(COPY)).unwrap();
         let mut found = Counters::load(dir.path()).unwrap();
-        found.set_primary("B");
+        found.set_primary(Slot::B);
         found.save(dir.path()).unwrap();
-        assert_eq!(Counters::load(dir.path()).unwrap().next(), Some("B"));
+        assert_eq!(Counters::load(dir.path()).unwrap().next(), Some(Slot::B));
     }
 
     #[test]
     fn tries_come_back_where_none_are_left_and_what_is_bad_stays_bad() {
         let mut found = counters("ORDER=B A\nA_OK=1\nA_TRY=3\nB_OK=0\nB_TRY=3");
-        assert_eq!(found.give_back(), ["A"]);
-        assert_eq!((found.next(), found.state("B")), (Some("A"), State::Bad));
+        assert_eq!(found.give_back(), [Slot::A]);
+        assert_eq!((found.next(), found.state(Slot::B)), (Some(Slot::A), State::Bad));
         let mut both = counters("ORDER=B A\nA_OK=1\nA_TRY=3\nB_OK=1\nB_TRY=3");
-        assert_eq!((both.give_back(), both.next()), (vec!["B", "A"], Some("B")));
+        assert_eq!((both.give_back(), both.next()), (vec![Slot::B, Slot::A], Some(Slot::B)));
         let mut one = counters("ORDER=B A\nA_OK=1\nA_TRY=2\nB_OK=1\nB_TRY=3");
         let before = one.clone();
         assert!(one.give_back().is_empty());
@@ -312,7 +304,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(FILE), fresh()).unwrap();
         let mut found = Counters::load(dir.path()).unwrap();
-        found.set_primary("B");
+        found.set_primary(Slot::B);
         found.save(dir.path()).unwrap();
         for damage in [&b""[..], &[0; SIZE], &[b'#'; SIZE]] {
             std::fs::write(dir.path().join(FILE), damage).unwrap();
