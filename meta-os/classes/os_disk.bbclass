@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # Makes the slot images and the disk of an image recipe.
 #
-#   OS_ROOT_FSTYPE    filesystem of the root slot (erofs-lz4hc, squashfs-lz4)
+#   OS_ROOT_FSTYPE    filesystem of the root slot (erofs, squashfs-lz4)
 #   OS_ROOT_IMAGE     root filesystem with its dm-verity tree behind it: the root slot
 #   OS_KERNEL_IMAGE   FAT with kernel, initramfs and slot.cfg: the kernel slot
 #   OS_DATA_IMAGE     data partition as it is flashed
@@ -12,7 +12,7 @@
 #
 # Sizes stand in conf/distro/include/os-layout.inc, the order of partitions in files/wic/os-gpt.wks.in.
 
-OS_ROOT_FSTYPE ?= "erofs-lz4hc"
+OS_ROOT_FSTYPE ?= "erofs"
 OS_ROOT_IMAGE = "${IMGDEPLOYDIR}/os-root-${MACHINE}.verity"
 OS_KERNEL_IMAGE = "${IMGDEPLOYDIR}/os-kernel-${MACHINE}.vfat"
 OS_DATA_IMAGE = "${IMGDEPLOYDIR}/os-data-${MACHINE}.ext4"

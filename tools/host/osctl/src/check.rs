@@ -159,8 +159,10 @@ fn modules(repo: &Repo) -> Result<()> {
 }
 
 fn sealed(repo: &Repo) -> Result<()> {
-    let distro = assignment(&read(repo, "meta-os/conf/distro/os.conf")?, "EXTRA_IMAGECMD:erofs-lz4hc")?;
-    same("mkfs.erofs and os.conf", &compose::EROFS.map(str::to_owned).into(), &distro)?;
+    let distro = assignment(&read(repo, "meta-os/conf/distro/os.conf")?, "EXTRA_IMAGECMD:erofs")?;
+    let mut lab: BTreeSet<String> = compose::EROFS.map(str::to_owned).into();
+    lab.insert("-z${OS_ROOT_COMPRESSION}".to_owned());
+    same("mkfs.erofs and os.conf", &lab, &distro)?;
     let class = read(repo, "meta-os/classes/os_disk.bbclass")?;
     for option in [format!("--uuid={}", slot::VERITY_ID), format!("--invariant -n OS-KERNEL -i {}", slot::VOLUME_ID)] {
         ensure!(class.contains(&option), "os_disk.bbclass has no {option}");
