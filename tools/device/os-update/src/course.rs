@@ -1,10 +1,14 @@
 //! The course of an update on a device: what happens goes through [`step`], and what follows is done and written down.
 
+use crate::hand;
 use crate::machine::{Device, Mark};
-use crate::state::{Phase, State, Verdict};
+use crate::state::{Phase, State, Target, Verdict};
 use crate::step::{Action, Event, Step, step};
 use crate::trust::now;
+use crate::write::Stopped;
 use anyhow::{Context, Result};
+use os_dbus::RaucSlot;
+use os_disk::gpt::Guid;
 use os_facts::Slot;
 use os_sys::log;
 
@@ -13,6 +17,24 @@ use os_sys::log;
 pub(crate) struct Course<D> {
     pub(crate) device: D,
     pub(crate) state: State,
+}
+
+/// What an attempt to write a release came to.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// What RAUC says of the slots afterwards, or why it is not written.
+    pub(crate) written: Result<Vec<RaucSlot>>,
+    /// What was in the way of whatever the bundle came through.
+    pub(crate) trouble: Option<String>,
+    /// Bytes that came from a channel; none where an operator named a bundle, which is not tried again.
+    pub(crate) fetched: Option<u64>,
+}
+
+impl Attempt {
+    /// One of which nothing came.
+    pub(crate) fn failed(why: anyhow::Error) -> Self {
+        Self { written: Err(why), trouble: None, fetched: Some(0) }
+    }
 }
 
 impl<D: Device> Course<D> {
@@ -53,6 +75,40 @@ impl<D: Device> Course<D> {
         self.device.keep_in_ram(&self.state)
     }
 
+    /// Installs a release: `write` has it written into the slot that does not run, under the identifier that it is given.
+    /// What an attempt came to is written down, whatever it is; a channel's release is tried again later and later.
+    ///
+    /// # Errors
+    /// When the state cannot be written, in which case nothing was begun, or the release is not written.
+    pub(crate) async fn install(&mut self, target: Target, write: impl AsyncFnOnce(&D, &str) -> Attempt) -> Result<()> {
+        let transaction = Guid::random()?.to_string();
+        self.state.began = Some(transaction.clone());
+        self.note(Event::Found(target.clone(), transaction.clone()))?;
+        let Attempt { written, trouble, fetched } = write(&self.device, &transaction).await;
+        let event = match &written {
+            Ok(slots) => {
+                hand::wrote(&mut self.state, slots, self.device.booted()?.other(), &target);
+                if fetched.is_some() {
+                    self.state.waiting = None;
+                }
+                Event::Written
+            }
+            Err(err) => {
+                // It is no fault of the release, nor of the channel, when somebody stops it.
+                if fetched.is_some() && err.downcast_ref::<Stopped>().is_none() {
+                    self.state.wait_for(now(), &target.digest);
+                }
+                let trouble = trouble.map(|t| format!(" ({t})")).unwrap_or_default();
+                Event::NotWritten(format!("{err:#}{trouble}"))
+            }
+        };
+        if let Some(fetched) = fetched {
+            self.state.note(now(), format!("{} MiB came from the channel", fetched >> 20));
+        }
+        self.note(event)?;
+        written.map(drop)
+    }
+
     /// Writes what follows of an event of which nothing is to be done here.
     ///
     /// # Errors
@@ -82,7 +138,6 @@ impl<D: Device> Course<D> {
 
     async fn act(&self, action: &Action, next: &Step) -> Result<()> {
         match action {
-            Action::Install(..) => Ok(()),
             Action::Activate(slot) => self.mark(Mark::Active, *slot).await,
             Action::MarkBad(slot) => self.mark(Mark::Bad, *slot).await,
             // A release that RAUC does not work in could never be left for another one: it is not kept.

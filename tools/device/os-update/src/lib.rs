@@ -35,6 +35,7 @@ pub mod step;
 pub mod stick;
 pub mod trust;
 pub mod version;
+mod write;
 
 pub use agent::let_rauc_rest;
 use agent::{Agent, Asked};

@@ -29,7 +29,7 @@ use os_facts::Slot;
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// A release is to be installed.
+    /// A release is to be installed, under this identifier: whoever says so has it written.
     Found(Target, String),
     /// RAUC has written it.
     Written,
@@ -62,8 +62,6 @@ pub enum Event {
 /// Something to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Have RAUC install it.
-    Install(Target, String),
     /// Have the bootloader start this slot from now on.
     Activate(Slot),
     /// Take this slot out of the bootloader's choice.
@@ -99,7 +97,6 @@ pub fn step(phase: &Phase, event: Event) -> Step {
         // Who holds the lock is the only one that installs: what was being installed no longer is.
         (Phase::Idle | Phase::Installed { .. } | Phase::Installing { .. }, Event::Found(target, transaction)) => Step {
             note: Some(format!("installing {}", target.version)),
-            then: vec![Action::Install(target.clone(), transaction.clone())],
             phase: Phase::Installing { target, transaction },
             ..Step::default()
         },
@@ -277,8 +274,7 @@ mod tests {
             done.extend(next.then);
             phase = next.phase;
         }
-        let install = Action::Install(target(), "t".to_owned());
-        assert_eq!(done, [install, Action::Activate(Slot::B), Action::Reboot, Action::MarkGood]);
+        assert_eq!(done, [Action::Activate(Slot::B), Action::Reboot, Action::MarkGood]);
         assert_eq!(phase, Phase::Idle);
     }
 

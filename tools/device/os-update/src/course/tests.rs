@@ -322,3 +322,66 @@ fn who_is_put_first_by_hand_during_a_trial_is_not_taken_for_a_failure_of_the_rel
     let refused = world.store.load().refused;
     assert!(refused.len() == 1 && refused[0].verdict.by_operator, "{refused:?}");
 }
+
+/// What RAUC says of slot B after it wrote there.
+fn written(transaction: &str) -> Vec<RaucSlot> {
+    vec![RaucSlot {
+        name: "kernel.1".to_owned(),
+        class: "kernel".to_owned(),
+        bootname: Some("B".to_owned()),
+        state: "inactive".to_owned(),
+        boot_status: Some("bad".to_owned()),
+        version: Some("2.0.0".to_owned()),
+        transaction: Some(transaction.to_owned()),
+        manifest_hash: Some("m2".to_owned()),
+        status: Some("ok".to_owned()),
+    }]
+}
+
+/// Installs once, as `os-update` does when it is started; what another one left is cleared up first.
+async fn install(world: &Rc<World>, whole: &Cell<bool>) -> Result<State> {
+    let mut course = Course { device: Rc::clone(world), state: world.store.load() };
+    if matches!(course.state.phase, Phase::Installing { .. }) {
+        course.note(Event::Interrupted)?;
+    }
+    let write = async |world: &Rc<World>, transaction: &str| {
+        // RAUC takes the slot out of the bootloader's choice before the first byte.
+        let done = world.mark(Mark::Bad, Slot::B).await.and_then(|()| {
+            whole.set(false);
+            world.thing(|| {
+                whole.set(true);
+                Ok(())
+            })
+        });
+        Attempt { written: done.map(|()| written(transaction)), trouble: None, fetched: Some(1) }
+    };
+    let done = course.install(target(), write).await;
+    done.map(|()| course.state)
+}
+
+#[test]
+fn an_installation_that_is_cut_or_fails_anywhere_leaves_what_ran_and_goes_through_the_next_time() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let points = {
+        let world = World::new(Kind::Good, Slot::A, None);
+        runtime.block_on(install(&world, &Cell::new(false))).unwrap();
+        world.done.get()
+    };
+    assert!(points >= 4, "{points}");
+    for (at, fault) in (0..points).flat_map(|at| FAULTS.map(|fault| (at, fault))) {
+        let (world, whole) = (World::new(Kind::Good, Slot::A, Some((at, fault))), Cell::new(false));
+        let first = runtime.block_on(install(&world, &whole));
+        let what = format!("{fault:?} at {at}");
+        assert!(first.is_err(), "{what}");
+        world.dark.set(false);
+        world.forget_ram();
+        assert_eq!(start(&world.loader()), Some(Slot::A), "{what}");
+        let state = world.store.load();
+        assert!(state.refused.is_empty(), "{what}");
+        assert!(!matches!(state.phase, Phase::Installed { .. }) || whole.get(), "{what}: {:?}", state.phase);
+        let state = runtime.block_on(install(&world, &whole)).unwrap();
+        assert_eq!(state.phase, Phase::Installed { target: target(), jumped: false }, "{what}");
+        assert_eq!((state.slots[&Slot::B].target.clone(), state.waiting), (target(), None), "{what}");
+        assert_eq!(world.store.load().phase, state.phase, "{what}");
+    }
+}
