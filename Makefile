@@ -3,7 +3,7 @@
 # and mkfs of this host instead of the tools tree.
 
 V ?= development
-OSCTL = tools/target/debug/osctl
+BIN = tools/target/debug
 CARGO = cargo --quiet
 ifdef HOST_TOOLS
 export OS_HOST_TOOLS := $(HOST_TOOLS)
@@ -23,54 +23,54 @@ help:
 	@echo "make bench   measure, and write docs/benchmarks.md"
 	@echo "make clean   remove everything that was built"
 
-image: $(OSCTL)
-	@$(OSCTL) lab build --variant $(V) $(if $(CONFIG),--config $(CONFIG))
+image: host-tools
+	@$(BIN)/lab build --variant $(V) $(if $(CONFIG),--config $(CONFIG))
 
-run: $(OSCTL)
-	@$(OSCTL) lab run --build --variant $(V) $(RUNFLAGS)
+run: host-tools
+	@$(BIN)/lab run --build --variant $(V) $(RUNFLAGS)
 
 bundle: image
-	@$(OSCTL) lab bundle --variant $(V)
+	@$(BIN)/lab bundle --variant $(V)
 
-check: $(OSCTL)
+check: host-tools
 	@ci/check
 
 test: check
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
-	@tools/target/debug/e2e run
+	@$(BIN)/e2e run
 
-test-long: $(OSCTL)
+test-long: host-tools
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
-	@tools/target/debug/e2e run --only long
+	@$(BIN)/e2e run --only long
 
 # TARGET=config, files, boot, channel, slot or gpt; SECONDS_MAX says how long.
 fuzz:
 	@cd tools && $(CARGO) fuzz run $(or $(TARGET),config) -- -max_total_time=$(or $(SECONDS_MAX),300) -max_len=4096 -timeout=10
 
 # N power cuts; SEED says at which moments.
-campaign: $(OSCTL)
+campaign: host-tools
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
-	@tools/target/debug/e2e campaign --cuts $(or $(N),10) --seed $(or $(SEED),$(shell date +%s))
+	@$(BIN)/e2e campaign --cuts $(or $(N),10) --seed $(or $(SEED),$(shell date +%s))
 
-size: $(OSCTL)
-	@$(OSCTL) lab size
+size: host-tools
+	@$(BIN)/lab size
 
-bench: $(OSCTL)
+bench: host-tools
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
-	@tools/target/debug/e2e bench
+	@$(BIN)/e2e bench
 
 host-packages:
 	@ci/host-packages
 
-# cargo knows best what is out of date; it is asked every time.
-$(OSCTL): host-packages
-	@cd tools && $(CARGO) build --locked -p osctl
+# cargo knows best what is out of date; it is asked every time, once for all that runs on the workstation.
+host-tools: host-packages
+	@cd tools && $(CARGO) build --locked -p osctl -p lab -p xtask
 
 clean:
 	rm -rf build tools/target
 
-.PHONY: help image run bundle check test test-long fuzz campaign size bench host-packages clean $(OSCTL)
+.PHONY: help image run bundle check test test-long fuzz campaign size bench host-packages host-tools clean

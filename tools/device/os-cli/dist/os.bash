@@ -1,4 +1,4 @@
-# Made by: osctl docs
+# Made by: xtask docs
 _os() {
     local i cur prev opts cmd
     COMPREPLY=()

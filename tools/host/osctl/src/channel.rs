@@ -5,6 +5,7 @@
 //! - [`signature`] says whether devices will take a bundle
 //! - [`pages`] are for people: an index page, and a list for Raspberry Pi Imager
 //! - [`mirror`] follows another channel without being able to change it
+//! - [`serve`] is a web server for a bench
 //!
 //! What devices must not see half of is written first, `channel.json` last.
 

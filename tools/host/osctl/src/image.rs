@@ -128,7 +128,7 @@ fn check(root: &Value) -> Result<()> {
 }
 
 /// What is wrong, a line each.
-pub(crate) fn listed(problems: &[Problem]) -> String {
+pub fn listed(problems: &[Problem]) -> String {
     problems.iter().map(|problem| format!("  {problem}")).collect::<Vec<_>>().join("\n")
 }
 

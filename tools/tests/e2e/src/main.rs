@@ -18,8 +18,8 @@ use crate::harness::artifacts::Source;
 use crate::harness::deadline;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use osctl::lab::tools_tree;
-use osctl::repo::Repo;
+use lab::repo::Repo;
+use lab::tools_tree;
 use std::process::ExitCode;
 
 /// End-to-end tests of the built image.

@@ -1,7 +1,7 @@
 //! A web server for a bench. BusyBox's answers range requests, which a channel needs; Python's does not.
 
-use anyhow::{Context, Result, ensure};
-use os_sys::cmd::Cmd;
+use anyhow::{Result, ensure};
+use os_sys::cmd::{Cmd, CmdError};
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -16,8 +16,15 @@ pub fn run(directory: &Path, listen: IpAddr, port: u16) -> Result<()> {
         IpAddr::V6(v6) => format!("[{v6}]:{port}"),
     };
     os_sys::say!("Serving {} at http://{at}/ until Ctrl-C.", directory.display());
-    let served = Cmd::new("busybox").args(arguments(&at)).arg(directory).run();
-    served.context("the web server ended; where busybox is missing, install it with: sudo apt-get install busybox")
+    Cmd::new("busybox").args(arguments(&at)).arg(directory).run().map_err(|err| {
+        let said = match err {
+            CmdError::Start { .. } => {
+                "busybox, the web server, is missing; install it with: sudo apt-get install busybox"
+            }
+            _ => "the web server ended",
+        };
+        anyhow::Error::new(err).context(said)
+    })
 }
 
 /// Of busybox; the directory follows.

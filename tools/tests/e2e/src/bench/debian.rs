@@ -2,12 +2,12 @@
 //! has it run. GRUB, initramfs-tools, ifupdown, ssh; GRUB does not wait.
 
 use anyhow::{Context, Result};
+use lab::image::{self, as_root, base::SUITE};
+use lab::repo::Repo;
 use os_disk::kickstart;
 use os_disk::layout::Layout;
 use os_sys::cmd::Cmd;
 use os_sys::files::read_text;
-use osctl::lab::{self, as_root, base::SUITE};
-use osctl::repo::Repo;
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -77,7 +77,7 @@ pub(super) fn build(repo: &Repo, ours: &Path, dir: &Path) -> Result<PathBuf> {
     layout.write_table(&mut disk)?;
     let root = dir.join("root.img");
     for (placed, source) in layout.parts.iter().zip([&esp, &root]) {
-        lab::disk::copy_sparse(&mut File::open(source)?, &mut disk, placed.start)?;
+        image::disk::copy_sparse(&mut File::open(source)?, &mut disk, placed.start)?;
     }
     disk.sync_all()?;
     fs::remove_file(root)?;
@@ -127,7 +127,7 @@ fn demo(image: &Path, to: &Path) -> Result<()> {
 /// The EFI partition, with the same modules of GRUB as ours.
 fn esp(repo: &Repo, dir: &Path) -> Result<PathBuf> {
     fs::write(dir.join("grub.cfg"), GRUB)?;
-    let modules = osctl::repo::need(&repo.vars()?, "OS_GRUB_MODULES")?;
+    let modules = lab::repo::need(&repo.vars()?, "OS_GRUB_MODULES")?;
     Cmd::new("grub-mkimage")
         .args(["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"])
         .arg(dir.join("bootx64.efi"))

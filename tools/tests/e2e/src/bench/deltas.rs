@@ -5,11 +5,11 @@
 //! without security updates gives a real security update, one of the release before a real step.
 
 use anyhow::{Context, Result, ensure};
+use lab::image::bundle::{self, Images};
+use lab::image::compose;
+use lab::image::keys;
+use lab::repo::{self, Repo};
 use os_sys::cmd::Cmd;
-use osctl::lab::bundle::{self, Images};
-use osctl::lab::compose;
-use osctl::lab::keys;
-use osctl::repo::{self, Repo};
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::fs::File;
@@ -116,8 +116,8 @@ pub(crate) fn filesystems(repo: &Repo) -> Result<String> {
 /// Builds a root slot in a directory of its own and returns its image.
 fn build(repo: &Repo, build: &Path, mirror: Option<&std::ffi::OsStr>) -> Result<PathBuf> {
     println!("Building {} …", build.display());
-    let mut cmd = Command::new(std::env::current_exe()?.with_file_name("osctl"));
-    cmd.args(["lab", "build", "--variant", VARIANT]).current_dir(&repo.root).stdout(Stdio::null());
+    let mut cmd = Command::new(std::env::current_exe()?.with_file_name("lab"));
+    cmd.args(["build", "--variant", VARIANT]).current_dir(&repo.root).stdout(Stdio::null());
     cmd.env("OS_BUILD_DIR", build);
     if let Some(mirror) = mirror {
         cmd.env("OS_DEBIAN_MIRROR", mirror);

@@ -4,8 +4,8 @@
 use super::parse::{self, Clock};
 use super::results::Mode;
 use anyhow::{Context, Result, bail, ensure};
+use lab::qemu::{Accel, Machine};
 use os_sys::cmd::Cmd;
-use osctl::qemu::{Accel, Machine};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

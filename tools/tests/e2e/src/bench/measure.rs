@@ -7,7 +7,7 @@ use super::results::{Boot, Host, Memory, Milestone, Mode, Sample, Start, System}
 use super::visit::Visitor;
 use crate::harness::vm::{CLOSED, SSH, free_ports};
 use anyhow::{Context, Result, bail, ensure};
-use osctl::qemu::{Accel, Machine};
+use lab::qemu::{Accel, Machine};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, Receiver};

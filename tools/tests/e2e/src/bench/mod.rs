@@ -27,9 +27,9 @@ pub(crate) use deltas::{filesystems, section as deltas};
 pub(crate) use installs::section as installs;
 
 use anyhow::Result;
+use lab::qemu::{self, Accel};
+use lab::repo::Repo;
 use measure::{End, Plan};
-use osctl::qemu::{self, Accel};
-use osctl::repo::Repo;
 use results::{Boot, Idle, Idler, Memory, Mode, Results, Start, System};
 use std::path::{Path, PathBuf};
 

@@ -4,7 +4,7 @@ use super::goals::{self, INSTRUCTIONS, OPERATIONS, PROCESSOR, READ, Value, WALL}
 use super::machine::{CARD, INSTRUCTION_NS};
 use super::results::{Boot, Idle, Idler, Milestone, Mode, Results, Start, System};
 use super::stats::Spread;
-use osctl::lab::base::SUITE;
+use lab::image::base::SUITE;
 use std::collections::BTreeSet;
 
 const MIB: f64 = 1_048_576.0;

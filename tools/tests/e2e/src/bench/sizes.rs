@@ -2,25 +2,25 @@
 
 use super::VARIANT;
 use anyhow::{Context, Result};
+use lab::image::{self, bundle};
+use lab::repo::{self, Repo};
 use os_sys::cmd::Cmd;
-use osctl::lab::{self, bundle};
-use osctl::repo::{self, Repo};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Rows of the table.
 pub(super) fn rows(repo: &Repo) -> Result<Vec<(String, String)>> {
-    let cold = std::fs::read_to_string(repo.lab().join(lab::COLD_BUILD)).ok();
+    let cold = std::fs::read_to_string(repo.lab().join(image::COLD_BUILD)).ok();
     let cold = cold.map_or("not measured in this build directory".to_owned(), |seconds| format!("{seconds} s"));
     let start = Instant::now();
-    Cmd::new(std::env::current_exe()?.with_file_name("osctl")).args(["lab", "build", "--variant", VARIANT]).run()?;
+    Cmd::new(std::env::current_exe()?.with_file_name("lab")).args(["build", "--variant", VARIANT]).run()?;
     let again = start.elapsed().as_secs_f64();
     let bundle = bundle::build(repo, VARIANT)?;
     let slot = repo.lab().join(VARIANT).join("slot");
     let vars = repo.vars()?;
     let name = |variable| repo::need(&vars, variable);
     let mut rows = vec![
-        ("build from nothing: Debian fetched, tools compiled (osctl itself is there)".to_owned(), cold),
+        ("build from nothing: Debian fetched, tools compiled (the lab itself is there)".to_owned(), cold),
         ("build again, nothing changed".to_owned(), format!("{again:.1} s")),
     ];
     for (words, path) in [

@@ -2,7 +2,7 @@
 
 use super::{At, Cut, FLICKER, is_mended};
 use anyhow::Result;
-use osctl::repo::Repo;
+use lab::repo::Repo;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 

@@ -87,7 +87,7 @@ fn identity(artifacts: &Artifacts, made: &str) -> Result<String> {
     for name in ["vmlinuz", "initramfs", "slot.cfg"] {
         kernel.read(name)?.hash(&mut hasher);
     }
-    for path in [osctl::qemu::firmware()?.0, artifacts.keys.channel_root.clone()] {
+    for path in [lab::qemu::firmware()?.0, artifacts.keys.channel_root.clone()] {
         std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?.hash(&mut hasher);
     }
     let mut disk = File::open(&artifacts.image)?;

@@ -9,7 +9,7 @@ use crate::harness::deadline;
 use crate::harness::disk::Disk;
 use crate::harness::trace::Trace;
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use osctl::qemu::{Accel, Machine};
+use lab::qemu::{Accel, Machine};
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ impl Vm {
         if let Some(frozen) = options.frozen {
             extra.extend(["-incoming".to_owned(), format!("exec:cat {}", frozen.display())]);
         } else if !firmware_vars.exists() {
-            std::fs::copy(osctl::qemu::firmware()?.1, &firmware_vars)?;
+            std::fs::copy(lab::qemu::firmware()?.1, &firmware_vars)?;
         }
         let qmp = options.dir.join("qmp");
         let own = std::env::current_exe()?;

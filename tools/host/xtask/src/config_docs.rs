@@ -1,14 +1,14 @@
 //! What is written from the tables of the tools: the reference of config.json, its schema, the completion of `os`.
 
-use crate::repo::Repo;
 use anyhow::{Context, Result};
 use clap::CommandFactory;
+use lab::repo::Repo;
 use os_config::json::dotted;
 use os_config::keys::{KEYS, WITHOUT_EFFECT};
 use os_config::model;
 use os_config::shape::{Field, Shape};
 
-const BEGIN: &str = "<!-- made by: osctl docs -->";
+const BEGIN: &str = "<!-- made by: xtask docs -->";
 const END: &str = "<!-- end -->";
 
 /// Files that hold it, and what must stand in them.
@@ -72,7 +72,7 @@ fn fields(shape: &Shape, above: &str, out: &mut String) {
 fn completion() -> Result<String> {
     let mut out = Vec::new();
     clap_complete::generate(clap_complete::Shell::Bash, &mut os_cli::Args::command(), "os", &mut out);
-    Ok(format!("# Made by: osctl docs\n{}", String::from_utf8(out)?))
+    Ok(format!("# Made by: xtask docs\n{}", String::from_utf8(out)?))
 }
 
 /// True when a file holds what it must.

@@ -1,6 +1,6 @@
-//! `osctl lab run`: a virtual machine with the image, on this terminal.
+//! `lab run`: a virtual machine with the image, on this terminal.
 
-use crate::lab::{self, wishes::Wishes};
+use crate::image::{self, wishes::Wishes};
 use crate::qemu::{self, Machine};
 use crate::repo::Repo;
 use anyhow::{Context, Result, bail, ensure};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// production, development or standalone
-    #[arg(long, default_value = "development", value_parser = lab::VARIANTS.to_vec())]
+    #[arg(long, default_value = "development", value_parser = image::VARIANTS.to_vec())]
     pub variant: String,
     /// Bring the image up to date before, built as it was the last time
     #[arg(long)]
@@ -65,7 +65,7 @@ pub fn run(mut repo: Repo, options: &Options) -> Result<ExitCode> {
         if !taken.is_empty() {
             os_sys::say!("As the image was built before: {}", taken.join(" "));
         }
-        lab::build(&repo, &build)?;
+        image::build(&repo, &build)?;
     }
     let image = repo.image(&options.variant);
     ensure!(image.exists(), "there is no {}; make image V={} builds it", image.display(), options.variant);

@@ -17,7 +17,7 @@ pub fn check(binary: &Path, budget: u64) -> Result<u64> {
     ensure!(
         size <= budget,
         "{} has {size} bytes, and its budget is {budget}; find what grew (cargo tree -p os-tools -e normal), or say in \
-         tools/host/osctl/src/lab/budget.rs why it may",
+         tools/host/lab/src/image/budget.rs why it may",
         binary.display()
     );
     Ok(size)

@@ -1,8 +1,8 @@
 //! What both build lanes must agree on, compared.
 
-use crate::lab::{base, bundle, compose, disk, slot};
-use crate::repo::{self, Repo};
 use anyhow::{Context, Result, ensure};
+use lab::image::{base, bundle, compose, disk, slot};
+use lab::repo::{self, Repo};
 use os_config::keys::KEYS;
 use os_disk::ext4::MKFS;
 use std::collections::BTreeSet;
@@ -74,7 +74,7 @@ fn packages(repo: &Repo) -> Result<()> {
 }
 
 fn compare_packages(repo: &Repo, list: &str, group: &str, mut lab: BTreeSet<String>) -> Result<()> {
-    for line in repo::list(&repo.root.join("tools/host/osctl/lab").join(list))? {
+    for line in repo::list(&repo.data(list))? {
         let (_, yocto) = line.split_once(':').with_context(|| format!("no colon in: {line}"))?;
         lab.extend(yocto.split_ascii_whitespace().filter(|n| *n != "-").map(str::to_owned));
     }
@@ -147,7 +147,7 @@ const BUILT_IN: &[(&str, &str)] =
 /// What the image loads at every boot lies unpacked in the lab, and Yocto's kernels have it.
 fn modules(repo: &Repo) -> Result<()> {
     let rootfs = repo.root.join("meta-os/recipes-core/os-base/files/rootfs");
-    let unpacked = repo::list(&repo.root.join("tools/host/osctl/lab/modules.txt"))?;
+    let unpacked = repo::list(&repo.data("modules.txt"))?;
     let options = read(repo, "meta-os/files/kernel/os.cfg")?;
     for module in repo::list(&rootfs.join("usr/lib/modules-load.d/os.conf"))? {
         ensure!(unpacked.contains(&format!("module {module}")), "modules.txt has no {module}");
@@ -227,7 +227,7 @@ fn initramfs(repo: &Repo) -> Result<()> {
     ];
     let recipe = read(repo, "meta-os/recipes-core/images/os-initramfs.bb")?;
     let installed = assignment(&recipe, "PACKAGE_INSTALL")?;
-    let lab = repo::list(&repo.root.join("tools/host/osctl/lab/initramfs.txt"))?;
+    let lab = repo::list(&repo.data("initramfs.txt"))?;
     let programs: BTreeSet<String> = lab
         .iter()
         .filter_map(|l| Some(Path::new(l.strip_prefix("bin ")?.trim()).file_name()?.to_string_lossy().into_owned()))
@@ -242,7 +242,7 @@ fn initramfs(repo: &Repo) -> Result<()> {
 fn config_docs(repo: &Repo) -> Result<()> {
     for (path, wanted) in crate::config_docs::files()? {
         let found = read(repo, path)?;
-        ensure!(crate::config_docs::is_current(&found, &wanted), "{path} is out of date; run: osctl docs");
+        ensure!(crate::config_docs::is_current(&found, &wanted), "{path} is out of date; run: xtask docs");
     }
     Ok(())
 }

@@ -49,6 +49,11 @@ impl Repo {
         self.root.join("meta-os")
     }
 
+    /// A list or another file that the lab is built by.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.root.join("tools/host/lab/data").join(name)
+    }
+
     /// The built disk image of a variant.
     pub fn image(&self, variant: &str) -> PathBuf {
         self.build.join(format!("os-image-{variant}-{MACHINE}.img"))

@@ -1,7 +1,7 @@
 //! Starts virtual machines with an image: x86-64, UEFI, one disk, a watchdog.
 
-use crate::lab::tools_tree;
 use crate::repo::Repo;
+use crate::tools_tree;
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
 use std::io::Read;

@@ -7,7 +7,6 @@
 //! - [`boot`], [`data`], [`disk`] make the rest
 //! - [`budget`] is how large the device binary may be
 //! - [`keys`] are the keys of a developer's machine
-//! - [`tools_tree`] has the programs that all of this starts
 
 pub mod base;
 pub mod boot;
@@ -20,12 +19,12 @@ pub mod initramfs;
 pub mod keys;
 pub mod modules;
 pub mod slot;
-pub mod tools_tree;
 pub mod wishes;
 
-use crate::lab::wishes::Wishes;
+use crate::image::wishes::Wishes;
 use crate::repo::{MACHINE, Repo};
 use crate::step::{Inputs, Steps};
+use crate::tools_tree;
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
 use std::path::{Path, PathBuf};
@@ -192,5 +191,5 @@ fn build_tools(repo: &Repo, steps: &Steps, profile: &str) -> Result<PathBuf> {
 
 /// Adds a list file to the inputs of a step.
 fn with_list(inputs: Inputs, repo: &Repo, name: &str) -> Result<Inputs> {
-    inputs.path(&repo.root.join("tools/host/osctl/lab").join(name))
+    inputs.path(&repo.data(name))
 }

@@ -1,9 +1,10 @@
 //! The two partition images of a slot: root with its verity tree, and kernel with the hash of that tree.
 
-use crate::lab::keys::Keys;
-use crate::lab::{Options, as_root, compose, tools_tree};
+use crate::image::keys::Keys;
+use crate::image::{Options, as_root, compose};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
+use crate::tools_tree;
 use anyhow::{Context, Result, bail, ensure};
 use os_disk::vars::Vars;
 use os_sys::cmd::Cmd;
@@ -46,7 +47,7 @@ pub fn build(
     let out = repo.lab().join(&options.variant).join("slot");
     let identity = steps.run("system slot", compose::inputs(repo, inputs)?, &out, |dir| {
         as_root(std::env::current_exe()?)
-            .args(["lab", "compose", "--variant", &options.variant, "--epoch", &epoch.to_string(), "--base"])
+            .args(["compose", "--variant", &options.variant, "--epoch", &epoch.to_string(), "--base"])
             .arg(&base.path)
             .arg("--tools")
             .arg(tools)

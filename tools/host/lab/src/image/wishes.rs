@@ -1,6 +1,6 @@
 //! How an image was built, remembered beside it: whoever runs it in another shell gets the same again.
 
-use crate::lab::Options;
+use crate::image::Options;
 use crate::repo::Repo;
 use anyhow::Result;
 use os_sys::files;

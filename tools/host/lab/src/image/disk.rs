@@ -1,8 +1,9 @@
 //! Puts the partition images into one disk image, laid out by the kickstart template that wic reads too.
 
-use crate::lab::{Options, tools_tree};
+use crate::image::Options;
 use crate::repo::Repo;
 use crate::step::{Inputs, Output, Steps};
+use crate::tools_tree;
 use anyhow::{Context, Result, bail};
 use os_disk::kickstart::{self, FsType, Source};
 use os_disk::layout::{Layout, Placed};

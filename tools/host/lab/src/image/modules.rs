@@ -67,7 +67,7 @@ impl Modules {
 pub fn unpack(repo: &Repo, tree: &Path) -> Result<()> {
     let modules = Modules::of(tree)?;
     let mut chosen = BTreeSet::new();
-    for line in repo::list(&repo.root.join("tools/host/osctl/lab/modules.txt"))? {
+    for line in repo::list(&repo.data("modules.txt"))? {
         chosen.extend(modules.meant(&line).with_context(|| format!("modules.txt: not understood: {line}"))?);
     }
     let dir = tree.join("usr/lib/modules").join(&modules.kernel);

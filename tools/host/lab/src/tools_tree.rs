@@ -8,7 +8,7 @@
 //! Programs are looked for on `PATH`, by ours and by those that ours start. So [`enter`] puts `bin/` there and starts
 //! the same command again.
 
-use crate::lab::base::SUITE;
+use crate::image::base::SUITE;
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Steps};
 use anyhow::{Context, Result, bail};
@@ -128,7 +128,7 @@ fn ensure(repo: &Repo) -> Result<PathBuf> {
             std::env::consts::ARCH
         );
     }
-    let tools = Tools::parse(&repo::list(&repo.root.join("tools/host/osctl/lab/tools.txt"))?)?;
+    let tools = Tools::parse(&repo::list(&repo.data("tools.txt"))?)?;
     let mirror = std::env::var("OS_DEBIAN_MIRROR").ok().filter(|m| !m.is_empty());
     let mut inputs = Inputs::new().text(SUITE).text(mirror.as_deref().unwrap_or(""));
     for package in &tools.packages {
@@ -221,7 +221,7 @@ impl Program {
     fn script(&self, place: &str) -> String {
         let quoted = |text: &String| format!(" \"{}\"", text.replace('@', "$tree"));
         let mut script =
-            "#!/bin/sh\n# Starts the program of this tools tree; written by osctl.\ntree=${0%/*}/..\n".to_owned();
+            "#!/bin/sh\n# Starts the program of this tools tree; written by lab.\ntree=${0%/*}/..\n".to_owned();
         for variable in &self.env {
             script.push_str(&format!("export{}\n", quoted(variable)));
         }
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn the_list_in_use_is_understood() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/tools.txt");
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/tools.txt");
         let tools = Tools::parse(&repo::list(&path).unwrap()).unwrap();
         assert!(tools.packages.iter().any(|p| p == "ovmf") && !tools.programs.is_empty());
     }

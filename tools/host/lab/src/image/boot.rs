@@ -1,14 +1,15 @@
 //! The boot partition: GRUB, its counters, and `config.json`.
 
-use crate::image::listed;
-use crate::lab::keys::Keys;
-use crate::lab::{Options, tools_tree};
+use crate::image::Options;
+use crate::image::keys::Keys;
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
+use crate::tools_tree;
 use anyhow::{Context, Result, bail};
 use os_boot::counters;
 use os_disk::vars::Vars;
 use os_sys::cmd::Cmd;
+use osctl::image::listed;
 use std::fs::{self, File};
 use std::path::Path;
 
@@ -56,7 +57,7 @@ pub fn check(config: &Path) -> Result<()> {
     let bytes = os_sys::files::read_limited(config, os_config::MAX_SIZE)?;
     match os_config::model::parse(&bytes) {
         Ok(accepted) => {
-            accepted.warnings.iter().for_each(|warning| eprintln!("osctl: warning: {warning}"));
+            accepted.warnings.iter().for_each(|warning| eprintln!("lab: warning: {warning}"));
             Ok(())
         }
         Err(problems) => bail!("a device would refuse {}:\n{}", config.display(), listed(&problems)),

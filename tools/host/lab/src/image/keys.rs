@@ -3,11 +3,11 @@
 //!
 //! They are made once in the build directory and never leave it. A product brings its own (docs/publish.md).
 
-use crate::channel;
-use crate::channel::keys::SecretKey;
 use crate::repo::Repo;
 use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;
+use osctl::channel;
+use osctl::channel::keys::SecretKey;
 use std::path::PathBuf;
 
 /// Where the keys lie.

@@ -1,7 +1,7 @@
 //! Makes the root tree and what is cut from it. Runs as a process of its own, under fakeroot for a plain user, because
 //! the files must belong to root and nothing else of the build has to.
 
-use crate::lab::{base, initramfs, modules, slot};
+use crate::image::{base, initramfs, modules, slot};
 use crate::repo::{self, MACHINE, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
@@ -59,7 +59,7 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     }
     name_keymaps(&tree.join("usr/share/keymaps"))?;
     modules::unpack(repo, tree)?;
-    let list = repo::list(&repo.root.join("tools/host/osctl/lab/remove.txt"))?;
+    let list = repo::list(&repo.data("remove.txt"))?;
     let keep: Vec<PathBuf> = list.iter().filter_map(|l| Some(tree.join(l.strip_prefix("keep ")?))).collect();
     for pattern in list.iter().filter(|l| !l.starts_with("keep ")) {
         remove(tree, pattern, &keep)?;
@@ -264,8 +264,8 @@ pub fn inputs(repo: &Repo, inputs: crate::step::Inputs) -> Result<crate::step::I
         "meta-os/recipes-core/rauc/files",
         "meta-os/recipes-core/os-board/files",
         "meta-os/conf/distro/include",
-        "tools/host/osctl/lab",
-        "tools/host/osctl/src/lab",
+        "tools/host/lab/data",
+        "tools/host/lab/src/image",
         "tools/Makefile",
     ] {
         inputs = inputs.path(&repo.root.join(path))?;

@@ -1,6 +1,6 @@
 //! A signed RAUC bundle of the built slot.
 
-use crate::lab::keys::{self, Keys};
+use crate::image::keys::{self, Keys};
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result};
 use os_sys::cmd::Cmd;

@@ -1,8 +1,9 @@
 //! The data partition as it is flashed: the demo container's image, to be used once, and nothing else.
 
-use crate::lab::{Options, as_root, tools_tree, with_list};
+use crate::image::{Options, as_root, with_list};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
+use crate::tools_tree;
 use anyhow::{Context, Result};
 use os_disk::vars::Vars;
 use os_sys::cmd::Cmd;
@@ -25,7 +26,7 @@ const DEMO_COMMAND: &str = "trap exit TERM; /bin/busybox httpd -f -p 8080 -h /ww
 pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: &Steps) -> Result<Output> {
     let size = repo::need(vars, "OS_DATA_SIZE")?;
     let mkfs = repo::need(vars, "OS_DATA_MKFS_OPTIONS")?;
-    let page = repo.root.join("tools/host/osctl/lab/hello.html");
+    let page = repo.data("hello.html");
     let inputs = with_list(Inputs::new().text(&size).text(&mkfs).text(DEMO_COMMAND), repo, "hello.html")?;
     let inputs = inputs.text(&base.identity).text(&tools_tree::identity()?);
     let name = repo::need(vars, "OS_DATA_IMAGE")?;

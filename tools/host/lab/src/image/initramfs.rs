@@ -1,6 +1,6 @@
 //! Collects the initramfs: os-init, the programs it calls, their libraries, and the modules that find a disk.
 
-use crate::lab::modules::Modules;
+use crate::image::modules::Modules;
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
@@ -24,7 +24,7 @@ pub fn build(repo: &Repo, tree: &Path, shell: Option<&Path>, epoch: u64, out: &P
     stage.binary("usr/lib/os/os-tools")?;
     symlink("usr/lib/os/os-tools", stage.dir.join("init"))?;
     let modules = Modules::of(tree)?;
-    for line in repo::list(&repo.root.join("tools/host/osctl/lab/initramfs.txt"))? {
+    for line in repo::list(&repo.data("initramfs.txt"))? {
         let words: Vec<&str> = line.split_ascii_whitespace().collect();
         match words.as_slice() {
             ["bin", path] => stage.binary(path)?,

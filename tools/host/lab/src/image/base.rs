@@ -1,6 +1,6 @@
 //! The Debian part of the image, as one tar archive.
 
-use crate::lab::with_list;
+use crate::image::with_list;
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result};
@@ -23,7 +23,7 @@ pub const DEVELOPMENT: &str = "packages-development.txt";
 /// # Errors
 /// When the list cannot be read or has a line without a colon.
 pub fn packages(repo: &Repo, list: &str) -> Result<Vec<String>> {
-    let path = repo.root.join("tools/host/osctl/lab").join(list);
+    let path = repo.data(list);
     let mut names = Vec::new();
     for line in repo::list(&path)? {
         let (debian, _) = line.split_once(':').with_context(|| format!("{}: no colon in: {line}", path.display()))?;

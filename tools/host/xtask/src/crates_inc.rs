@@ -6,15 +6,40 @@
 //! Both are committed, and a check compares them with the lock file.
 
 use anyhow::{Context, Result, bail};
+use lab::repo::Repo;
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use std::path::Path;
+use std::process::ExitCode;
+
+/// Writes both, or compares them with what is committed.
+///
+/// # Errors
+/// When the lock file cannot be cut, or one of them not be written.
+pub fn run(repo: &Repo, check: bool) -> Result<ExitCode> {
+    let tools = repo.root.join("tools");
+    let lock = device_lock(&tools)?;
+    let list = generate(&lock)?;
+    let files = [
+        (tools.join("device/Cargo.lock"), lock),
+        (repo.meta_os().join("recipes-core/os-tools/os-tools-crates.inc"), list),
+    ];
+    for (path, text) in &files {
+        if !check {
+            files::write_if_changed(path, text.as_bytes(), 0o644)?;
+        } else if std::fs::read_to_string(path).unwrap_or_default() != *text {
+            eprintln!("xtask: {} is out of date; run: xtask crates", path.display());
+            return Ok(ExitCode::from(1));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
 
 /// The lock file of the device's crates, from that of the whole workspace in `tools`; cargo leaves out what nothing asks for.
 ///
 /// # Errors
 /// When cargo is not there, or the lock file does not hold what the crates ask for.
-pub fn device_lock(tools: &Path) -> Result<String> {
+fn device_lock(tools: &Path) -> Result<String> {
     let dir = tempfile::tempdir()?;
     for name in ["Cargo.toml", "Cargo.lock"] {
         std::fs::copy(tools.join(name), dir.path().join(name)).with_context(|| format!("cannot read tools/{name}"))?;
@@ -31,7 +56,7 @@ pub fn device_lock(tools: &Path) -> Result<String> {
 ///
 /// # Errors
 /// When a package has a source other than crates.io, or no checksum: the fetcher could not verify it.
-pub fn generate(lock: &str) -> Result<String> {
+fn generate(lock: &str) -> Result<String> {
     let mut crates = Vec::new();
     for block in lock.split("[[package]]").skip(1) {
         let field =
@@ -50,7 +75,7 @@ pub fn generate(lock: &str) -> Result<String> {
         bail!("Cargo.lock names no crate");
     }
     let mut out =
-        String::from("# Made from tools/device/Cargo.lock by 'osctl crates'; do not edit.\n\nSRC_URI += \"\\\n");
+        String::from("# Made from tools/device/Cargo.lock by 'xtask crates'; do not edit.\n\nSRC_URI += \"\\\n");
     for (name, version, _) in &crates {
         out.push_str(&format!("    crate://crates.io/{name}/{version} \\\n"));
     }

@@ -1,7 +1,7 @@
 //! The book: every page of docs/ is in its table of contents, and every link leads somewhere.
 
-use crate::repo::Repo;
 use anyhow::{Context, Result, ensure};
+use lab::repo::Repo;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 

@@ -1,0 +1,84 @@
+//! `lab`: builds and runs the image for developing and testing.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use lab::image::wishes::Wishes;
+use lab::image::{self, bundle, compose};
+use lab::repo::Repo;
+use lab::tools_tree;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Build and run the image for developing and testing, made of Debian's binary packages.
+#[derive(Debug, Parser)]
+#[command(name = "lab", version)]
+struct Args {
+    /// Use the programs of this host (QEMU, RAUC, mkfs, ...) instead of the tools tree [env: OS_HOST_TOOLS=1]
+    #[arg(long, global = true)]
+    host_tools: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Build the disk image
+    Build(Build),
+    /// Boot the image in QEMU with the console on this terminal; Ctrl-A X leaves
+    Run(lab::run::Options),
+    /// Make a signed update bundle of the built slot
+    Bundle {
+        /// production, development or standalone
+        #[arg(long, default_value = "development", value_parser = image::VARIANTS.to_vec())]
+        variant: String,
+    },
+    /// Build the device binary as it ships, which takes minutes, and compare its size with its budget
+    Size,
+    #[command(hide = true)]
+    Compose(compose::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Build {
+    /// production, development or standalone
+    #[arg(long, default_value = "development", value_parser = image::VARIANTS.to_vec())]
+    variant: String,
+    /// config.json for the boot partition; without it, one with the key in build/keys
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Container archive that comes with the system, as docker save writes it; NAME.json beside it describes the container
+    #[arg(long)]
+    preload: Vec<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse()) {
+        Ok(code) => code,
+        Err(err) => {
+            eprintln!("lab: {err:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(Args { host_tools, command }: Args) -> Result<ExitCode> {
+    let mut repo = Repo::find()?;
+    // cargo needs none of its programs.
+    if !matches!(command, Command::Size) {
+        tools_tree::enter(&repo, host_tools)?;
+    }
+    match command {
+        Command::Build(Build { variant, config, preload }) => {
+            image::build(&repo, &image::Options { variant, config, preload })?;
+        }
+        Command::Run(options) => return lab::run::run(repo, &options),
+        Command::Bundle { variant } => {
+            // Of the slot that is there: its version too.
+            let _ = Wishes::again(&mut repo, &variant);
+            bundle::build(&repo, &variant)?;
+        }
+        Command::Size => image::size(&repo)?,
+        Command::Compose(args) => compose::run(&repo, &args)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
