@@ -124,7 +124,7 @@ pub fn lost_here(containers: &[ContainerInspectResponse]) -> Vec<(String, String
             !(kind.is_socket() || kind.is_fifo() || kind.is_char_device() || kind.is_block_device())
         })
     };
-    let in_image = |path: &Path| fs::symlink_metadata(Path::new(os_config::IMAGE_ETC).join(path)).is_ok();
+    let in_image = |path: &Path| fs::symlink_metadata(Path::new(os_facts::place::IMAGE_ETC).join(path)).is_ok();
     let mut out = Vec::new();
     for container in containers {
         let name = crate::meant::name(container).unwrap_or_default();

@@ -10,6 +10,8 @@ use os_config::decide::Source;
 use os_config::links::{self, Link};
 use os_config::status::Status as ConfigStatus;
 use os_dbus::{Bus, Tried};
+use os_facts::identity;
+use os_facts::place::STATE;
 use os_facts::report::{Report, Volume};
 use os_update::health::Waits;
 use os_update::standing::Standing;
@@ -108,7 +110,7 @@ pub(crate) async fn collect() -> Status {
     let mut status = Status { update: Some(Standing::of_device()), ..Status::default() };
     status.os = os();
     status.hostname = read("/proc/sys/kernel/hostname");
-    status.device_id = std::fs::read_to_string(os_hostname::DEVICE_ID).ok().map(|id| id.trim().to_owned());
+    status.device_id = identity::read_id(&Path::new(STATE).join(identity::DEVICE_ID));
     status.uptime_seconds = read("/proc/uptime").split('.').next().and_then(|s| s.parse().ok());
     status.boot = Report::of_this_boot();
     for mount in ["/mnt/boot", "/mnt/state", "/mnt/data"] {

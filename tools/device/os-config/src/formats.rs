@@ -4,7 +4,7 @@ use crate::name_server::NameServer;
 use crate::shape::{NULL, Text};
 use crate::{country, zones};
 use base64::Engine as _;
-use os_hostname::Hostname;
+use os_facts::hostname::{self, Hostname};
 use std::net::{IpAddr, Ipv4Addr};
 
 const fn text(allowed: &'static str, pattern: Option<&'static str>, max: usize, good: fn(&str) -> bool) -> Text {
@@ -31,9 +31,7 @@ pub static HOSTNAME: Text = Text {
         "localhost" => Some("is \"localhost\", which every device calls itself; write another name".to_owned()),
         other => is_null(other),
     },
-    ..text(os_hostname::ALLOWED, Some("^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"), 63, |t| {
-        Hostname::parse(t).is_ok()
-    })
+    ..text(hostname::ALLOWED, Some("^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"), 63, |t| Hostname::parse(t).is_ok())
 };
 
 /// Time servers.

@@ -66,9 +66,6 @@ pub const STATUS: &str = "/run/os/config-status.json";
 /// A larger file is refused unread, in bytes. Real ones have a few hundred; certificates make some tens of thousands.
 pub const MAX_SIZE: u64 = 256 << 10;
 
-/// `/etc` as the image has it; what stands in `/etc` is that and what this boot wrote over it.
-pub const IMAGE_ETC: &str = "/run/os/image-etc";
-
 /// There once the script of the first boot has ended well.
 pub const FIRST_BOOT_DONE: &str = "/mnt/state/os/first-boot.done";
 

@@ -4,12 +4,13 @@
 //!
 //! - [`report`] is what the initramfs found and did, with the [`protection`] of data in it
 //! - [`slot`] is one of the two that the system is in, [`board`] what this board is
-//! - [`identity`] names the device, [`clock`] is the least that its clock may be
+//! - [`identity`] names the device, [`hostname`] is what people call it, [`clock`] is the least that its clock may be
 //! - [`trial`] says whether this boot is one
 //! - [`place`] are the partitions as they are mounted
 
 pub mod board;
 pub mod clock;
+pub mod hostname;
 pub mod identity;
 pub mod place;
 pub mod protection;

@@ -17,10 +17,11 @@ use os_config::daemon::{PROVED, Proved, RELEASE};
 use os_config::engine::Places;
 use os_config::store::Store;
 use os_config::types::Config;
+use os_facts::hostname::{self, Hostname};
+use os_facts::place::IMAGE_ETC;
 use os_facts::protection::Protection;
 use os_facts::report::Report;
 use os_facts::{clock, identity, trial};
-use os_hostname::Hostname;
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
@@ -237,8 +238,8 @@ fn mount_etc() -> Result<()> {
     std::fs::create_dir_all("/run/os/etc/upper")?;
     std::fs::create_dir_all("/run/os/etc/work")?;
     std::fs::set_permissions("/run/os/etc", std::fs::Permissions::from_mode(0o700))?;
-    std::fs::create_dir_all(os_config::IMAGE_ETC)?;
-    mount_bind(&etc, os_config::IMAGE_ETC).context("cannot bind the image's /etc")?;
+    std::fs::create_dir_all(IMAGE_ETC)?;
+    mount_bind(&etc, IMAGE_ETC).context("cannot bind the image's /etc")?;
     let options =
         CString::new(format!("lowerdir={},upperdir=/run/os/etc/upper,workdir=/run/os/etc/work", etc.display()))?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV;
@@ -281,8 +282,8 @@ fn lay_down(config: &Config, report: &mut Report) {
     let inside = |path: &str| sysroot.join(path.trim_start_matches('/'));
     let named = || -> Result<()> {
         let wanted = config.hostname.as_deref().map(Hostname::parse).transpose().map_err(anyhow::Error::msg)?;
-        let name = os_hostname::effective(wanted.as_ref(), &inside(os_hostname::DEVICE_ID))?;
-        files::write_if_changed(&inside(os_hostname::FILE), format!("{name}\n").as_bytes(), 0o644)?;
+        let name = hostname::effective(wanted.as_ref(), Path::new(STATE))?;
+        files::write_if_changed(&Path::new(STATE).join(hostname::FILE), format!("{name}\n").as_bytes(), 0o644)?;
         Ok(())
     };
     if let Err(err) = named() {
@@ -290,7 +291,7 @@ fn lay_down(config: &Config, report: &mut Report) {
     }
     let places = Places {
         etc: inside("etc"),
-        image_etc: os_config::IMAGE_ETC.into(),
+        image_etc: IMAGE_ETC.into(),
         store: store(),
         // /run is moved into the root later.
         proxy: os_config::proxy::ENVIRONMENT.into(),

@@ -15,6 +15,8 @@ use os_channel::channel::{Asking, Held};
 use os_channel::{Channel, Choice, Release};
 use os_dbus::{Bus, RaucSlot, Tried, Verb};
 use os_facts::Slot;
+use os_facts::identity;
+use os_facts::place::STATE;
 use os_fetch::Source;
 use os_sys::{files, log};
 use rustix::fs::{FlockOperation, flock};
@@ -463,7 +465,7 @@ impl Agent {
 }
 
 pub(crate) fn device_id() -> String {
-    std::fs::read_to_string("/mnt/state/os/device-id").unwrap_or_default().trim().to_owned()
+    identity::read_id(&Path::new(STATE).join(identity::DEVICE_ID)).unwrap_or_default()
 }
 
 /// Ends RAUC after a look at the slots, unless an update is at work.

@@ -87,7 +87,7 @@ enum Must {
 /// ones are in force again.
 async fn put(device: &Device<'_>, docker: &Docker, must: Must) -> Applied {
     let (etc, bus) = (Path::new("/etc"), device.bus);
-    let wanted = engine::daemon(Path::new(crate::IMAGE_ETC), docker)?;
+    let wanted = engine::daemon(Path::new(os_facts::place::IMAGE_ETC), docker)?;
     let before = engine::daemon_in_force(etc);
     let owed = effect::memory("owed-docker");
     if before.as_ref() == Some(&wanted) && !owed.exists() {

@@ -135,7 +135,7 @@ pub(super) fn memory(name: &str) -> PathBuf {
 
 /// A file as the image has it, below what this boot wrote over it.
 pub(super) fn of_image(path: &str) -> PathBuf {
-    Path::new(crate::IMAGE_ETC).join(path)
+    Path::new(os_facts::place::IMAGE_ETC).join(path)
 }
 
 #[cfg(test)]

@@ -22,7 +22,7 @@ async fn authorities(device: &Device<'_>) -> Applied {
     {
         return Ok(Effect::Unchanged);
     }
-    let written = engine::write_bundle(Path::new("/etc"), Path::new(crate::IMAGE_ETC), &certificates)?;
+    let written = engine::write_bundle(Path::new("/etc"), Path::new(os_facts::place::IMAGE_ETC), &certificates)?;
     let by_hash = certificates.iter().filter_map(|c| Some((format!("{}.0", hash(c)?), c.clone()))).collect();
     let owned = own("authorities", Path::new(DIRECTORY), &by_hash, 0o644)?;
     // The engine reads the bundle, once, when it starts.
