@@ -1,7 +1,7 @@
 //! Containers that are meant to run and do not, as the engine's own state shows it.
 
 use bollard::models::{ContainerInspectResponse, RestartPolicyNameEnum};
-use os_config::json::tame;
+use os_config_model::json::tame;
 
 /// So much of what the engine says is shown, in characters.
 const SHOWN: usize = 200;

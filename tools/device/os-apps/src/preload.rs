@@ -277,7 +277,7 @@ mod tests {
     fn a_wipe_of_apps_takes_what_says_that_they_are_loaded() {
         for path in [LOADED, ONCE] {
             let below = path.strip_prefix("/mnt/data/").unwrap();
-            assert!(os_config::wipe::APPS.contains(&below), "{path}");
+            assert!(os_config_model::wipe::APPS.contains(&below), "{path}");
         }
     }
 

@@ -8,7 +8,7 @@
 
 use crate::engine;
 use anyhow::{Context, Result, ensure};
-use os_config::engine::{DAEMON, daemon_in_force, write_daemon};
+use os_config_model::engine::{DAEMON, daemon_in_force, write_daemon};
 use os_sys::cmd::{Cmd, CmdError};
 use serde_json::Value;
 use std::path::Path;

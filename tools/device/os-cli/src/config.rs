@@ -4,14 +4,14 @@
 use crate::code;
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use os_config::edit::{self, Difference};
 use os_config::import;
-use os_config::json::{self, dotted, names};
-use os_config::keys::{KEYS, WITHOUT_EFFECT};
 use os_config::lock::Lock;
-use os_config::model::{self, Problem};
 use os_config::status::{Outcome, Row, Status};
-use os_config::store::{self, Store, Version};
+use os_config_model::edit::{self, Difference};
+use os_config_model::json::{self, dotted, names};
+use os_config_model::keys::{KEYS, WITHOUT_EFFECT};
+use os_config_model::model::{self, Problem};
+use os_config_model::store::{self, Store, Version};
 use os_sys::files::FileError;
 use os_sys::{date, out};
 use serde::Serialize;
@@ -54,7 +54,7 @@ pub(crate) enum Command {
     #[command(alias = "check")]
     Validate {
         /// The file; - for standard input
-        #[arg(default_value = os_config::CONFIG)]
+        #[arg(default_value = os_config_model::CONFIG)]
         file: PathBuf,
     },
     /// What differs between the file and what is in force, or an earlier version
@@ -154,7 +154,7 @@ pub(crate) async fn run(command: Command, json: bool) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Keys if json => {
-            let row = |key: &os_config::keys::Key| {
+            let row = |key: &os_config_model::keys::Key| {
                 json!({
                     "key": dotted(key.pointer), "sets": key.summary, "allowed": key.shape.allowed(),
                     "default": key.default, "applies": key.applies.to_string(),
@@ -215,7 +215,7 @@ fn get(store: &Store, key: Option<&str>, secrets: bool, json: bool) -> Result<Ex
         for key in KEYS {
             if let Some(value) = root.pointer_mut(key.pointer) {
                 key.shape.secrets(value, &mut |secret| {
-                    let id = secret.as_object().and_then(os_config::shape::sealed);
+                    let id = secret.as_object().and_then(os_config_model::shape::sealed);
                     if let Some(text) = id.and_then(|id| sealed.get(id)) {
                         *secret = text.as_str().into();
                     }
@@ -253,7 +253,7 @@ fn given(value: &str) -> Result<String> {
         return Ok(value.to_owned());
     }
     let mut text = String::new();
-    std::io::stdin().lock().take(os_config::MAX_SIZE).read_to_string(&mut text)?;
+    std::io::stdin().lock().take(os_config_model::MAX_SIZE).read_to_string(&mut text)?;
     Ok(text.trim_end_matches(['\n', '\r']).to_owned())
 }
 
@@ -332,8 +332,8 @@ async fn write(store: &Store, lock: &Lock, before: &Value, after: &Value, text: 
         Ok(accepted) => accepted,
         Err(problems) => return Ok(Change { problems, ..Change::default() }.say(json)),
     };
-    if text.len() as u64 > os_config::MAX_SIZE {
-        bail!("the file would have {} bytes; at most {}", text.len(), os_config::MAX_SIZE);
+    if text.len() as u64 > os_config_model::MAX_SIZE {
+        bail!("the file would have {} bytes; at most {}", text.len(), os_config_model::MAX_SIZE);
     }
     let differences = edit::diff(before, after);
     let former = store.read().ok();
@@ -384,7 +384,7 @@ async fn edit_until_good(store: &Store, editor: &str, work: &Path, before: &[u8]
         if !status.with_context(|| format!("cannot start {program}"))?.success() {
             bail!("the editor ended with an error; nothing was changed");
         }
-        let text = os_sys::files::read_limited(work, os_config::MAX_SIZE)?;
+        let text = os_sys::files::read_limited(work, os_config_model::MAX_SIZE)?;
         if text == before {
             os_sys::say!("Nothing was changed.");
             return Ok(ExitCode::SUCCESS);
@@ -447,10 +447,10 @@ pub(crate) struct WithoutEffect {
 fn validate(file: &Path, json: bool) -> Result<ExitCode> {
     let bytes = if file == Path::new("-") {
         let mut bytes = Vec::new();
-        std::io::stdin().lock().take(os_config::MAX_SIZE + 1).read_to_end(&mut bytes)?;
+        std::io::stdin().lock().take(os_config_model::MAX_SIZE + 1).read_to_end(&mut bytes)?;
         bytes
     } else {
-        os_sys::files::read_limited(file, os_config::MAX_SIZE)?
+        os_sys::files::read_limited(file, os_config_model::MAX_SIZE)?
     };
     let found = match model::parse(&bytes) {
         Ok(accepted) => Validation {

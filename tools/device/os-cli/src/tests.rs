@@ -2,11 +2,11 @@
 
 use super::*;
 use crate::config::{Accepted, Change, Validation, WithoutEffect};
-use os_config::decide::Source;
-use os_config::edit::Difference;
 use os_config::import::{Item, Report as Import};
-use os_config::model::Problem;
 use os_config::status::{Outcome, Row, Status as ConfigStatus};
+use os_config_model::decide::Source;
+use os_config_model::edit::Difference;
+use os_config_model::model::Problem;
 use os_facts::protection::{Encryption, Protection};
 use os_update::outcome::{Done, Found, Outcome as Became};
 use os_update::standing::{Log, Standing};

@@ -16,7 +16,7 @@ pub(crate) fn request(what: WipeTarget, yes: bool, reboot: bool, json: bool) -> 
     if !yes {
         os_sys::ask::agree(&format!("erases {meaning} at the next boot"), word)?;
     }
-    let path = Path::new(os_facts::place::BOOT).join(os_config::wipe::REQUEST);
+    let path = Path::new(os_facts::place::BOOT).join(os_config_model::wipe::REQUEST);
     os_sys::files::write_if_changed(&path, word.as_bytes(), 0o644)
         .context("the boot partition does not take the request")?;
     let text = format!("{word} is erased at the next boot; remove {} to take it back.", path.display());

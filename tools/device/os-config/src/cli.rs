@@ -2,12 +2,12 @@
 
 use crate::import::{self, Report};
 use crate::lock::Lock;
-use crate::model::Problem;
 use crate::status::Status;
-use crate::store::Store;
 use crate::{KEYRING, STATUS, apply, boot_log};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use os_config_model::model::Problem;
+use os_config_model::store::Store;
 use os_dbus::{Bus, Verb};
 use os_sys::log;
 use os_sys::stick::Stick;

@@ -4,12 +4,12 @@
 //! remembered and taken back like any other change. Nothing is taken unless all of it together is a good configuration.
 //! The medium is hostile: it is read once, in bounds, without following a link, and judged from that copy.
 
-use crate::decide::{self, Source};
-use crate::json::tame;
-use crate::model::{self, Problem};
-use crate::store::Store;
-use crate::{MAX_SIZE, connections, edit, json};
 use anyhow::{Context, Result};
+use os_config_model::decide::{self, Source};
+use os_config_model::json::tame;
+use os_config_model::model::{self, Problem};
+use os_config_model::store::Store;
+use os_config_model::{MAX_SIZE, connections, edit, json};
 use os_sys::cmd::Cmd;
 use os_sys::files::{self, Written};
 use os_sys::hex;

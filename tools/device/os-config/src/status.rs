@@ -1,8 +1,8 @@
 //! The result per key, kept for `os config status`.
 
-use crate::decide::Source;
-use crate::json::{as_key, as_keys, dotted};
-use crate::model::Problem;
+use os_config_model::decide::Source;
+use os_config_model::json::{as_key, as_keys, dotted};
+use os_config_model::model::Problem;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;

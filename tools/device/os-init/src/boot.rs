@@ -13,10 +13,10 @@ use crate::console;
 use crate::disk::{self, BootDisk};
 use crate::{logins, modules, nodes, wipe, zram};
 use anyhow::{Context, Result, bail};
-use os_config::daemon::{PROVED, Proved, RELEASE};
-use os_config::engine::Places;
-use os_config::store::Store;
-use os_config::types::Config;
+use os_config_model::daemon::{PROVED, Proved, RELEASE};
+use os_config_model::engine::Places;
+use os_config_model::store::Store;
+use os_config_model::types::Config;
 use os_facts::hostname::{self, Hostname};
 use os_facts::place::IMAGE_ETC;
 use os_facts::protection::Protection;
@@ -248,7 +248,7 @@ fn mount_etc() -> Result<()> {
 
 /// The initramfs needs a few keys of config.json. Anything wrong is said later, by who applies the rest.
 fn configuration() -> Config {
-    let (decision, _) = os_config::decide::from_store(&store());
+    let (decision, _) = os_config_model::decide::from_store(&store());
     decision.accepted.config
 }
 
@@ -276,7 +276,7 @@ fn identify(first_boot: bool, report: &mut Report) {
 }
 
 /// Lays down what systemd and the engine read of config.json before anything else of ours runs: the name of the device, what
-/// [`os_config::engine`] says, and the settings of the kernel.
+/// [`os_config_model::engine`] says, and the settings of the kernel.
 fn lay_down(config: &Config, report: &mut Report) {
     let sysroot = Path::new(SYSROOT);
     let inside = |path: &str| sysroot.join(path.trim_start_matches('/'));
@@ -294,13 +294,13 @@ fn lay_down(config: &Config, report: &mut Report) {
         image_etc: IMAGE_ETC.into(),
         store: store(),
         // /run is moved into the root later.
-        proxy: os_config::proxy::ENVIRONMENT.into(),
+        proxy: os_config_model::proxy::ENVIRONMENT.into(),
         proved: Proved { record: inside(PROVED), release: inside(RELEASE) },
         state: STATE.into(),
-        resolv_conf: os_config::follow::RESOLV_CONF.into(),
+        resolv_conf: os_config_model::names::RESOLV_CONF.into(),
     };
-    let settings = os_config::sysctl::lay_down(&config.os, &os_config::sysctl::Kernel::default());
-    for problem in os_config::engine::lay_down(config, &places).into_iter().chain(settings) {
+    let settings = os_config_model::sysctl::lay_down(&config.os, &os_config_model::sysctl::Kernel::default());
+    for problem in os_config_model::engine::lay_down(config, &places).into_iter().chain(settings) {
         note(report, problem);
     }
 }

@@ -7,7 +7,7 @@
 //! of config.json for good.
 
 use crate::cmdline::Wipe;
-use os_config::wipe::{self, REQUEST};
+use os_config_model::wipe::{self, REQUEST};
 use os_sys::files;
 use std::path::Path;
 

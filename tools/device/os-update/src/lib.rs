@@ -184,8 +184,8 @@ pub async fn main(args: Args) -> Result<ExitCode> {
 /// When what was asked for cannot be done.
 pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
     // Whoever asks: a timer, the bus, or a person whose shell knows nothing of it.
-    if let Ok(text) = std::fs::read_to_string(os_config::proxy::ENVIRONMENT) {
-        os_fetch::go_through(os_config::proxy::variables(&text));
+    if let Ok(text) = std::fs::read_to_string(os_config_model::proxy::ENVIRONMENT) {
+        os_fetch::go_through(os_config_model::proxy::variables(&text));
     }
     match command {
         Command::Check { from } => {

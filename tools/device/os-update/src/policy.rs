@@ -1,8 +1,8 @@
 //! May an update be installed, or started, now?
 
 use crate::eos;
-use os_config::types::Update;
-use os_config::window::Window;
+use os_config_model::types::Update;
+use os_config_model::window::Window;
 use os_dbus::{Bus, BusError};
 use os_fetch::Source;
 use os_sys::cmd::{Cmd, CmdError};
@@ -80,7 +80,7 @@ impl Shown {
 impl Policy {
     /// Reads what is in force.
     pub fn load() -> Self {
-        let (decision, _) = os_config::decide::from_store(&os_config::store::Store::device());
+        let (decision, _) = os_config_model::decide::from_store(&os_config_model::store::Store::device());
         let Update { channel, mode, window, metered, rate_limit, trial } = decision.accepted.config.os.update;
         let file = |path: &str| std::fs::read_to_string(path).ok();
         let channel = address(channel, file(eos::PATH), file(BUILT_IN_CHANNEL));

@@ -9,10 +9,10 @@ mod partition;
 
 use anyhow::{Context, Result, bail};
 use compressed::Compression;
-use os_config::json::{self, names};
-use os_config::model::Problem;
-use os_config::profile::Profile;
-use os_config::{connections, edit, model, store};
+use os_config_model::json::{self, names};
+use os_config_model::model::Problem;
+use os_config_model::profile::Profile;
+use os_config_model::{connections, edit, model, store};
 use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Read;
@@ -83,7 +83,7 @@ fn configure_raw(image: &Path, change: &Change) -> Result<Value> {
         .with_context(|| format!("{} is no image of this OS", image.display()))?;
     drop(file);
     let volume = fat::Volume::open(image, start)?;
-    let before = match volume.read(store::NAME, os_config::MAX_SIZE)? {
+    let before = match volume.read(store::NAME, os_config_model::MAX_SIZE)? {
         Some(bytes) => json::read(&bytes).map_err(|err| anyhow::anyhow!("config.json in the image is {err}"))?,
         None => json!({}),
     };
@@ -135,7 +135,7 @@ pub fn listed(problems: &[Problem]) -> String {
 impl Change {
     fn make(&self, root: &mut Value) -> Result<()> {
         if let Some(path) = &self.config {
-            let bytes = os_sys::files::read_limited(path, os_config::MAX_SIZE)?;
+            let bytes = os_sys::files::read_limited(path, os_config_model::MAX_SIZE)?;
             let patch = json::read(&bytes).map_err(|err| anyhow::anyhow!("{} is {err}", path.display()))?;
             edit::merge(root, &patch);
         }

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use lab::image::{base, bundle, compose, disk, slot};
 use lab::repo::{self, Repo};
-use os_config::keys::KEYS;
+use os_config_model::keys::KEYS;
 use os_disk::ext4::MKFS;
 use std::collections::BTreeSet;
 use std::path::Path;

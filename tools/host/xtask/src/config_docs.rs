@@ -3,10 +3,10 @@
 use anyhow::{Context, Result};
 use clap::CommandFactory;
 use lab::repo::Repo;
-use os_config::json::dotted;
-use os_config::keys::{KEYS, WITHOUT_EFFECT};
-use os_config::model;
-use os_config::shape::{Field, Shape};
+use os_config_model::json::dotted;
+use os_config_model::keys::{KEYS, WITHOUT_EFFECT};
+use os_config_model::model;
+use os_config_model::shape::{Field, Shape};
 
 const BEGIN: &str = "<!-- made by: xtask docs -->";
 const END: &str = "<!-- end -->";

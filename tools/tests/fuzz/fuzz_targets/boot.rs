@@ -10,6 +10,6 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(entry.source().starts_with("/mnt"));
     }
     let _ = os_disk::kickstart::parse("fuzz", &text);
-    let names = os_config::follow::names::recall(&text);
-    assert_eq!(os_config::follow::names::recall(&os_config::follow::names::resolv_conf(&names, false, None)), names);
+    let names = os_config_model::names::recall(&text);
+    assert_eq!(os_config_model::names::recall(&os_config_model::names::resolv_conf(&names, false, None)), names);
 });

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use os_config::{edit, json, model, seal};
+use os_config_model::{edit, json, model, seal};
 use std::collections::BTreeMap;
 
 fuzz_target!(|bytes: &[u8]| {

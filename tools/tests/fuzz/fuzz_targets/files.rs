@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use os_config::profile::Profile;
-use os_config::{formats, proxy, redsocks, text};
+use os_config_model::profile::Profile;
+use os_config_model::{formats, proxy, redsocks, text};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(text) = text::read(bytes) else { return };

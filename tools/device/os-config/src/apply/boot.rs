@@ -2,9 +2,10 @@
 
 use super::effect::{Applied, Effect, memory, then};
 use super::{Device, Rows};
-use crate::wipe;
+
 use anyhow::{Context, bail};
 use os_boot::Loader;
+use os_config_model::wipe;
 use os_dbus::Verb;
 use os_facts::report::Report;
 use os_sys::files::{self, Written};

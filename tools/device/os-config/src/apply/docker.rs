@@ -2,12 +2,12 @@
 
 use super::effect::{self, Applied, Effect};
 use super::{Device, Rows};
-use crate::daemon::Proved;
-use crate::engine;
 use crate::links::{self, Link};
-use crate::sysctl::Kernel;
-use crate::types::Docker;
 use anyhow::{Context, Result, anyhow, bail};
+use os_config_model::daemon::Proved;
+use os_config_model::engine;
+use os_config_model::sysctl::Kernel;
+use os_config_model::types::Docker;
 use os_dbus::{Bus, BusError, Verb};
 use os_sys::cmd::{Cmd, CmdError};
 use os_sys::files;
@@ -270,9 +270,9 @@ pub(super) async fn restart(device: &Device<'_>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::merged;
-    use crate::engine::tests::settings;
-    use crate::types::Docker;
+    use os_config_model::engine::merged;
+    use os_config_model::types::{Docker, Log, Pool};
+    use serde_json::json;
 
     #[test]
     fn a_bridge_is_in_force_when_the_kernel_has_it() {
@@ -286,8 +286,13 @@ mod tests {
 
     #[test]
     fn only_what_the_engine_takes_over_while_it_runs_is_reloaded() {
-        let (base, docker) = settings();
-        assert!(!only_reloadable(&base, &merged(base.clone(), &docker)));
+        let base = json!({"data-root": "/mnt/data/docker", "registry-mirrors": ["https://a"]});
+        for docker in [
+            Docker { address_pools: vec![Pool { base: "10.0.0.0/8".to_owned(), size: 24 }], ..Docker::default() },
+            Docker { log: Some(Log { max_size: 5, max_files: 2 }), ..Docker::default() },
+        ] {
+            assert!(!only_reloadable(&base, &merged(base.clone(), &docker)), "{docker:?}");
+        }
         let bridge = Docker { bridge: Some("10.201.0.1/24".to_owned()), ..Docker::default() };
         let merged_bridge = merged(base.clone(), &bridge);
         assert!(only_reloadable(&base, &merged_bridge));

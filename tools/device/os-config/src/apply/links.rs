@@ -2,9 +2,9 @@
 //! work, what was connected before is.
 
 use super::effect::memory;
-use crate::connections::Change;
-use crate::store::checksum;
 use anyhow::{Context, Result};
+use os_config_model::connections::Change;
+use os_config_model::store::checksum;
 use os_dbus::{Bus, Link, Profile, Tried};
 use os_sys::files;
 use std::path::{Path, PathBuf};

@@ -15,14 +15,15 @@ mod sysctl;
 mod system;
 mod trust;
 
-use crate::decide::{self, Decision};
 use crate::lock::Lock;
 use crate::status::{Outcome, Row, Status};
-use crate::store::Store;
-use crate::types::Config;
-use crate::{STATUS, import, json, seal};
+use crate::{STATUS, import};
 use anyhow::{Context, Result};
 use effect::{Applied, Effect};
+use os_config_model::decide::{self, Decision};
+use os_config_model::store::Store;
+use os_config_model::types::Config;
+use os_config_model::{json, seal};
 use os_dbus::Bus;
 use os_sys::files;
 use std::path::Path;
@@ -72,7 +73,7 @@ pub async fn run(lock: &Lock) -> Result<Status> {
 
 /// The schema lies beside the file, so that an editor on any PC checks while a person types.
 fn publish_schema(store: &Store) {
-    let written = crate::model::schema()
+    let written = os_config_model::model::schema()
         .map_err(anyhow::Error::from)
         .and_then(|schema| Ok(serde_json::to_vec(&schema)?))
         .and_then(|text| Ok(files::write_if_changed(&store.boot().join("config.schema.json"), &text, 0o644)?));
@@ -146,7 +147,7 @@ pub fn seal_now(store: &Store, _lock: &Lock) -> Result<usize> {
     let mut secrets = store.secrets();
     let moved = seal::seal(&mut root, &mut secrets)?;
     if moved > 0 {
-        let text = crate::edit::to_text(&root);
+        let text = os_config_model::edit::to_text(&root);
         store.write_secrets(&secrets, &[&text, &bytes])?;
         store.write(&text)?;
         store.keep(&text)?;

@@ -2,11 +2,11 @@
 
 use super::effect::{self, Applied, Effect, own, then, write};
 use super::{Device, Rows, links};
-use crate::connections::{self, Change};
-use crate::follow::{self, names};
-use crate::profile;
-use crate::types::{Config, Ethernet, WifiNetwork, Wireguard};
+use crate::follow;
 use anyhow::{Result, anyhow};
+use os_config_model::connections::{self, Change};
+use os_config_model::types::{Config, Ethernet, WifiNetwork, Wireguard};
+use os_config_model::{names, profile};
 use os_dbus::{Bus, Tried, Verb};
 use os_sys::cmd::Cmd;
 use std::collections::BTreeMap;
@@ -111,7 +111,7 @@ impl Profile {
         }
         let _ = writeln!(text, "autoconnect-priority={priority}");
         // The name of a network may be anything; the name of the file may not.
-        let name = format!("os-config-{kind}-{:016x}", crate::store::checksum(name.as_bytes()));
+        let name = format!("os-config-{kind}-{:016x}", os_config_model::store::checksum(name.as_bytes()));
         Self { name, text }
     }
 
@@ -164,8 +164,8 @@ fn string(text: &str) -> String {
 
 /// A version 8 UUID (RFC 9562) that follows from the name.
 fn uuid(kind: &str, name: &str) -> String {
-    let high = crate::store::checksum(format!("{kind}/{name}").as_bytes());
-    let low = crate::store::checksum(format!("{name}/{kind}").as_bytes());
+    let high = os_config_model::store::checksum(format!("{kind}/{name}").as_bytes());
+    let low = os_config_model::store::checksum(format!("{name}/{kind}").as_bytes());
     let (high, low) = ((high & !0xf000) | 0x8000, (low >> 2) | 0x8000_0000_0000_0000);
     let (high, low) = (format!("{high:016x}"), format!("{low:016x}"));
     let part = |text: &str, from: usize, to: usize| text.get(from..to).unwrap_or_default().to_owned();
@@ -318,7 +318,7 @@ async fn dispatcher(device: &Device<'_>, rows: &mut Rows) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::Wifi;
+    use os_config_model::types::Wifi;
 
     #[test]
     fn any_name_and_password_make_a_keyfile_of_one_meaning() {

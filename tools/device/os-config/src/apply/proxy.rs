@@ -2,9 +2,9 @@
 
 use super::effect::{Applied, Effect, then, write};
 use super::{Device, Rows, docker};
-use crate::proxy::{ENVIRONMENT, ENVIRONMENT_MODE, environment, of_system};
-use crate::types::Proxy;
 use anyhow::anyhow;
+use os_config_model::proxy::{ENVIRONMENT, ENVIRONMENT_MODE, environment, of_system};
+use os_config_model::types::Proxy;
 
 pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     let files = of_system(device.store);

@@ -2,8 +2,8 @@
 
 use super::effect::{Applied, Effect, memory, own, then, write};
 use super::{Device, Rows, proxy};
-use crate::types::Mqtt;
 use anyhow::{Context, Result};
+use os_config_model::types::Mqtt;
 use os_dbus::{Bus, Verb};
 use os_sys::cmd::Cmd;
 use os_sys::files::{self, Written};

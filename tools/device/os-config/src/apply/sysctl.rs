@@ -3,8 +3,8 @@
 
 use super::effect::Effect;
 use super::{Device, Rows};
-use crate::sysctl::{self, Found, Kernel, Setting};
 use anyhow::{Result, anyhow};
+use os_config_model::sysctl::{self, Found, Kernel, Setting};
 use os_dbus::{Bus, Verb};
 use os_sys::files::Written;
 

@@ -2,11 +2,12 @@
 
 use super::effect::{self, Applied, Effect, own, set, then, write};
 use super::{Device, Rows};
-use crate::country::WORLD;
-use crate::store::Store;
-use crate::types::Os;
-use crate::{sysctl, udev, zones};
+use crate::udev;
 use anyhow::{Context, Result, anyhow, bail};
+use os_config_model::country::WORLD;
+use os_config_model::store::Store;
+use os_config_model::types::Os;
+use os_config_model::{sysctl, zones};
 use os_dbus::{Bus, Tried, Verb};
 use os_facts::hostname::Hostname;
 use os_facts::report::Report;

@@ -2,7 +2,7 @@
 
 use super::effect::{Applied, Effect, own, then};
 use super::{Device, Rows, docker};
-use crate::engine::{self, certificates};
+use os_config_model::engine::{self, certificates};
 use os_sys::cmd::Cmd;
 use os_sys::files::Written;
 use std::collections::BTreeMap;

@@ -2,13 +2,14 @@
 //! config.json asks for it.
 
 mod default_route;
-pub mod names;
+mod networks;
 mod time;
 
-use crate::{engine, links};
+use crate::links;
 use anyhow::Result;
 use clap::Parser;
-use names::Names;
+use os_config_model::engine;
+use os_config_model::names::{self, Names, REMEMBERED, RESOLV_CONF, SERVERS};
 use os_dbus::{Bus, Verb};
 use os_sys::files::{self, Written};
 use std::path::Path;
@@ -22,16 +23,6 @@ pub const RESOLVER_OFF: &str = "/run/os/resolver-off";
 pub const SERVICE: &str = "os-network.service";
 /// There when something changed since the service began: its path has it run, and once more when it was there already.
 const CHANGED: &str = "/run/os/network/changed";
-/// What os-dns reads ([`etc/os/dnsmasq.conf`] of the image names it).
-const SERVERS: &str = "/run/os/network/servers.conf";
-
-/// What `/etc/resolv.conf` leads to.
-pub const RESOLV_CONF: &str = "/run/os/network/resolv.conf";
-/// What is known of names, for the containers that the next boot starts before it has a network. Below the state partition.
-pub const REMEMBERED: &str = "os/network/resolv.conf";
-/// More is nothing that this module wrote.
-const MAX_REMEMBERED: u64 = 4096;
-
 /// Follow what the networks say of names and of the time. NetworkManager's dispatcher calls it with an interface and an event.
 #[derive(Debug, Parser)]
 #[command(name = "os-network", version)]
@@ -74,7 +65,7 @@ fn is_of_interest(event: &[String]) -> bool {
 
 async fn follow(bus: &Bus) -> Result<()> {
     let routes = default_route::interfaces();
-    let of_networks = names::of_networks(&bus.network_names().await?, &|name| routes.contains(name));
+    let of_networks = networks::of_networks(&bus.network_names().await?, &|name| routes.contains(name));
     let wishes = names::wishes(&std::fs::read_to_string(WISHES).unwrap_or_default());
     let names = names::with_wishes(of_networks, &wishes);
     // The one that is there, while another waits for the next boot.
@@ -119,24 +110,6 @@ fn remember(resolv_conf: &str) {
     if let Err(err) = files::write_if_changed(&path, resolv_conf.as_bytes(), 0o644) {
         os_sys::log::warn(&err.to_string());
     }
-}
-
-/// Lays down `resolv.conf` for the engine and an empty list of servers for os-dns, which start before the network: with what was known in the boot before, in `state`.
-///
-/// # Errors
-/// When something cannot be written.
-pub fn lay_down(state: &Path, resolv_conf: &Path, os_dns: bool, bridge: Option<&str>) -> Result<()> {
-    let remembered = state.join(REMEMBERED);
-    // Without it nothing is remembered.
-    let _ = remembered.parent().map(std::fs::create_dir_all);
-    let text = files::read_limited(&remembered, MAX_REMEMBERED).unwrap_or_default();
-    let names = names::recall(&String::from_utf8_lossy(&text));
-    files::write_if_changed(resolv_conf, names::resolv_conf(&names, os_dns, bridge).as_bytes(), 0o644)?;
-    // os-dns reads it before there is a network.
-    if let Some(name) = Path::new(SERVERS).file_name() {
-        files::write_if_changed(&resolv_conf.with_file_name(name), b"", 0o644)?;
-    }
-    Ok(())
 }
 
 /// Writes a file of a service and tells that; again at the next call when this one ends in between.

@@ -1,6 +1,6 @@
 //! Time servers that the networks name (DHCP), for timesyncd.
 
-use crate::name_server::domain;
+use os_config_model::name_server::domain;
 use std::net::IpAddr;
 
 /// After the image's own, before that of `ntpServers`, which empties the list first.

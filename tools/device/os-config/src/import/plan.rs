@@ -4,10 +4,11 @@
 //! half of it would be worse than none.
 
 use super::{Files, Item, MANIFEST, SIGNATURE};
-use crate::json::{self, tame};
-use crate::model::{self, Problem};
-use crate::profile::Profile;
-use crate::{edit, ssh_key, text, udev};
+use crate::udev;
+use os_config_model::json::{self, tame};
+use os_config_model::model::{self, Problem};
+use os_config_model::profile::Profile;
+use os_config_model::{edit, ssh_key, text};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 

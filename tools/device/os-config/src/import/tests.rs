@@ -31,7 +31,7 @@ fn full(stick: &Path) {
     put(stick, "modules/extra.conf", "dummy\n# no\n");
     put(stick, "modprobe/dummy.conf", "options dummy numdummies=2\n");
     put(stick, "udev/99-x.rules", "KERNEL==\"x\"\n");
-    put(stick, "certificates/ca.crt", include_str!("../../examples/ca.pem"));
+    put(stick, "certificates/ca.crt", include_str!("../../../os-config-model/examples/ca.pem"));
     put(stick, "network/wifi.nmconnection", "[connection]\r\nid=x\r\n");
     put(stick, "update.raucb", "x");
     put(stick, "holiday.jpg", "x");

@@ -60,7 +60,7 @@ pub(super) fn erase_apps(report: &mut Report) -> bool {
     }
     as_asked(report, "wiping containers and images");
     let mut left = Vec::new();
-    for dir in os_config::wipe::APPS {
+    for dir in os_config_model::wipe::APPS {
         match std::fs::remove_dir_all(Path::new(DATA).join(dir)) {
             Err(err) if err.kind() != std::io::ErrorKind::NotFound => left.push(format!("{dir}: {err}")),
             _ => {}

@@ -54,8 +54,8 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
 /// # Errors
 /// When it cannot be read, or would be refused.
 pub fn check(config: &Path) -> Result<()> {
-    let bytes = os_sys::files::read_limited(config, os_config::MAX_SIZE)?;
-    match os_config::model::parse(&bytes) {
+    let bytes = os_sys::files::read_limited(config, os_config_model::MAX_SIZE)?;
+    match os_config_model::model::parse(&bytes) {
         Ok(accepted) => {
             accepted.warnings.iter().for_each(|warning| eprintln!("lab: warning: {warning}"));
             Ok(())

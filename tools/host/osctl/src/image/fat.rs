@@ -48,7 +48,7 @@ impl Volume {
     }
 
     /// Writes a file under a new name first: a card that is pulled out keeps the old or the new text, and the device
-    /// understands both (see [`os_config::store`]).
+    /// understands both (see [`os_config_model::store`]).
     pub(super) fn write(&self, path: &str, content: &[u8]) -> Result<()> {
         if path.contains(['"', '\\', '*', '?', ':', '[']) {
             bail!("{path} is no name that a FAT filesystem holds");
@@ -63,7 +63,7 @@ impl Volume {
         let mut copy = tempfile::NamedTempFile::new()?;
         copy.write_all(content)?;
         copy.rewind()?;
-        let new = format!("::{path}.{:016x}.new", os_config::store::checksum(content));
+        let new = format!("::{path}.{:016x}.new", os_config_model::store::checksum(content));
         self.mtools("mcopy").arg("-o").arg(copy.path()).arg(&new).run().with_context(wrong)?;
         if self.exists(path) {
             self.mtools("mdel").arg(format!("::{path}")).run().with_context(wrong)?;

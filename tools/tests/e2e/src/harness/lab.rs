@@ -81,7 +81,7 @@ impl Lab {
 
     pub(crate) fn config(&self, more: Value) -> Result<Vec<u8>> {
         let mut config = json!({ "os": { "sshKeys": [self.artifacts.keys.ssh_public()?] } });
-        os_config::edit::merge(&mut config, &more);
+        os_config_model::edit::merge(&mut config, &more);
         Ok(serde_json::to_vec_pretty(&config)?)
     }
 }

@@ -4,7 +4,7 @@ use super::Keys;
 use crate::harness::device::{equal, journal_on_data, time_servers};
 use crate::harness::vm::Vm;
 use anyhow::{Context, ensure};
-use os_config::keys::KEYS;
+use os_config_model::keys::KEYS;
 use serde_json::json;
 
 pub(super) fn machine(vm: &Vm, keys: &mut Keys<'_>) {

@@ -55,7 +55,7 @@ pub(super) fn services(vm: &Vm, keys: &mut Keys<'_>) {
         equal(&log_in("another password")?, "20 02 00 05")
     });
     keys.check(&["/os/caCertificates", "/balenaRootCA"], || {
-        let pem = include_str!("../../../../../device/os-config/examples/ca.pem");
+        let pem = include_str!("../../../../../device/os-config-model/examples/ca.pem");
         vm.ssh(&format!("cat > /tmp/ca.pem <<'EOF'\n{pem}EOF"))?;
         let trusted = || Ok::<_, anyhow::Error>(vm.ssh_code("openssl verify /tmp/ca.pem >/dev/null 2>&1")?.0 == 0);
         let bundle = || vm.ssh("grep -c BEGIN /etc/ssl/certs/ca-certificates.crt");

@@ -44,7 +44,7 @@ pub(crate) fn is_raw_key(password: &str) -> bool {
 
 impl WifiNetwork {
     /// True when its password is the key itself.
-    pub(crate) fn has_raw_key(&self) -> bool {
+    pub fn has_raw_key(&self) -> bool {
         self.password.as_deref().is_some_and(is_raw_key)
     }
 }

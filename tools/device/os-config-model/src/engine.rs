@@ -7,7 +7,7 @@
 use crate::daemon::Proved;
 use crate::store::Store;
 use crate::types::{Config, Docker};
-use crate::{follow, formats, proxy};
+use crate::{formats, names, proxy};
 use anyhow::{Context, Result};
 use os_sys::files::{self, Written};
 use serde_json::{Map, Value, json};
@@ -34,7 +34,7 @@ pub struct Places {
     pub proved: Proved,
     /// The state partition.
     pub state: PathBuf,
-    /// The file of [`follow::RESOLV_CONF`].
+    /// The file of [`names::RESOLV_CONF`].
     pub resolv_conf: PathBuf,
 }
 
@@ -57,8 +57,8 @@ pub fn lay_down(config: &Config, places: &Places) -> Vec<String> {
         attempt("settings", done);
     }
     let os_dns = !config.os.network.resolver_is_off();
-    let names = follow::lay_down(&places.state, &places.resolv_conf, os_dns, bridge(&places.etc).as_deref());
-    attempt("names", names);
+    let laid_down = names::lay_down(&places.state, &places.resolv_conf, os_dns, bridge(&places.etc).as_deref());
+    attempt("names", laid_down);
     let certificates = certificates(config);
     if !certificates.is_empty() {
         attempt("authorities", write_bundle(&places.etc, &places.image_etc, &certificates).map(drop));
@@ -108,7 +108,8 @@ pub fn write_daemon(etc: &Path, wanted: &Value) -> Result<Written> {
     Ok(files::write_if_changed(&etc.join(DAEMON), &serde_json::to_vec_pretty(wanted)?, 0o644)?)
 }
 
-pub(crate) fn merged(base: Value, docker: &Docker) -> Value {
+/// The settings of `base` with what the configuration adds.
+pub fn merged(base: Value, docker: &Docker) -> Value {
     let mut out = match base {
         Value::Object(object) => object,
         _ => Map::new(),
@@ -172,12 +173,12 @@ pub fn write_bundle(etc: &Path, image_etc: &Path, certificates: &[String]) -> Re
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
     use crate::types::{Log, Pool, Proxy};
 
     /// Settings of an image, and what a configuration wants beside them.
-    pub(crate) fn settings() -> (Value, Docker) {
+    fn settings() -> (Value, Docker) {
         let base =
             json!({"data-root": "/mnt/data/docker", "log-driver": "journald", "registry-mirrors": ["https://a"]});
         let docker = Docker {
@@ -231,7 +232,7 @@ pub(crate) mod tests {
         assert!(!places.proxy.exists());
         let resolv_conf = || std::fs::read_to_string(&places.resolv_conf).unwrap();
         assert!(resolv_conf().contains("\nnameserver 127.0.0.1\nnameserver 172.17.0.1\noptions "));
-        std::fs::write(places.state.join(follow::REMEMBERED), "nameserver 192.168.1.1\nsearch home.lan a/b\n").unwrap();
+        std::fs::write(places.state.join(names::REMEMBERED), "nameserver 192.168.1.1\nsearch home.lan a/b\n").unwrap();
         config.os.docker.insecure_registries = vec!["registry.lan:5000".to_owned()];
         config.os.ca_certificates = vec![include_str!("../examples/ca.pem").to_owned()];
         config.os.network.proxy = Some(Proxy { url: "http://p:1".to_owned(), no_proxy: Vec::new() });

@@ -27,7 +27,7 @@ const MEANT: &[(&str, &str)] = &[
 ];
 
 /// The rules that hold in every country.
-pub(crate) const WORLD: &str = "00";
+pub const WORLD: &str = "00";
 
 /// Two letters, or the world.
 pub(crate) fn is_code(text: &str) -> bool {

@@ -1,29 +1,17 @@
-//! Who is asked for which name: what the networks say, and `dnsServers`, become the servers of os-dns and `resolv.conf`.
+//! What the networks know of names.
 
-use crate::name_server::{NameServer, PORT, domain};
+use os_config_model::name_server::{NameServer, PORT, domain};
+use os_config_model::names::{MAX_SEARCH, Names};
 use os_dbus::NetworkNames;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// What resolvers look at: resolv.conf(5) of musl.
-const MAX_SEARCH: usize = 6;
-const MAX_SERVERS: usize = 3;
 /// A network that names more is not believed in full.
 const MAX_OF_NETWORK: usize = 16;
 
-/// What the networks know of names.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Names {
-    /// Servers, in the order in which they are asked.
-    pub servers: Vec<NameServer>,
-    /// Domains in which short names are looked for.
-    pub search: Vec<String>,
-}
-
 /// What the networks say, by the rules of NetworkManager's own plugins: a network is asked for its domains; for all others are
 /// those that have a default route, or else all but tunnels. Of two that claim a domain, the one with the better priority has it.
-pub fn of_networks(networks: &[NetworkNames], has_default: &dyn Fn(&str) -> bool) -> Names {
+pub(super) fn of_networks(networks: &[NetworkNames], has_default: &dyn Fn(&str) -> bool) -> Names {
     let everything = |n: &&NetworkNames| n.domains.iter().any(|d| ["~", "~.", "."].contains(&d.as_str()));
     let routed = |n: &&NetworkNames| has_default(&n.interface) || (n.tunnel && n.domains.is_empty());
     let mut general: Vec<&NetworkNames> = networks.iter().filter(everything).collect();
@@ -75,74 +63,13 @@ fn is_link_local(address: Ipv6Addr) -> bool {
     address.segments()[0] & 0xffc0 == 0xfe80
 }
 
-/// What is in force: a server of `dnsServers` for every name takes the place of all that the networks say, one for a domain that
-/// of their servers for it.
-pub fn with_wishes(mut names: Names, wishes: &[NameServer]) -> Names {
-    if wishes.iter().any(NameServer::is_general) {
-        names.servers.clear();
-    }
-    let named = |server: &NameServer| {
-        !server.is_general() && wishes.iter().flat_map(|w| &w.domains).any(|wanted| server.domains.contains(wanted))
-    };
-    names.servers.retain(|server| !named(server));
-    names.servers.splice(0..0, wishes.iter().cloned());
-    names
-}
-
-/// The entries of `dnsServers`; `null` as a word, and none, say nothing.
-pub fn wishes(text: &str) -> Vec<NameServer> {
-    text.split_ascii_whitespace().filter_map(NameServer::parse).collect()
-}
-
-/// The servers as dnsmasq reads them.
-pub fn for_dnsmasq(names: &Names) -> String {
-    names.servers.iter().fold(String::from("# What the networks and config.json say\n"), |mut text, server| {
-        let _ = writeln!(text, "server={server}");
-        text
-    })
-}
-
-/// `resolv.conf` for the host and, as the engine reads it, for containers: os-dns on loopback, which the engine's own resolver
-/// asks from the host wherever a container is, and on its bridge, where a container has no such resolver. Without os-dns, the
-/// servers themselves.
-pub fn resolv_conf(names: &Names, os_dns: bool, bridge: Option<&str>) -> String {
-    let mut text = String::from("# Made from what the networks and config.json say\n");
-    let direct = names.servers.iter().filter(|server| server.is_general() && server.port == PORT);
-    let mut servers: Vec<String> = direct.take(MAX_SERVERS).map(ToString::to_string).collect();
-    // While none is known, nobody answers: where no server is named, the engine has its own.
-    if os_dns || servers.is_empty() {
-        servers = ["127.0.0.1"].into_iter().chain(bridge).map(str::to_owned).collect();
-    }
-    for server in servers {
-        let _ = writeln!(text, "nameserver {server}");
-    }
-    if !names.search.is_empty() {
-        let _ = writeln!(text, "search {}", names.search.join(" "));
-    }
-    // The second try makes os-dns ask the next server.
-    text.push_str("options timeout:2 attempts:3\n");
-    text
-}
-
-/// The names that a `resolv.conf` of this module's without os-dns holds: what was known in the boot before.
-pub fn recall(text: &str) -> Names {
-    let of = |word: &'static str| text.lines().filter_map(move |line| line.strip_prefix(word)?.strip_prefix(' '));
-    let domains = of("search").flat_map(str::split_ascii_whitespace).filter_map(domain);
-    // The device itself is what stands there while none is known.
-    let server =
-        |text| NameServer::parse(text).filter(|s| s.is_general() && s.port == PORT && !s.address.is_loopback());
-    Names {
-        servers: of("nameserver").filter_map(server).take(MAX_SERVERS).collect(),
-        search: domains.take(MAX_SEARCH).collect(),
-    }
-}
-
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use os_config_model::names::{for_dnsmasq, recall, resolv_conf, wishes, with_wishes};
     use proptest::prelude::*;
 
-    pub(crate) fn network(interface: &str, servers: &[&str], domains: &[&str], priority: i32) -> NetworkNames {
+    fn network(interface: &str, servers: &[&str], domains: &[&str], priority: i32) -> NetworkNames {
         let owned = |list: &[&str]| list.iter().map(|&s| s.to_owned()).collect();
         let tunnel = interface.starts_with("wg");
         NetworkNames {
@@ -219,26 +146,7 @@ pub(crate) mod tests {
         assert_eq!(names.search, ["good.lan"]);
     }
 
-    #[test]
-    fn resolvers_ask_os_dns_or_the_servers_themselves() {
-        let home = network("eth0", &["192.168.1.1", "fe80::1"], &["home.lan"], 100);
-        let names = with_wishes(of_networks(&[home], &|_| true), &[]);
-        let with = resolv_conf(&names, true, Some("172.29.232.1"));
-        assert!(with.contains("\nnameserver 127.0.0.1\nnameserver 172.29.232.1\nsearch home.lan\n"), "{with}");
-        let without = resolv_conf(&names, false, Some("172.29.232.1"));
-        assert!(without.contains("\nnameserver 192.168.1.1\nnameserver fe80::1%eth0\nsearch home.lan\n"), "{without}");
-        let nothing = resolv_conf(&Names::default(), false, Some("172.29.232.1"));
-        assert!(nothing.contains("\nnameserver 127.0.0.1\nnameserver 172.29.232.1\n"), "{nothing}");
-        assert!(for_dnsmasq(&names).contains("\nserver=/home.lan/192.168.1.1\n"));
-    }
-
     proptest! {
-        #[test]
-        fn any_file_is_recalled(text in "(?s)(nameserver |search |.|\n){0,60}") {
-            let names = recall(&text);
-            prop_assert_eq!(recall(&resolv_conf(&names, false, None)), names);
-        }
-
         // Whatever a network says: every line is one of ours.
         #[test]
         fn no_line_is_smuggled_in(servers in proptest::collection::vec(".{0,40}", 0..5),
