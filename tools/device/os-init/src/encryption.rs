@@ -12,12 +12,14 @@
 //! The programs are the root slot's, run inside it, so that the initramfs stays small.
 
 use crate::console;
+use crate::luks_header::Header;
 use crate::storage;
 use anyhow::{Context, Result, bail, ensure};
 use os_facts::identity;
 use os_facts::protection::{KEY, PBKDF, Protection, RECOVERY_COPY};
 use os_sys::cmd::Cmd;
 use os_sys::files;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -164,7 +166,7 @@ impl Data<'_> {
     /// When the key is gone or a program fails. The partition must not grow then: it is in the middle of moving.
     pub fn finish_encrypting(&self) -> Result<()> {
         self.load_modules();
-        if !self.header()?.contains("online-reencrypt") {
+        if !self.header(self.device)?.is_reencrypting() {
             return Ok(());
         }
         let key = self.key().filter(|key| key.exists()).context("encrypting os-data stopped and its key is gone")?;
@@ -177,8 +179,10 @@ impl Data<'_> {
         resume.arg(self.device).run().context("cannot go on encrypting os-data")
     }
 
-    fn header(&self) -> Result<String> {
-        Ok(self.cryptsetup().arg("luksDump").arg(self.device).read()?)
+    /// The header at the beginning of a device, or in a file of its own.
+    fn header(&self, at: impl AsRef<OsStr>) -> Result<Header> {
+        let text = self.cryptsetup().args(["luksDump", "--dump-json-metadata"]).arg(at).read()?;
+        Header::parse(&text).context("cryptsetup says something else of a header than JSON")
     }
 
     /// Opens what is encrypted.
@@ -187,14 +191,14 @@ impl Data<'_> {
     /// When neither the key, nor the TPM, nor a recovery key opens it.
     pub fn open(&self) -> Result<Protection> {
         let mut tried = Vec::new();
-        let header = self.header()?;
+        let header = self.header(self.device)?;
         if let Some(key) = self.key().filter(|key| key.exists()) {
             match self.unlock(&["--key-file", &self.inside(&key)]) {
                 Ok(()) => return Ok(Protection::Key),
                 Err(err) => tried.push(format!("the key in state: {err:#}")),
             }
         }
-        if header.contains("systemd-tpm2") {
+        if header.has_tpm() {
             match self.unlock(&["--token-only"]) {
                 Ok(()) => return Ok(Protection::Tpm2),
                 Err(err) => tried.push(format!("the TPM: {err:#}")),
@@ -297,8 +301,7 @@ impl Data<'_> {
         for entry in std::fs::read_dir(&work)?.flatten() {
             let header = self.inside(&entry.path());
             // cryptsetup writes this last.
-            let made = self.cryptsetup().arg("luksDump").arg(&header).read();
-            if !made.is_ok_and(|dump| dump.contains("online-reencrypt")) {
+            if !self.header(&header).is_ok_and(|made| made.is_reencrypting()) {
                 continue;
             }
             let restore = self.cryptsetup().args(["luksHeaderRestore", "--header-backup-file"]);
