@@ -23,16 +23,16 @@ help:
 	@echo "make bench   measure, and write docs/benchmarks.md"
 	@echo "make clean   remove everything that was built"
 
-image: host-tools
+image: programs
 	@$(BIN)/lab build --variant $(V) $(if $(CONFIG),--config $(CONFIG))
 
-run: host-tools
+run: programs
 	@$(BIN)/lab run --build --variant $(V) $(RUNFLAGS)
 
 bundle: image
 	@$(BIN)/lab bundle --variant $(V)
 
-check: host-tools
+check: programs
 	@ci/check
 
 test: check
@@ -40,7 +40,7 @@ test: check
 	@cd tools && $(CARGO) build --locked -p e2e
 	@$(BIN)/e2e run
 
-test-long: host-tools
+test-long: programs
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
 	@$(BIN)/e2e run --only long
@@ -50,15 +50,15 @@ fuzz:
 	@cd tools && $(CARGO) fuzz run $(or $(TARGET),config) -- -max_total_time=$(or $(SECONDS_MAX),300) -max_len=4096 -timeout=10
 
 # N power cuts; SEED says at which moments.
-campaign: host-tools
+campaign: programs
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
 	@$(BIN)/e2e campaign --cuts $(or $(N),10) --seed $(or $(SEED),$(shell date +%s))
 
-size: host-tools
+size: programs
 	@$(BIN)/lab size
 
-bench: host-tools
+bench: programs
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
 	@$(BIN)/e2e bench
@@ -67,10 +67,10 @@ host-packages:
 	@ci/host-packages
 
 # cargo knows best what is out of date; it is asked every time, once for all that runs on the workstation.
-host-tools: host-packages
+programs: host-packages
 	@cd tools && $(CARGO) build --locked -p osctl -p lab -p xtask
 
 clean:
 	rm -rf build tools/target
 
-.PHONY: help image run bundle check test test-long fuzz campaign size bench host-packages host-tools clean
+.PHONY: help image run bundle check test test-long fuzz campaign size bench host-packages programs clean
