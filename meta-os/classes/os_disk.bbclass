@@ -38,39 +38,30 @@ IMAGE_TYPES:append = " os_slot"
 IMAGE_TYPEDEP:os_slot = "${OS_ROOT_FSTYPE}"
 IMAGE_TYPEDEP:wic = "os_slot"
 
+# The programs that os-slotmake calls, and itself.
 do_image_os_slot[depends] += "\
     cryptsetup-native:do_populate_sysroot \
     dosfstools-native:do_populate_sysroot \
     e2fsprogs-native:do_populate_sysroot \
     mtools-native:do_populate_sysroot \
     os-initramfs:do_image_complete \
+    os-slotmake-native:do_populate_sysroot \
     virtual/kernel:do_deploy \
 "
 do_image_wic[depends] += "grub-efi:do_deploy os-boot-files:do_deploy"
 
 IMAGE_CMD:os_slot() {
-    root=${OS_ROOT_IMAGE}
-    cp --dereference ${IMGDEPLOYDIR}/${IMAGE_LINK_NAME}.${OS_ROOT_FSTYPE} $root
-    # The tree starts on a block of its own. Salt and identifier are fixed: the same filesystem gives the same hash.
-    size=$(expr \( $(stat -c %s $root) + 4095 \) / 4096 \* 4096)
-    truncate -s $size $root
-    hash=$(veritysetup format $root $root --hash-offset=$size --salt=$(printf '0%.0s' $(seq 64)) \
-        --uuid=6f732d76-6572-4000-8000-000000000001 | sed -n 's/^Root hash:[[:space:]]*//p')
-    [ -n "$hash" ] || bbfatal "veritysetup gave no root hash for $root"
-
-    printf 'linux "%s/vmlinuz" %s %s\ninitrd "%s/initramfs"\n' '$os_kernel' '$os_args' \
-        "os.roothash=$hash os.rootsize=$size ${OS_CONSOLES} ${OS_KERNEL_ARGS}" '$os_kernel' > ${WORKDIR}/slot.cfg
-    rm -f ${OS_KERNEL_IMAGE}
-    truncate -s ${OS_KERNEL_SIZE} ${OS_KERNEL_IMAGE}
-    mkfs.vfat --invariant -n OS-KERNEL -i 6f73006b ${OS_KERNEL_IMAGE}
-    mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/${KERNEL_IMAGETYPE} ::vmlinuz
-    mcopy -i ${OS_KERNEL_IMAGE} ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}.cpio.lz4 ::initramfs
-    mcopy -i ${OS_KERNEL_IMAGE} ${WORKDIR}/slot.cfg ::slot.cfg
+    cp --dereference ${IMGDEPLOYDIR}/${IMAGE_LINK_NAME}.${OS_ROOT_FSTYPE} ${OS_ROOT_IMAGE}
+    os-slotmake slot \
+        --root ${OS_ROOT_IMAGE} --root-size ${OS_ROOT_SIZE} \
+        --kernel ${DEPLOY_DIR_IMAGE}/${KERNEL_IMAGETYPE} \
+        --initramfs ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}.cpio.lz4 \
+        --arguments "${OS_CONSOLES} ${OS_KERNEL_ARGS}" --config ${WORKDIR}/slot.cfg \
+        --image ${OS_KERNEL_IMAGE} --size ${OS_KERNEL_SIZE} --epoch "$SOURCE_DATE_EPOCH"
 
     install -d ${WORKDIR}/os-data/preload
-    rm -f ${OS_DATA_IMAGE}
-    truncate -s ${OS_DATA_SIZE} ${OS_DATA_IMAGE}
-    mkfs.ext4 -q -F ${OS_DATA_MKFS_OPTIONS} -L os-data -d ${WORKDIR}/os-data ${OS_DATA_IMAGE}
+    os-slotmake data --tree ${WORKDIR}/os-data --image ${OS_DATA_IMAGE} --size ${OS_DATA_SIZE} \
+        --options "${OS_DATA_MKFS_OPTIONS}"
 }
 
 # Files that other packages own and the OS decides about (os-base.bb).

@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail};
 use os_disk::vars::Vars;
+use os_slotmake::size::Room;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -82,6 +83,14 @@ impl Repo {
 /// When it is not.
 pub fn need(vars: &Vars, name: &str) -> Result<String> {
     vars.get(name)?.with_context(|| format!("{name} is not set in meta-os/conf/distro/include"))
+}
+
+/// A size variable that must be set.
+///
+/// # Errors
+/// When it is not, or is no size.
+pub fn room(vars: &Vars, name: &'static str) -> Result<Room> {
+    Ok(Room::of(name, &need(vars, name)?)?)
 }
 
 /// Lines of a list file without comments, trimmed.

@@ -1,7 +1,8 @@
 //! What both build lanes must agree on, compared.
 
+use crate::crates_inc::RECIPES;
 use anyhow::{Context, Result, ensure};
-use lab::image::{base, bundle, compose, disk, slot};
+use lab::image::{base, bundle, compose, disk};
 use lab::repo::{self, Repo};
 use os_config_model::keys::KEYS;
 use os_disk::ext4::MKFS;
@@ -24,6 +25,7 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("kernel modules that every boot loads", modules),
         ("grub.cfg, boot files and counters", boot),
         ("units of the tools and SYSTEMD_SERVICE of the recipe", units),
+        ("crates that recipes are given", sources),
         ("initramfs programs of both lanes", initramfs),
         ("docs/config.md and config.schema.json", config_docs),
         ("pages and links of docs/", crate::pages::check),
@@ -95,7 +97,7 @@ fn layout(repo: &Repo) -> Result<()> {
     }
     let size = |name: &str| layout.find(name).map(|p| p.part.size);
     ensure!(size("os-kernelA") == size("os-kernelB") && size("os-rootA") == size("os-rootB"), "slots differ in size");
-    let smallest = disk::bytes(&repo::need(&vars, "OS_SMALLEST_DISK")?)?;
+    let smallest = repo::room(&vars, "OS_SMALLEST_DISK")?.bytes;
     // A card sold as 4 GB has 4 * 10^9 bytes.
     let smallest = smallest / (1 << 30) * 1_000_000_000;
     ensure!(layout.disk_size <= smallest, "the image has {} bytes, the smallest medium {smallest}", layout.disk_size);
@@ -163,10 +165,6 @@ fn sealed(repo: &Repo) -> Result<()> {
     let mut lab: BTreeSet<String> = compose::EROFS.map(str::to_owned).into();
     lab.insert("-z${OS_ROOT_COMPRESSION}".to_owned());
     same("mkfs.erofs and os.conf", &lab, &distro)?;
-    let class = read(repo, "meta-os/classes/os_disk.bbclass")?;
-    for option in [format!("--uuid={}", slot::VERITY_ID), format!("--invariant -n OS-KERNEL -i {}", slot::VOLUME_ID)] {
-        ensure!(class.contains(&option), "os_disk.bbclass has no {option}");
-    }
     let data = repo::need(&repo.vars()?, "OS_DATA_MKFS_OPTIONS")?;
     ensure!(
         data.split_ascii_whitespace().eq(MKFS.iter().copied()),
@@ -207,6 +205,19 @@ fn units(repo: &Repo) -> Result<()> {
     }
     let recipe = read(repo, "meta-os/recipes-core/os-tools/os-tools.bb")?;
     same("tools/device/*/dist and SYSTEMD_SERVICE", &units, &assignment(&recipe, "SYSTEMD_SERVICE:${PN}")?)
+}
+
+/// A recipe is given what its lock file was cut for.
+fn sources(repo: &Repo) -> Result<()> {
+    for recipe in &RECIPES {
+        let text = read(repo, recipe.recipe)?;
+        let given = assignment(&text, "SRC_URI")?;
+        let rooms = ["file://device", "file://host", "file://tests"];
+        let given = given.into_iter().filter(|uri| rooms.iter().any(|room| uri.starts_with(room))).collect();
+        let meant = recipe.sources.iter().map(|source| format!("file://{source};subdir=${{BP}}")).collect();
+        same(&format!("sources of xtask crates and {}", recipe.recipe), &meant, &given)?;
+    }
+    Ok(())
 }
 
 /// What each lane's initramfs must hold for os-init's calls, by program.

@@ -25,12 +25,12 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
     let grub_cfg = repo.meta_os().join("recipes-bsp/grub/files/grub.cfg");
     let files = repo::need(vars, "OS_BOOT_FILES")?;
     let modules = repo::need(vars, "OS_GRUB_MODULES")?;
-    let size = repo::need(vars, "OS_BOOT_SIZE")?;
+    let size = repo::room(vars, "OS_BOOT_SIZE")?.bytes;
     let inputs = Inputs::new()
         .text(&config)
         .text(&files)
         .text(&modules)
-        .text(&size)
+        .text(&size.to_string())
         .text(&tools_tree::identity()?)
         .text(&String::from_utf8_lossy(&counters::fresh()))
         .path(&grub_cfg)?;
@@ -44,7 +44,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
         fs::copy(&grub_cfg, dir.join("grub.cfg"))?;
         fs::write(dir.join("grubenv"), counters::fresh())?;
         fs::write(dir.join("config.json"), &config)?;
-        image(dir, &files, super::disk::bytes(&size)?)
+        image(dir, &files, size)
     })?;
     Ok(Output { path: out.join("os-boot.vfat"), identity })
 }

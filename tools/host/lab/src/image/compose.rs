@@ -266,6 +266,7 @@ pub fn inputs(repo: &Repo, inputs: crate::step::Inputs) -> Result<crate::step::I
         "meta-os/conf/distro/include",
         "tools/host/lab/data",
         "tools/host/lab/src/image",
+        "tools/host/slotmake/src",
         "tools/Makefile",
     ] {
         inputs = inputs.path(&repo.root.join(path))?;

@@ -4,7 +4,7 @@ use crate::image::{Options, as_root, with_list};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use crate::tools_tree;
-use anyhow::{Context, Result};
+use anyhow::Result;
 use os_disk::vars::Vars;
 use os_sys::cmd::Cmd;
 use os_sys::hex;
@@ -24,10 +24,11 @@ const DEMO_COMMAND: &str = "trap exit TERM; /bin/busybox httpd -f -p 8080 -h /ww
 /// # Errors
 /// When an archive is missing or the images do not fit.
 pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: &Steps) -> Result<Output> {
-    let size = repo::need(vars, "OS_DATA_SIZE")?;
+    let size = repo::room(vars, "OS_DATA_SIZE")?;
     let mkfs = repo::need(vars, "OS_DATA_MKFS_OPTIONS")?;
     let page = repo.data("hello.html");
-    let inputs = with_list(Inputs::new().text(&size).text(&mkfs).text(DEMO_COMMAND), repo, "hello.html")?;
+    let inputs =
+        with_list(Inputs::new().text(&size.bytes.to_string()).text(&mkfs).text(DEMO_COMMAND), repo, "hello.html")?;
     let inputs = inputs.text(&base.identity).text(&tools_tree::identity()?);
     let name = repo::need(vars, "OS_DATA_IMAGE")?;
     let out = repo.lab().join(&options.variant).join("data");
@@ -36,16 +37,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
         let preload = tree.join("preload");
         fs::create_dir_all(&preload)?;
         demo(&base.path, &page, &preload)?;
-        let image = dir.join(&name);
-        File::create(&image)?.set_len(super::disk::bytes(&size)?)?;
-        as_root("mke2fs")
-            .args(["-q", "-F", "-t", "ext4"])
-            .args(mkfs.split_ascii_whitespace())
-            .args(["-L", "os-data", "-E", "root_owner=0:0", "-d"])
-            .arg(&tree)
-            .arg(&image)
-            .run()
-            .context("the demo does not fit; OS_DATA_SIZE in os-layout.inc is too small")?;
+        os_slotmake::data::image(as_root("mke2fs"), &tree, &dir.join(&name), &size, &mkfs)?;
         Ok(fs::remove_dir_all(&tree)?)
     })?;
     Ok(Output { path: out.join(name), identity })

@@ -35,21 +35,6 @@ pub fn layout(repo: &Repo, vars: &Vars) -> Result<Layout> {
     Ok(Layout::plan(&kickstart::parse(&name, &text)?)?)
 }
 
-/// Reads a size variable such as `64M`.
-///
-/// # Errors
-/// When it is no size.
-pub fn bytes(text: &str) -> Result<u64> {
-    let (digits, shift) = match text.chars().last() {
-        Some('K') => (text.trim_end_matches('K'), 10),
-        Some('M') => (text.trim_end_matches('M'), 20),
-        Some('G') => (text.trim_end_matches('G'), 30),
-        _ => bail!("'{text}' is no size; write a number with K, M or G"),
-    };
-    let number: u64 = digits.parse().with_context(|| format!("'{text}' is no size; write a number with K, M or G"))?;
-    number.checked_mul(1 << shift).with_context(|| format!("'{text}' is too large"))
-}
-
 /// Builds the disk image and returns its path.
 ///
 /// # Errors
@@ -144,18 +129,5 @@ pub fn copy_sparse(from: &mut File, to: &mut File, offset: u64) -> std::io::Resu
             to.write_all(block)?;
         }
         at += got as u64;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(bytes("64M").unwrap(), 64 << 20);
-        for bad in ["", "64", "M", "-1M", "1T", "99999999999G"] {
-            assert!(bytes(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -5,7 +5,7 @@ use crate::harness::fat::Fat;
 use crate::harness::random::Random;
 use anyhow::{Context, Result};
 use lab::image::bundle::{self, Images};
-use lab::image::slot;
+use os_slotmake::verity;
 use os_sys::cmd::Cmd;
 use osctl::channel::keys::SecretKey;
 use osctl::channel::{Directory, Publish};
@@ -128,7 +128,7 @@ impl Maker {
 
 /// Gives a root its hash tree; the kernel partition names its hash.
 fn seal(root: &Path, kernel: &Fat) -> Result<()> {
-    let arguments = slot::seal(root)?.arguments();
+    let arguments = verity::seal(root)?.arguments();
     configure(kernel, &|text| {
         let other = text.split(' ').filter(|word| !word.starts_with("os.roothash="));
         let words = other.map(|word| if word.starts_with("os.rootsize=") { &arguments } else { word });

@@ -1,0 +1,97 @@
+//! The two images of a slot.
+
+use crate::size::Room;
+use crate::{SlotError, kernel, verity};
+use std::path::PathBuf;
+
+/// What a slot is made of, and where it goes.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// Root filesystem; the hash tree is appended to it, and then it is the image of the root partition.
+    pub root: PathBuf,
+    /// What the root partition has room for.
+    pub root_room: Room,
+    /// Kernel.
+    pub kernel: PathBuf,
+    /// Initramfs.
+    pub initramfs: PathBuf,
+    /// Kernel arguments: consoles, and what every slot has.
+    pub arguments: String,
+    /// Where to write `slot.cfg`.
+    pub config: PathBuf,
+    /// Where to write the image of the kernel partition.
+    pub image: PathBuf,
+    /// What the kernel partition has room for.
+    pub room: Room,
+    /// Time of everything in it, in seconds since 1970.
+    pub epoch: u64,
+}
+
+impl Slot {
+    /// Makes both images.
+    ///
+    /// # Errors
+    /// When something does not fit its partition, or a program fails.
+    pub fn make(&self) -> Result<(), SlotError> {
+        let verity = verity::seal(&self.root)?;
+        self.root_room.takes(&self.root)?;
+        let config = kernel::config(&verity, &self.arguments);
+        std::fs::write(&self.config, config).map_err(SlotError::file("write", &self.config))?;
+        let files = [("vmlinuz", &*self.kernel), ("initramfs", &*self.initramfs), ("slot.cfg", &*self.config)];
+        kernel::image(&self.image, &files, &self.room, self.epoch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use os_sys::cmd::Cmd;
+    use std::fs;
+    use std::path::Path;
+    use std::time::{Duration, SystemTime};
+
+    fn made(dir: &Path, changed: u64) -> Slot {
+        let at = |name: &str| dir.join(name);
+        for (name, size) in [("root.img", 100_000), ("vmlinuz", 300_000), ("initramfs", 500_000)] {
+            fs::write(at(name), vec![b'x'; size]).unwrap();
+            let file = fs::File::options().write(true).open(at(name)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(changed)).unwrap();
+        }
+        let slot = Slot {
+            root: at("root.img"),
+            root_room: Room::of("OS_ROOT_SIZE", "1M").unwrap(),
+            kernel: at("vmlinuz"),
+            initramfs: at("initramfs"),
+            arguments: "console=ttyS0 quiet".to_owned(),
+            config: at("slot.cfg"),
+            image: at("kernel.vfat"),
+            room: Room::of("OS_KERNEL_SIZE", "4M").unwrap(),
+            epoch: 1_700_000_000,
+        };
+        slot.make().unwrap();
+        slot
+    }
+
+    #[test]
+    fn the_same_files_give_the_same_bytes_whenever_they_were_made() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (one, other) = (made(a.path(), 1_600_000_000), made(b.path(), 1_500_000_001));
+        assert!(fs::read(&one.image).unwrap() == fs::read(&other.image).unwrap());
+        assert!(fs::read(&one.root).unwrap() == fs::read(&other.root).unwrap());
+        let listed = Cmd::new("mdir").env("TZ", "UTC").arg("-i").arg(&one.image).arg("::").read().unwrap();
+        assert_eq!(listed.matches("2023-11-14  22:13").count(), 3, "{listed}");
+        // Over what was there before, and longer.
+        fs::write(&one.image, vec![1; 8 << 20]).unwrap();
+        made(a.path(), 1_400_000_000);
+        assert!(fs::read(&one.image).unwrap() == fs::read(&other.image).unwrap());
+    }
+
+    #[test]
+    fn a_root_with_its_tree_has_to_fit() {
+        let dir = tempfile::tempdir().unwrap();
+        let slot = made(dir.path(), 0);
+        fs::write(&slot.root, vec![0; 1 << 20]).unwrap();
+        let said = slot.make().unwrap_err().to_string();
+        assert!(said.contains("root.img has 1040 KiB") && said.contains("OS_ROOT_SIZE"), "{said}");
+    }
+}
