@@ -2,30 +2,10 @@ SUMMARY = "Tools of the OS on the device"
 DESCRIPTION = "One multi-call binary: init of the initramfs, configuration, host name, updates, apps, and the os command."
 HOMEPAGE = "https://example.org/os"
 SECTION = "base"
-LICENSE = "Apache-2.0"
-LIC_FILES_CHKSUM = "file://LICENSE;md5=3b83ef96387f14655fc854ddc3c6bd57"
 
-# Set by the distribution; a build of the layer alone has none.
-OS_VERSION ?= "0"
-PV = "${OS_VERSION}"
+require os-tools-source.inc
 
-inherit os_cargo systemd
-
-require os-tools-crates.inc
-
-# Its Cargo.lock is that of the device's crates, which are all that is here of the workspace.
-# nooelint: oelint.vars.fileextrapaths,oelint.vars.outofcontext
-FILESEXTRAPATHS:prepend := "${META_OS_SRCTOP}/tools/device:"
-
-SRC_URI += "\
-    file://LICENSE;subdir=${BP} \
-    file://Cargo.lock;subdir=${BP} \
-    file://Cargo.toml;subdir=${BP} \
-    file://Makefile;subdir=${BP} \
-    file://device;subdir=${BP} \
-"
-
-S = "${UNPACKDIR}/${BP}"
+inherit systemd
 
 CARGO_BUILD_FLAGS:append = " --package os-tools"
 
@@ -35,7 +15,7 @@ do_install() {
     oe_runmake -C ${S} install DESTDIR=${D} BINDIR_FROM=$(dirname $binary) \
         prefix=${prefix} bindir=${bindir} unitdir=${systemd_system_unitdir} \
         libdir_os=${nonarch_libdir}/os udevdir=${nonarch_base_libdir}/udev \
-        completiondir=${datadir}/bash-completion/completions nmdir=${nonarch_libdir}/NetworkManager
+        nmdir=${nonarch_libdir}/NetworkManager
     ln -s ${nonarch_libdir}/os/os-tools ${D}/init
 }
 
@@ -74,7 +54,6 @@ SYSTEMD_SERVICE:${PN} = "\
 "
 
 FILES:${PN} += "\
-    ${datadir}/bash-completion \
     ${datadir}/dbus-1 \
     ${nonarch_base_libdir}/udev \
     ${nonarch_libdir}/NetworkManager \

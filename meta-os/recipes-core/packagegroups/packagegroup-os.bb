@@ -42,6 +42,7 @@ RDEPENDS:${PN} = "\
     openvpn \
     os-base \
     os-board \
+    os-manual-bash-completion \
     os-tools \
     polkit \
     rauc \

@@ -6,6 +6,8 @@
 mod config;
 mod disk;
 mod engine;
+#[cfg(feature = "manual")]
+pub mod manual;
 mod restart;
 mod slot;
 mod status;

@@ -70,7 +70,7 @@ fn same(what: &str, left: &BTreeSet<String>, right: &BTreeSet<String>) -> Result
 
 fn packages(repo: &Repo) -> Result<()> {
     // The tools and their configuration are not packages in the lab.
-    let ours = ["os-base", "os-board", "os-tools"].map(str::to_owned);
+    let ours = ["os-base", "os-board", "os-manual-bash-completion", "os-tools"].map(str::to_owned);
     compare_packages(repo, base::LIST, "packagegroup-os", ours.into())?;
     compare_packages(repo, base::DEVELOPMENT, "packagegroup-os-development", BTreeSet::new())
 }
@@ -201,7 +201,7 @@ fn units(repo: &Repo) -> Result<()> {
         let Ok(dist) = std::fs::read_dir(entry.path().join("dist")) else { continue };
         let names = dist.flatten().map(|file| file.file_name().to_string_lossy().into_owned());
         // What is no unit is installed by the Makefile alone.
-        units.extend(names.filter(|name| !name.ends_with(".rules") && !name.ends_with(".bash")));
+        units.extend(names.filter(|name| !name.ends_with(".rules")));
     }
     let recipe = read(repo, "meta-os/recipes-core/os-tools/os-tools.bb")?;
     same("tools/device/*/dist and SYSTEMD_SERVICE", &units, &assignment(&recipe, "SYSTEMD_SERVICE:${PN}")?)

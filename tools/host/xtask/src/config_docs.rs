@@ -1,7 +1,6 @@
-//! What is written from the tables of the tools: the reference of config.json, its schema, the completion of `os`.
+//! What is written from the tables of the tools: the reference of config.json and its schema.
 
 use anyhow::{Context, Result};
-use clap::CommandFactory;
 use lab::repo::Repo;
 use os_config_model::json::dotted;
 use os_config_model::keys::{KEYS, WITHOUT_EFFECT};
@@ -17,11 +16,7 @@ const END: &str = "<!-- end -->";
 /// When the table is not valid.
 pub fn files() -> Result<Vec<(&'static str, String)>> {
     let schema = serde_json::to_string_pretty(&model::schema()?)? + "\n";
-    Ok(vec![
-        ("docs/config.md", reference()?),
-        ("docs/config.schema.json", schema),
-        ("tools/device/os-cli/dist/os.bash", completion()?),
-    ])
+    Ok(vec![("docs/config.md", reference()?), ("docs/config.schema.json", schema)])
 }
 
 fn reference() -> Result<String> {
@@ -67,12 +62,6 @@ fn fields(shape: &Shape, above: &str, out: &mut String) {
         | Shape::Setting(_)
         | Shape::Free { .. } => {}
     }
-}
-
-fn completion() -> Result<String> {
-    let mut out = Vec::new();
-    clap_complete::generate(clap_complete::Shell::Bash, &mut os_cli::Args::command(), "os", &mut out);
-    Ok(format!("# Made by: xtask docs\n{}", String::from_utf8(out)?))
 }
 
 /// True when a file holds what it must.

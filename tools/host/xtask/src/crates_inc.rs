@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 /// A recipe that builds a part of the workspace.
 pub struct Recipe {
-    /// The recipe, below the checkout as everything here.
+    /// The file that says what the recipe is given, below the checkout as everything here.
     pub recipe: &'static str,
     /// The crates that it is given, or rooms full of them: paths below `tools/`.
     pub sources: &'static [&'static str],
@@ -25,7 +25,7 @@ pub struct Recipe {
 /// Every recipe that builds something of the workspace.
 pub const RECIPES: [Recipe; 2] = [
     Recipe {
-        recipe: "meta-os/recipes-core/os-tools/os-tools.bb",
+        recipe: "meta-os/recipes-core/os-tools/os-tools-source.inc",
         sources: &["device"],
         lock: "tools/device/Cargo.lock",
         list: "meta-os/recipes-core/os-tools/os-tools-crates.inc",

@@ -75,13 +75,17 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     let hostname = tree.join("etc/hostname");
     let _ = fs::remove_file(&hostname);
     symlink("../mnt/state/os/hostname", &hostname)?;
+    let manual = args.out.join("manual");
+    os_cli::manual::write(&manual).with_context(|| format!("cannot write to {}", manual.display()))?;
     Cmd::new("make")
         .args(["--silent", "-C"])
         .arg(repo.root.join("tools"))
-        .arg("install")
+        .args(["install", "install-completion"])
         .arg(format!("DESTDIR={}", tree.display()))
         .arg(format!("BINDIR_FROM={}", args.tools.display()))
+        .arg(format!("MANUAL_FROM={}", manual.display()))
         .run()?;
+    fs::remove_dir_all(&manual)?;
     for dir in ["mnt/boot", "mnt/state", "mnt/data", "var/log/journal", "var/lib/bluetooth", "etc/rauc"] {
         fs::create_dir_all(tree.join(dir))?;
     }

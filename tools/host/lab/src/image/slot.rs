@@ -38,6 +38,7 @@ pub fn build(
         .text(&base.identity)
         .text(&tools_tree::identity()?)
         .path(&tools.join("os-tools"))?
+        .text(&String::from_utf8_lossy(&os_cli::manual::completion()))
         .text(&vars.get("OS_UPDATE_CHANNEL")?.unwrap_or_default())
         .path(&channel_root(vars, keys)?)?
         .path(&keys.bundle_cert)?;
