@@ -2,16 +2,19 @@
 //!
 //! - [`check`] compares what both lanes must agree on, [`pages`] the book with its table of contents
 //! - [`config_docs`] writes the reference of config.json from its table of keys
+//! - [`roots`] compares the root file systems that the two lanes built
 //! - [`crates_inc`] writes the crate list of the Yocto recipe
 
 mod check;
 mod config_docs;
 mod crates_inc;
 mod pages;
+mod roots;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::repo::Repo;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Look after this repository.
@@ -26,6 +29,13 @@ struct Args {
 enum Command {
     /// Compare what both build lanes must agree on
     Check,
+    /// Compare the root file systems that both lanes built: what starts, listens, is in /etc, runs with others' rights
+    Roots {
+        /// Root of the lab: a directory, or an erofs image such as build/lab/development/slot/os-root-….verity
+        lab: PathBuf,
+        /// Root of the Yocto lane, of the same variant
+        yocto: PathBuf,
+    },
     /// Write the reference of config.json into docs/ from its table of keys
     Docs,
     /// Write the lock file and the crate list of the Yocto recipe from tools/Cargo.lock
@@ -50,6 +60,10 @@ fn run(args: Args) -> Result<ExitCode> {
     let repo = Repo::find()?;
     match args.command {
         Command::Check => check::run(&repo),
+        Command::Roots { lab, yocto } => {
+            lab::tools_tree::enter(&repo, false)?;
+            roots::run(&repo, &lab, &yocto).map(|()| ExitCode::SUCCESS)
+        }
         Command::Docs => config_docs::write(&repo).map(|()| ExitCode::SUCCESS),
         Command::Crates { check } => crates_inc::run(&repo, check),
     }
