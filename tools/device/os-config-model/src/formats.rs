@@ -84,7 +84,7 @@ pub static CHANNEL: Text = text(
     |t| {
         let plain = !t.chars().any(|c| c.is_control() || c.is_whitespace() || c == '"');
         let directory = t.starts_with('/') && t.len() > 1;
-        plain && (directory || os_fetch::Address::parse(t).is_ok())
+        plain && (directory || os_transport::Address::parse(t).is_ok())
     },
 );
 

@@ -117,7 +117,7 @@ impl Shape {
             (Shape::Choice(_), Value::String(found)) if found.trim() != "null" => {
                 wrong(format!(
                     "is {}; allowed is {}",
-                    shown(&os_fetch::address::without_secrets(found)),
+                    shown(&os_transport::address::without_secrets(found)),
                     self.allowed()
                 ));
             }
@@ -130,7 +130,7 @@ impl Shape {
                     let found = if text.secret {
                         "something else".to_owned()
                     } else {
-                        shown(&os_fetch::address::without_secrets(found))
+                        shown(&os_transport::address::without_secrets(found))
                     };
                     wrong(format!("is {found}; allowed is {}", text.allowed));
                 }

@@ -4,7 +4,6 @@ use crate::agent::{Agent, Asked};
 use crate::course::Attempt;
 use crate::machine::Machine;
 use crate::outcome::Done;
-use crate::relay::{Bundle, Relay};
 use crate::state::Target;
 use crate::trust;
 use crate::version;
@@ -12,9 +11,10 @@ use crate::write::Writing;
 use anyhow::{Context, Result, ensure};
 use os_channel::Release;
 use os_dbus::RaucSlot;
-use os_fetch::address::AddressError;
-use os_fetch::{Address, Source};
 use os_sys::log;
+use os_transport::address::AddressError;
+use os_transport::relay::{Bundle, Relay};
+use os_transport::{Address, Source};
 
 /// What a bundle is called that an operator names by its address.
 const BUNDLE: &str = "bundle";

@@ -3,7 +3,7 @@
 //! - [`step`] is the whole of it as a function without side effects, [`state`] what is remembered
 //! - [`trust`] reads a channel and decides what of it is believed; [`policy`] whether now is the time
 //! - [`eos`] finds the channel where another system has it
-//! - `install` has RAUC check and write a bundle, [`relay`] brings it there, [`progress`] says how far it is
+//! - `install` has RAUC check and write a bundle, `os-transport` brings it there, [`progress`] says how far it is
 //! - [`hand`] notices what an operator did with RAUC
 //! - `operator` does what one wants of the slots
 //! - `index` has RAUC look at a slot that is half written, so that what is there is not fetched again
@@ -28,7 +28,6 @@ mod operator;
 pub mod outcome;
 pub mod policy;
 pub mod progress;
-pub mod relay;
 pub mod standing;
 pub mod state;
 pub mod step;
@@ -43,8 +42,8 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 pub use machine::Mark;
 use os_facts::Slot;
-use os_fetch::Source;
 use os_sys::{log, out};
+use os_transport::Source;
 use outcome::{Done, Outcome};
 use serde_json::json;
 use standing::{Log, Standing};
@@ -185,7 +184,7 @@ pub async fn main(args: Args) -> Result<ExitCode> {
 pub async fn run(command: Command, json: bool) -> Result<ExitCode> {
     // Whoever asks: a timer, the bus, or a person whose shell knows nothing of it.
     if let Ok(text) = std::fs::read_to_string(os_config_model::proxy::ENVIRONMENT) {
-        os_fetch::go_through(os_config_model::proxy::variables(&text));
+        os_transport::go_through(os_config_model::proxy::variables(&text));
     }
     match command {
         Command::Check { from } => {

@@ -4,8 +4,8 @@ use crate::eos;
 use os_config_model::types::Update;
 use os_config_model::window::Window;
 use os_dbus::{Bus, BusError};
-use os_fetch::Source;
 use os_sys::cmd::{Cmd, CmdError};
+use os_transport::Source;
 use serde::Serialize;
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! How far an installation is. Whoever installs writes it down; `os update status` and the bus read it.
 
-use crate::relay::Passed;
 use os_sys::files;
+use os_transport::relay::Passed;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::Path;

@@ -6,8 +6,8 @@ use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, Root, root_file};
 use os_dbus::BusError;
 use os_facts::report::Report;
-use os_fetch::{FetchError, Source};
 use os_sys::{date, files, log};
+use os_transport::{FetchError, Source};
 use std::path::Path;
 
 /// The root that the image brings.

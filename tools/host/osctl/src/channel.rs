@@ -350,7 +350,7 @@ mod tests {
     }
 
     /// A server that has a channel, and its own answer for what it does not have.
-    fn serves(dir: &Path, missing: &'static str) -> os_fetch::Source {
+    fn serves(dir: &Path, missing: &'static str) -> os_transport::Source {
         use std::io::{BufRead, BufReader, Write};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -371,7 +371,7 @@ mod tests {
                 let _ = stream.write_all(&answer);
             }
         });
-        os_fetch::Source::parse(&format!("http://127.0.0.1:{port}/stable")).unwrap()
+        os_transport::Source::parse(&format!("http://127.0.0.1:{port}/stable")).unwrap()
     }
 
     #[test]

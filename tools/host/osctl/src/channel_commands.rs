@@ -241,7 +241,7 @@ pub(crate) fn run(command: Command) -> Result<()> {
             );
         }
         Command::Mirror { from, to, root } => {
-            let status = mirror::run(&os_fetch::Source::parse(&from)?, &to, root.as_deref())?;
+            let status = mirror::run(&os_transport::Source::parse(&from)?, &to, root.as_deref())?;
             os_sys::say!("{}", serde_json::to_string_pretty(&status)?);
         }
     }

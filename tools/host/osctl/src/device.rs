@@ -1,8 +1,8 @@
 //! A device on the network, over ssh.
 
 use anyhow::{Context, Result, bail, ensure};
-use os_fetch::Source;
-use os_update::relay::{Bundle, Relay};
+use os_transport::Source;
+use os_transport::relay::{Bundle, Relay};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use os_fetch::address::without_secrets;
-use os_fetch::head::Head;
-use os_fetch::{Address, Source};
+use os_transport::address::without_secrets;
+use os_transport::head::Head;
+use os_transport::{Address, Source};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(head) = Head::read(&mut &*bytes) {

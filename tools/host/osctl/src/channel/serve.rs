@@ -35,7 +35,7 @@ fn arguments(at: &str) -> [&str; 5] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use os_fetch::{Part, Source};
+    use os_transport::{Part, Source};
     use std::net::TcpListener;
     use std::process::Command;
 
@@ -47,7 +47,7 @@ mod tests {
         let at = format!("127.0.0.1:{port}");
         let mut server = Command::new("busybox").args(arguments(&at)).arg(dir.path()).spawn().unwrap();
         let source = Source::parse(&format!("http://127.0.0.1:{port}")).unwrap();
-        let part = || -> Result<String, os_fetch::FetchError> {
+        let part = || -> Result<String, os_transport::FetchError> {
             let mut stream = source.open("bundle", Part { first: 3, length: 4, whole: Some(10), fresh: false })?;
             let mut text = String::new();
             std::io::Read::read_to_string(&mut stream, &mut text).unwrap();

@@ -1,21 +1,17 @@
-//! Reads files from where a channel lies: a web server, or a directory such as a USB stick.
-//!
-//! - [`address`] is where something lies on a server, [`head`] what a server says of its answer
-//! - `curl` is how it is asked
+//! Reads files from where a channel lies: a web server, asked with `curl`, or a directory such as a USB stick.
 
-pub mod address;
 mod curl;
-pub mod head;
 
-pub use address::Address;
-pub use curl::go_through;
-use head::{Head, Version};
+use crate::address::{self, Address};
+use crate::head::{Head, Version};
 use rustix::fs::OFlags;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout};
+
+pub use curl::go_through;
 
 /// A small file takes no longer, in seconds: a server that drips must not hold up whoever reads.
 const SMALL_FILE: &str = "300";

@@ -2,8 +2,9 @@
 //! anyway, and a connection that goes wrong cannot take the caller with it. The address goes through curl's standard
 //! input, because it may hold a password and arguments are for everybody to read; so does a proxy, through the environment.
 
+use super::{FetchError, Inner, Part, Stream};
+use crate::Address;
 use crate::head::{Head, Version};
-use crate::{Address, FetchError, Inner, Part, Stream};
 use std::io::{BufReader, Read, Write};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -24,7 +25,7 @@ pub fn go_through(variables: Vec<(String, String)>) {
     let _ = PROXY.set(variables);
 }
 
-pub(crate) fn open(
+pub(super) fn open(
     address: &Address,
     name: &str,
     part: Option<Part>,
@@ -67,7 +68,7 @@ pub(crate) fn open(
 }
 
 /// Is this the answer to what was asked?
-pub(crate) fn check(head: &Head, part: Option<Part>, name: &str) -> Result<(), FetchError> {
+pub(super) fn check(head: &Head, part: Option<Part>, name: &str) -> Result<(), FetchError> {
     let wrong = |said: String| Err(FetchError::Wrong { what: name.to_owned(), said });
     let whose = "the server, or a cache on the way,";
     match (part, head.status, head.range) {
@@ -101,13 +102,13 @@ pub(crate) fn check(head: &Head, part: Option<Part>, name: &str) -> Result<(), F
     }
 }
 
-pub(crate) fn other_size(name: &str, found: u64, wanted: u64) -> FetchError {
+pub(super) fn other_size(name: &str, found: u64, wanted: u64) -> FetchError {
     let said = format!("it has {found} bytes where it is served, and {wanted} by what is signed");
     FetchError::Wrong { what: name.to_owned(), said }
 }
 
 /// Waits for the end of curl. `status`: what the server answered with, if it came to that.
-pub(crate) fn finish(
+pub(super) fn finish(
     child: &mut Child,
     address: &Address,
     name: &str,

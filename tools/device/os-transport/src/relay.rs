@@ -11,8 +11,8 @@
 //! device have already. So there are two ways forward, each a transfer that grows as long as it is followed and is given
 //! up when the next block lies far ahead: what is left out costs little, and what is read in a row comes in one piece.
 
-use os_fetch::head::Version;
-use os_fetch::{FetchError, Part, Source, Stream};
+use crate::head::Version;
+use crate::{FetchError, Part, Source, Stream};
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -73,7 +73,7 @@ pub struct Passed {
 
 impl Passed {
     /// Of what lies in front of the hash tree. A hundred is for RAUC to say.
-    pub(crate) fn percent(&self) -> u64 {
+    pub fn percent(&self) -> u64 {
         let done = u128::from(self.reached) * 100;
         u64::try_from(done.checked_div(front(self.size).into()).unwrap_or(0)).unwrap_or(0).min(self.most())
     }
@@ -83,7 +83,8 @@ impl Passed {
     }
 
     /// RAUC says that it is done, whatever it did not have to read.
-    pub(crate) fn ended(self) -> Self {
+    #[must_use]
+    pub fn ended(self) -> Self {
         Self { reached: u64::MAX, ..self }
     }
 }
@@ -188,7 +189,7 @@ impl Relay {
     pub fn start(bundle: Bundle) -> std::io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
-        let secret = os_disk::gpt::Guid::random().map_err(std::io::Error::other)?;
+        let secret = secret().map_err(std::io::Error::other)?;
         let shared = Arc::new(Shared {
             bundle,
             path: format!("/{secret}/bundle.raucb"),
@@ -426,6 +427,11 @@ impl Shared {
             std::thread::sleep(Duration::from_millis(milliseconds).saturating_sub(took));
         }
     }
+}
+
+/// What nobody guesses.
+fn secret() -> Result<String, getrandom::Error> {
+    Ok(format!("{:016x}{:016x}", getrandom::u64()?, getrandom::u64()?))
 }
 
 /// A request, as far as it matters.
