@@ -1,9 +1,9 @@
-//! NetworkManager's profiles and the devices that they are connected on, for changes that must cut nobody off.
+//! NetworkManager, its profiles and the devices that they are connected on, for changes that must cut nobody off.
 
 use crate::proxies::{
     ActiveConnectionProxy, Dhcp4ConfigProxy, Dhcp6ConfigProxy, DnsManagerProxy, NetworkDeviceProxy, ProfileProxy,
 };
-use crate::{Bus, BusError, Tried};
+use crate::{Bus, BusError, NetworkManagerProxy, NetworkSettingsProxy, Tried};
 use std::collections::HashMap;
 use std::time::Duration;
 use zbus::wire::{ObjectPath, OwnedObjectPath, OwnedVariant};
@@ -61,6 +61,37 @@ pub struct NetworkNames {
 }
 
 impl Bus {
+    /// NetworkManager, if it runs.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn network_manager(&self) -> Result<Option<NetworkManagerProxy<'_>>, BusError> {
+        if !self.has_owner("org.freedesktop.NetworkManager").await? {
+            return Ok(None);
+        }
+        NetworkManagerProxy::new(&self.0).await.map(Some).tried("cannot reach NetworkManager")
+    }
+
+    /// NetworkManager's settings, if it runs.
+    ///
+    /// # Errors
+    /// When the bus does not answer.
+    pub async fn network_settings(&self) -> Result<Option<NetworkSettingsProxy<'_>>, BusError> {
+        if !self.has_owner("org.freedesktop.NetworkManager").await? {
+            return Ok(None);
+        }
+        NetworkSettingsProxy::new(&self.0).await.map(Some).tried("cannot reach NetworkManager")
+    }
+
+    /// True when NetworkManager says, or guesses, that the connection is paid by the byte.
+    ///
+    /// # Errors
+    /// When NetworkManager does not answer.
+    pub async fn is_metered(&self) -> Result<bool, BusError> {
+        let Some(manager) = self.network_manager().await? else { return Ok(false) };
+        Ok(matches!(manager.metered().await.tried("cannot ask NetworkManager")?, 1 | 3))
+    }
+
     /// What the networks say of names, the best first; nothing while NetworkManager does not run.
     ///
     /// # Errors
