@@ -1,7 +1,9 @@
 //! What `--json` prints is what docs/json.md shows: the examples there are compared with what these values become.
 
 use super::*;
-use crate::config::{Accepted, Change, Validation, WithoutEffect};
+use crate::config::change::Change;
+use crate::config::validate::{Validation, WithoutEffect};
+use crate::config::versions::Accepted;
 use os_config::import::{Item, Report as Import};
 use os_config::status::{Outcome, Row, Status as ConfigStatus};
 use os_config_model::decide::Source;
