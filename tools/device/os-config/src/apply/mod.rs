@@ -21,12 +21,24 @@ use crate::{STATUS, import};
 use anyhow::{Context, Result};
 use effect::{Applied, Effect};
 use os_config_model::decide::{self, Decision};
+use os_config_model::keys::KEYS;
 use os_config_model::store::Store;
 use os_config_model::types::Config;
 use os_config_model::{json, seal};
 use os_dbus::Bus;
 use os_sys::files;
 use std::path::Path;
+
+/// Read by those whom they are for, when they need them.
+const READ_WHEN_NEEDED: [&str; 7] = [
+    "/os/import/signedOnly",
+    "/os/update/channel",
+    "/os/update/mode",
+    "/os/update/window",
+    "/os/update/metered",
+    "/os/update/rateLimit",
+    "/os/update/trial",
+];
 
 /// A file that never comes to rest is left to the next change.
 const MAX_ROUNDS: usize = 5;
@@ -106,18 +118,7 @@ async fn apply(bus: &Bus, store: &Store, lock: &Lock) -> Result<Status> {
     docker::all(&device, &mut rows).await;
     services::all(&device, &mut rows).await;
     boot::all(&device, &mut rows).await;
-    // Read by those whom they are for, when they need them.
-    for key in [
-        "import/signedOnly",
-        "update/channel",
-        "update/mode",
-        "update/window",
-        "update/metered",
-        "update/rateLimit",
-        "update/trial",
-    ] {
-        rows.add(&format!("/os/{key}"), Ok(Effect::Unchanged));
-    }
+    rows.add_all(&READ_WHEN_NEEDED, Ok(Effect::Unchanged));
     rows.add(
         "/os/sealSecrets",
         match &file {
@@ -127,6 +128,7 @@ async fn apply(bus: &Bus, store: &Store, lock: &Lock) -> Result<Status> {
             _ => Ok(Effect::Unchanged),
         },
     );
+    rows.complete();
     let Decision { accepted, source, problems, .. } = decision;
     let Rows { rows: keys, warnings, mut notes, .. } = rows;
     let without_effect = accepted.without_effect.iter().map(|(key, why)| format!("{key}: no effect; {why}")).collect();
@@ -190,5 +192,44 @@ impl Rows {
             };
             self.add(key, copy);
         }
+    }
+
+    /// A key that nobody spoke of is not in force, and must not look as if it were.
+    fn complete(&mut self) {
+        for key in KEYS.iter().map(|key| key.pointer) {
+            if !self.rows.iter().any(|row| row.key == key) {
+                self.add(key, Err(anyhow::anyhow!("nothing in this release brings it into force; please report it")));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The appliers ask services, which no unit test has; that each key has one can be seen without.
+    #[test]
+    fn every_key_has_an_applier() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/apply");
+        let mut code = String::new();
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let text = std::fs::read_to_string(entry.unwrap().path()).unwrap();
+            code.push_str(text.split("#[cfg(test)]").next().unwrap());
+        }
+        for key in KEYS.iter().map(|key| key.pointer) {
+            assert!(code.contains(&format!("\"{key}\"")), "{key} is brought into force nowhere in src/apply/");
+        }
+    }
+
+    #[test]
+    fn a_key_that_was_passed_over_has_failed() {
+        let mut rows = Rows { set: vec!["/hostname"], rows: Vec::new(), warnings: Vec::new(), notes: Vec::new() };
+        rows.add_all(&READ_WHEN_NEEDED, Ok(Effect::Unchanged));
+        rows.complete();
+        assert_eq!(rows.rows.len(), KEYS.len());
+        let failed = rows.rows.iter().filter(|row| row.outcome == Outcome::Failed).count();
+        assert_eq!(failed, KEYS.len() - READ_WHEN_NEEDED.len());
+        assert!(rows.rows.iter().any(|row| row.key == "/hostname" && row.set && row.reason.is_some()));
     }
 }
