@@ -241,6 +241,11 @@ pub struct Connectivity {
     pub response: Option<String>,
 }
 
+impl Connectivity {
+    /// Without `interval`.
+    pub const INTERVAL: &str = "3600";
+}
+
 /// Time.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(default)]
@@ -257,6 +262,11 @@ pub struct Locale {
     pub lang: Option<String>,
     /// Keymap.
     pub keymap: Option<String>,
+}
+
+impl Locale {
+    /// Without `lang`.
+    pub const LANG: &str = "C.UTF-8";
 }
 
 /// Swap.
@@ -338,6 +348,11 @@ pub struct Mqtt {
     pub port: Option<u16>,
     /// Passwords by name.
     pub users: BTreeMap<String, String>,
+}
+
+impl Mqtt {
+    /// Without `port`.
+    pub const PORT: u16 = 1883;
 }
 
 /// Kernel.

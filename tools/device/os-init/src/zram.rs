@@ -99,6 +99,16 @@ mod tests {
         assert_eq!(sizes(64 << 30, None), Sizes { var: 256 * MIB, tmp: 512 * MIB, swap: 4096 * MIB });
     }
 
+    // The words of the key: half of RAM, and its limit.
+    #[test]
+    fn swap_is_what_config_json_says_of_its_default() {
+        let key = os_config_model::keys::KEYS.iter().find(|key| key.pointer == "/os/memory/zramSwap").unwrap();
+        let (percent, limit) = key.default.split_once(", at most ").unwrap();
+        let ram = 5000 * MIB;
+        assert_eq!(sizes(ram, None).swap, sizes(ram, percent.parse().ok()).swap);
+        assert_eq!(format!("{} GiB", sizes(64 << 30, None).swap >> 30), limit);
+    }
+
     #[test]
     fn meminfo_is_in_kib() {
         assert_eq!(ram("MemTotal:        2048 kB\nMemFree: 1 kB\n"), Some(2 << 20));

@@ -76,8 +76,12 @@ pub(super) static OPENVPN_SERVER: &[Field] =
 
 pub(super) static MQTT: &[Field] = &[
     required("enabled", "Run it", Shape::Bool),
-    field("listen", "For this device and its containers, or for the network too", Shape::Choice(&["local", "all"])),
-    field("port", "TCP port", Shape::Integer { min: 1, max: 65535, unit: "" }),
+    field(
+        "listen",
+        "For this device and its containers (the default), or for the network too",
+        Shape::Choice(&["local", "all"]),
+    ),
+    field("port", "TCP port; 1883 if it is not set", Shape::Integer { min: 1, max: 65535, unit: "" }),
     required(
         "users",
         "Names and their passwords",

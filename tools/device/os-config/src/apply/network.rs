@@ -5,7 +5,7 @@ use super::{Device, Rows, links};
 use crate::follow;
 use anyhow::{Result, anyhow};
 use os_config_model::connections::{self, Change};
-use os_config_model::types::{Config, Ethernet, WifiNetwork, Wireguard};
+use os_config_model::types::{Config, Connectivity, Ethernet, WifiNetwork, Wireguard};
 use os_config_model::{names, profile};
 use os_dbus::{Bus, Tried, Verb};
 use os_sys::cmd::Cmd;
@@ -59,7 +59,7 @@ fn manager_conf(config: &Config) -> String {
     let mut text = format!("# Made from config.json\n[device-os-config]\nwifi.scan-rand-mac-address={random}\n");
     let check = &network.connectivity;
     if let Some(uri) = check.uri.as_deref().filter(|uri| *uri != "null") {
-        let interval = check.interval.as_deref().unwrap_or("3600");
+        let interval = check.interval.as_deref().unwrap_or(Connectivity::INTERVAL);
         let _ = write!(text, "\n[connectivity]\nenabled=true\nuri={uri}\ninterval={interval}\n");
         if let Some(response) = &check.response {
             let _ = writeln!(text, "response={response}");

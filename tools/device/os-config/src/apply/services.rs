@@ -65,7 +65,7 @@ async fn broker(bus: &Bus, mqtt: Option<&Mqtt>) -> Applied {
 }
 
 fn broker_config(mqtt: &Mqtt) -> String {
-    let port = mqtt.port.unwrap_or(1883);
+    let port = mqtt.port.unwrap_or(Mqtt::PORT);
     let listeners = match mqtt.listen.as_deref() {
         Some("all") => format!("listener {port}\n"),
         // The device itself, and the containers on the engine's own bridge.

@@ -6,7 +6,7 @@ use crate::udev;
 use anyhow::{Context, Result, anyhow, bail};
 use os_config_model::country::WORLD;
 use os_config_model::store::Store;
-use os_config_model::types::Os;
+use os_config_model::types::{Locale, Os};
 use os_config_model::{sysctl, zones};
 use os_dbus::{Bus, Tried, Verb};
 use os_facts::hostname::Hostname;
@@ -104,7 +104,7 @@ pub(super) async fn time(device: &Device<'_>, rows: &mut Rows) {
     });
     rows.add("/os/time/zone", zone.await);
     let lang = set("lang", config.os.locale.lang.as_deref(), async |lang| {
-        let lang = lang.unwrap_or("C.UTF-8");
+        let lang = lang.unwrap_or(Locale::LANG);
         bus.set_locale(lang).await.with_context(|| format!("locale {lang}"))
     });
     rows.add("/os/locale/lang", lang.await);
