@@ -1,5 +1,8 @@
 //! The configuration as types. Every value in here has passed its [`Shape`](crate::shape::Shape).
 
+mod choices;
+
+pub use choices::{Listen, Mode, Resolver, Trial};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -78,16 +81,16 @@ pub struct Os {
 pub struct Update {
     /// Address or directory of the channel.
     pub channel: Option<String>,
-    /// `automatic`, `download` or `manual`.
-    pub mode: Option<String>,
+    /// How much happens by itself.
+    pub mode: Option<Mode>,
     /// When updates may be installed and started.
     pub window: Option<String>,
     /// Also where bytes are paid for.
     pub metered: Option<bool>,
     /// KiB per second; 0 for no limit.
     pub rate_limit: Option<u64>,
-    /// `restart` or `kexec`.
-    pub trial: Option<String>,
+    /// How a release is started.
+    pub trial: Option<Trial>,
 }
 
 /// What stands below `os.encryption`.
@@ -112,14 +115,14 @@ pub struct Network {
     pub proxy: Option<Proxy>,
     /// Connectivity check.
     pub connectivity: Connectivity,
-    /// `local` or `off`.
-    pub resolver: Option<String>,
+    /// Who answers for names.
+    pub resolver: Option<Resolver>,
 }
 
 impl Network {
     /// True when port 53 of the device is for a container.
     pub fn resolver_is_off(&self) -> bool {
-        self.resolver.as_deref() == Some("off")
+        self.resolver == Some(Resolver::Off)
     }
 }
 
@@ -342,8 +345,8 @@ pub struct OpenVpnServer {
 pub struct Mqtt {
     /// Run it.
     pub enabled: bool,
-    /// `local` or `all`.
-    pub listen: Option<String>,
+    /// Whom it listens to.
+    pub listen: Option<Listen>,
     /// TCP port.
     pub port: Option<u16>,
     /// Passwords by name.

@@ -14,7 +14,7 @@ const PROGRESS: Duration = Duration::from_secs(2);
 pub struct RaucSlot {
     /// RAUC's name, such as `rootfs.0`.
     pub name: String,
-    /// RaucSlot class, such as `rootfs`.
+    /// Slot class, such as `rootfs`.
     pub class: String,
     /// Name for the bootloader, `A` or `B`; only the slot that is booted directly has one.
     pub bootname: Option<String>,

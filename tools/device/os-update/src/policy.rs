@@ -1,7 +1,7 @@
 //! May an update be installed, or started, now?
 
 use crate::eos;
-use os_config_model::types::Update;
+use os_config_model::types::{Mode, Trial, Update};
 use os_config_model::window::Window;
 use os_dbus::{Bus, BusError};
 use os_sys::cmd::{Cmd, CmdError};
@@ -15,30 +15,6 @@ const BUILT_IN_CHANNEL: &str = "/etc/os/channel";
 pub const INHIBIT: &str = "/run/os/update-inhibit";
 /// Programs that may object, by ending with another code than 0: batteries, machines at work.
 const HOOKS: &[&str] = &["/usr/lib/os/update-allow.d", "/mnt/state/os/update-allow.d"];
-
-/// How much happens by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Install and start.
-    #[default]
-    Automatic,
-    /// Install.
-    Download,
-    /// Say that there is one.
-    Manual,
-}
-
-/// How a release is started for its trial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trial {
-    /// By the bootloader, which counts tries.
-    #[default]
-    Restart,
-    /// By jumping into its kernel; the bootloader hears of it when it passed.
-    Kexec,
-}
 
 /// What config.json says of updates.
 #[derive(Debug, Clone)]
@@ -84,12 +60,7 @@ impl Policy {
         let Update { channel, mode, window, metered, rate_limit, trial } = decision.accepted.config.os.update;
         let file = |path: &str| std::fs::read_to_string(path).ok();
         let channel = address(channel, file(eos::PATH), file(BUILT_IN_CHANNEL));
-        let mode = match mode.as_deref() {
-            Some("manual") => Mode::Manual,
-            Some("download") => Mode::Download,
-            _ => Mode::Automatic,
-        };
-        let trial = if trial.as_deref() == Some("kexec") { Trial::Kexec } else { Trial::Restart };
+        let (mode, trial) = (mode.unwrap_or_default(), trial.unwrap_or_default());
         let (metered, rate_limit) = (metered == Some(true), rate_limit.unwrap_or(0));
         let parsed = |text: Option<String>| {
             text.as_deref().map(Source::parse).transpose().map_err(|err| format!("the channel: {err}"))

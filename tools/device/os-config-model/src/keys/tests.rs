@@ -1,6 +1,8 @@
 use super::*;
+use crate::model;
 use crate::shape::Field;
-use crate::types::{Connectivity, Mqtt};
+use crate::types::{Config, Connectivity, Mode, Mqtt, Resolver, Trial};
+use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -66,4 +68,40 @@ fn defaults_are_what_the_appliers_take() {
     let Shape::Object(fields) = key("/os/mqtt").shape else { panic!("no object") };
     let field = |name: &str| fields.iter().find(|field: &&Field| field.name == name).unwrap();
     assert!(field("port").summary.contains(&Mqtt::PORT.to_string()));
+    let word = |pointer: &str| json!(key(pointer).default.split(':').next());
+    assert_eq!(Mode::deserialize(word("/os/update/mode")).unwrap(), Mode::default());
+    assert_eq!(Trial::deserialize(word("/os/update/trial")).unwrap(), Trial::default());
+    assert_eq!(Resolver::deserialize(word("/os/network/resolver")).unwrap(), Resolver::default());
+}
+
+// A word that the table lets pass and the types do not know would be refused when it is too late, or mean the default.
+#[test]
+fn every_word_has_a_meaning_of_its_own() {
+    let config = |key: &Key, value: Value| {
+        let accepted = model::check(model::only(key.pointer, value), &|_| None);
+        accepted.unwrap_or_else(|problems| panic!("{}: {problems:?}", key.pointer)).config
+    };
+    let distinct = |what: &str, configs: Vec<Config>| {
+        let twice = configs.iter().enumerate().any(|(index, config)| configs[..index].contains(config));
+        assert!(configs.len() > 1 && !twice, "{what}");
+    };
+    for key in KEYS {
+        match key.shape {
+            Shape::Choice(words) => {
+                distinct(key.pointer, words.iter().map(|word| config(key, json!(word))).collect());
+            }
+            Shape::Object(fields) => {
+                for Field { name, shape, .. } in fields {
+                    let Shape::Choice(words) = shape else { continue };
+                    let mut example: Value = serde_json::from_str(key.example).unwrap();
+                    let with = |word: &&str| {
+                        example[name] = json!(word);
+                        config(key, example.clone())
+                    };
+                    distinct(&format!("{}/{name}", key.pointer), words.iter().map(with).collect());
+                }
+            }
+            _ => {}
+        }
+    }
 }

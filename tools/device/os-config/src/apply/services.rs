@@ -3,7 +3,7 @@
 use super::effect::{Applied, Effect, memory, own, then, write};
 use super::{Device, Rows, proxy};
 use anyhow::{Context, Result};
-use os_config_model::types::Mqtt;
+use os_config_model::types::{Listen, Mqtt};
 use os_dbus::{Bus, Verb};
 use os_sys::cmd::Cmd;
 use os_sys::files::{self, Written};
@@ -66,10 +66,9 @@ async fn broker(bus: &Bus, mqtt: Option<&Mqtt>) -> Applied {
 
 fn broker_config(mqtt: &Mqtt) -> String {
     let port = mqtt.port.unwrap_or(Mqtt::PORT);
-    let listeners = match mqtt.listen.as_deref() {
-        Some("all") => format!("listener {port}\n"),
-        // The device itself, and the containers on the engine's own bridge.
-        _ => format!("listener {port} 127.0.0.1\n"),
+    let listeners = match mqtt.listen.unwrap_or_default() {
+        Listen::All => format!("listener {port}\n"),
+        Listen::Local => format!("listener {port} 127.0.0.1\n"),
     };
     format!(
         "# Made from config.json\n{listeners}allow_anonymous false\n\
@@ -98,7 +97,7 @@ mod tests {
         let mut mqtt = Mqtt { enabled: true, listen: None, port: None, users: BTreeMap::new() };
         let text = broker_config(&mqtt);
         assert!(text.contains("listener 1883 127.0.0.1\n") && text.contains("allow_anonymous false\n"), "{text}");
-        mqtt.listen = Some("all".to_owned());
+        mqtt.listen = Some(Listen::All);
         mqtt.port = Some(8883);
         assert!(broker_config(&mqtt).contains("listener 8883\n"));
     }
