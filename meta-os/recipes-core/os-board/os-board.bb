@@ -22,4 +22,4 @@ do_install() {
     sed "s|@OS_BOOTLOADER@|${OS_BOOTLOADER}|" ${UNPACKDIR}/board.conf > ${D}${nonarch_libdir}/os/board.conf
 }
 
-FILES:${PN} = "${nonarch_libdir}/os"
+FILES:${PN} += "${nonarch_libdir}/os"
