@@ -1,6 +1,5 @@
 //! What the server of a channel may try.
 
-use super::pressure;
 use crate::harness::checks::Checks;
 use crate::harness::device::update_status;
 use crate::harness::lab::Lab;
@@ -122,8 +121,6 @@ pub(super) fn lies(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(status["release"]["version"] == release && status["refused"] == json!([]), "{status}");
         Ok(())
     });
-    pressure::full(&mut vm, checks);
-    pressure::hog(&vm, lab, checks);
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
 }

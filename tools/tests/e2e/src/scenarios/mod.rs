@@ -3,7 +3,7 @@
 //! - [`first_boot`] is the long one, with [`live`] changes at its end; [`keys`] has every key of config.json in force,
 //!   [`next_boot`] is the boot after that; [`lost`] has broken configurations, [`rescue`] leads to [`wiped`]
 //! - [`update`] has releases from a channel, [`bad`] more of those that are no good, [`lies`] are what a server may try,
-//!   with [`pressure`] by containers at their end, [`hand`] has releases without a server, [`kexec`] has trials that begin
+//!   [`pressure`] is what containers may take, [`hand`] has releases without a server, [`kexec`] has trials that begin
 //!   with a jump; [`trials`] is what these share
 
 mod bad;

@@ -3,12 +3,23 @@
 use crate::harness::artifacts::NO_DEMO;
 use crate::harness::checks::Checks;
 use crate::harness::lab::Lab;
+use crate::harness::rig::Rig;
 use crate::harness::vm::{BOOT_ID, Vm};
-use anyhow::ensure;
+use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
 
+/// Both, on a settled device.
+pub(super) fn pressure(lab: &Lab, checks: &mut Checks) -> Result<()> {
+    let rig = Rig::new(lab)?;
+    let mut vm = rig.settled()?;
+    full(&mut vm, checks);
+    hog(&vm, lab, checks);
+    checks.check("the power button turns the device off", || vm.power_off());
+    Ok(())
+}
+
 /// The last space of data is gone, and the device hangs.
-pub(super) fn full(vm: &mut Vm, checks: &mut Checks) {
+fn full(vm: &mut Vm, checks: &mut Checks) {
     let name = "with data full and a restart by the watchdog, the engine starts, the start counts, and os status says all of it";
     checks.check(name, || {
         let boot = vm.ssh(BOOT_ID)?;
@@ -33,7 +44,7 @@ pub(super) fn full(vm: &mut Vm, checks: &mut Checks) {
 const ANSWERS: Duration = Duration::from_secs(45);
 
 /// A container takes more memory than there is, and what it takes cannot be compressed.
-pub(super) fn hog(vm: &Vm, lab: &Lab, checks: &mut Checks) {
+fn hog(vm: &Vm, lab: &Lab, checks: &mut Checks) {
     let name = "a container that takes all memory is killed, and nothing else is; the device answers all the while";
     let Some(demo) = &lab.artifacts.demo else { return checks.skip(name, NO_DEMO) };
     checks.check(name, || {

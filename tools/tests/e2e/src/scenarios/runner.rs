@@ -1,6 +1,6 @@
 //! Runs the scenarios, chain by chain.
 
-use super::{bad, first_boot, hand, kexec, keys, lies, lost, next_boot, rescue, update};
+use super::{bad, first_boot, hand, kexec, keys, lies, lost, next_boot, pressure, rescue, update};
 use crate::harness::artifacts::Artifacts;
 use crate::harness::checks::{Checks, Took};
 use crate::harness::deadline;
@@ -37,6 +37,7 @@ const CHAINS: &[Chain] = &[
         long: false,
     },
     Chain { name: "lies", scenarios: &[("lies", lies::lies)], long: false },
+    Chain { name: "pressure", scenarios: &[("all of disk and memory", pressure::pressure)], long: false },
     Chain { name: "bad", scenarios: &[("bad releases", bad::bad_releases)], long: true },
     Chain { name: "hand", scenarios: &[("by hand", hand::by_hand)], long: true },
     Chain { name: "cut", scenarios: &[("a cut after a jump", kexec::cut_after_jump)], long: true },
@@ -196,7 +197,7 @@ mod tests {
 
     #[test]
     fn chains_are_chosen_by_name_and_scenarios_by_part_of_theirs() {
-        assert_eq!(names(""), ["update", "config", "lies"]);
+        assert_eq!(names(""), ["update", "config", "lies", "pressure"]);
         assert_eq!(names("long"), ["bad", "hand", "cut", "jump"]);
         assert_eq!(names("jump"), ["jump"]);
         assert_eq!(names("rescue"), ["config"]);
