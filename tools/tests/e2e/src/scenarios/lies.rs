@@ -85,7 +85,7 @@ const AFTER_LIES: u64 = 100_000;
 
 pub(super) fn lies(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut rig = Rig::new(lab)?;
-    let mut vm = rig.settled()?;
+    let vm = rig.settled()?;
     bad_servers(&vm, checks);
     on_the_device(&vm, checks);
     let release = lab.artifacts.later(1, 0)?;
