@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, Subcommand};
 use os_facts::Slot;
 
-/// The bootloader's choice of slots, for RAUC; people use: os slot
+/// Slot selection of the bootloader, for RAUC; the command for operators is `os slot`
 #[derive(Debug, Parser)]
 #[command(name = "os-slots", version)]
 pub struct Args {
@@ -17,23 +17,23 @@ pub struct Args {
 /// What RAUC asks (its documentation, "Custom bootloader backend").
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Print the slot that is started next
+    /// Print the slot that is booted next
     GetPrimary,
-    /// Have a slot started from the next boot on
+    /// Select the slot to boot from now on
     SetPrimary {
         /// A or B
         slot: Slot,
     },
-    /// Print whether a slot may be started: good or bad
+    /// Print whether a slot is bootable: good or bad
     GetState {
         /// A or B
         slot: Slot,
     },
-    /// Say whether a slot may be started
+    /// Set whether a slot is bootable
     SetState {
         /// A or B
         slot: Slot,
-        /// Whether it may
+        /// New state
         state: State,
     },
 }

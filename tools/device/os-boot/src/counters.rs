@@ -17,9 +17,9 @@ const TRIES: u32 = 3;
 /// Whether a slot may be started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum State {
-    /// It may, and its tries are not used up.
+    /// Bootable, with tries left.
     Good,
-    /// It may not.
+    /// Not bootable.
     Bad,
 }
 

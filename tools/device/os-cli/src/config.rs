@@ -26,67 +26,67 @@ use std::process::ExitCode;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Result per key of the last application; exit code 1 when something is wrong
+    /// Show the result of the last apply for each key; exit code 1 if something is wrong
     Status,
-    /// Print the configuration or one key of it, such as hostname or os.time.zone
+    /// Print the configuration or one of its keys, such as hostname or os.time.zone
     Get {
-        /// The key, with dots or as a JSON pointer (/os/time/zone)
+        /// Key, dotted or as a JSON pointer (/os/time/zone)
         key: Option<String>,
-        /// Show passwords and private keys too
+        /// Include passwords and private keys
         #[arg(long)]
         secrets: bool,
     },
-    /// Change one key and apply it
+    /// Set one key and apply it
     Set {
-        /// The key
+        /// Key
         key: String,
-        /// The value: JSON, or plain text where the key takes text; - reads it from standard input
+        /// Value: JSON, or plain text for a key that takes text; - reads it from standard input
         value: String,
-        /// Write it even though no key has this name, for a program of your own that reads it
+        /// Accept an unknown key, for a program of your own that reads it
         #[arg(long)]
         force: bool,
     },
-    /// Take one key out and apply its default
+    /// Remove one key and apply its default
     Unset {
-        /// The key
+        /// Key
         key: String,
     },
-    /// Change the file in an editor ($EDITOR); it is written only when it is good
+    /// Edit the file in an editor ($EDITOR); it is written only if it is valid
     Edit,
-    /// Check a file without applying it; exit code 1 when it is refused
+    /// Validate a file without applying it; exit code 1 if it is refused
     #[command(alias = "check")]
     Validate {
-        /// The file; - for standard input
+        /// File; - for standard input
         #[arg(default_value = os_config_model::CONFIG)]
         file: PathBuf,
     },
-    /// What differs between the file and what is in force, or an earlier version
+    /// Compare the file with the configuration in force, or with an earlier version
     Diff {
-        /// Number of the version, see history
+        /// Version number (see history)
         version: Option<u64>,
     },
-    /// The versions that were accepted, oldest first
+    /// List the accepted versions, oldest first
     History,
-    /// Go back to an earlier version, by default the one before
+    /// Return to an earlier version, by default the previous one
     Rollback {
-        /// Number of the version, see history
+        /// Version number (see history)
         version: Option<u64>,
     },
-    /// Apply config.json now (this happens by itself when the file changes)
+    /// Apply config.json now (happens automatically when the file changes)
     Apply,
-    /// Move passwords and private keys from the boot partition into state, where only this device reads them
+    /// Move passwords and private keys from the boot partition to the state partition
     Seal,
-    /// Take a configuration over from a directory laid out like a USB stick
+    /// Import a configuration from a directory laid out like a USB stick
     Import {
-        /// The directory
+        /// Directory
         dir: PathBuf,
-        /// Only say what would be done
+        /// Only report what would be done
         #[arg(long)]
         check: bool,
     },
-    /// JSON Schema of config.json
+    /// Print the JSON Schema of config.json
     Schema,
-    /// Every key with what it sets
+    /// List every key and what it sets
     Keys,
 }
 

@@ -18,12 +18,12 @@ const NEW_KEY: &str = "/run/os/recovery-key.new";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Where the key of the data partition is: none, key, tpm2 or recovery
+    /// Show where the key of the data partition is kept: none, key, tpm2 or recovery
     Encryption,
-    /// Make a recovery key that opens the data partition when the TPM or the state partition is lost
+    /// Create a recovery key, which opens the data partition if the TPM or the state partition is lost
     ///
-    /// It is shown once and kept nowhere; an earlier one opens nothing any more. To use it, put it into the file
-    /// recovery-key on the boot partition.
+    /// It is shown once, stored nowhere and replaces any earlier recovery key. To use it, write it to the file recovery-key
+    /// on the boot partition.
     RecoveryKey,
 }
 

@@ -24,13 +24,13 @@ use serde::Serialize;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-/// Look after this device.
+/// Manage this device.
 ///
-/// Exit codes: 0 done, 1 the answer is no or something is wrong, 2 the command was not understood.
+/// Exit codes: 0 success, 1 failure or a negative answer, 2 usage error.
 #[derive(Debug, Parser)]
 #[command(name = "os", version)]
 pub struct Args {
-    /// Print JSON instead of text; its form is stable (docs/json.md)
+    /// Print JSON instead of text, in a stable format (docs/json.md)
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -39,36 +39,36 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Version, slots, health, disk, memory, network, engine and configuration at a glance
+    /// Show version, slots, health, disk, memory, network, engine and configuration; exit code 1 if something is wrong
     Status,
-    /// The configuration of the device, config.json
+    /// Show and change config.json, the configuration of the device
     Config {
         #[command(subcommand)]
         command: config::Command,
     },
-    /// Releases from the channel
+    /// Check for releases, install them and roll back
     Update {
         #[command(subcommand)]
         command: os_update::Command,
     },
-    /// The two system slots
+    /// Show the two system slots and select the one to boot
     Slot {
         #[command(subcommand)]
         command: SlotCommand,
     },
-    /// The data partition and its encryption
+    /// Manage the encryption of the data partition
     Disk {
         #[command(subcommand)]
         command: disk::Command,
     },
-    /// Erase apps, state, data or all of it at the next boot
+    /// Erase apps, state, data or all of them at the next boot
     ///
-    /// config.json stays in any case: host name, networks and ssh keys in it are in force again. Apps that came with the
-    /// image are brought back.
+    /// config.json is kept: the host name, networks and SSH keys in it apply again. Apps that came with the image are
+    /// restored.
     Wipe {
         /// What to erase
         what: WipeTarget,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
         /// Restart now
@@ -79,22 +79,22 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum SlotCommand {
-    /// Both slots as the bootloader and RAUC see them
+    /// Show both slots as the bootloader and RAUC see them
     Status,
-    /// Start the other slot from the next boot on, whatever release it holds
+    /// Boot the other slot from the next restart on, whichever release it holds
     Switch {
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
         /// Restart now
         #[arg(long)]
         reboot: bool,
     },
-    /// Say of a slot what the health check says otherwise
+    /// Override the recorded status of a slot
     Mark {
-        /// What it is
+        /// New status
         state: Mark,
-        /// Which one, A or B; the one that runs, if not given
+        /// Slot, A or B; by default the running one
         #[arg(value_parser = PossibleValuesParser::new(Slot::BOTH.map(Slot::name)).try_map(|name| name.parse::<Slot>()))]
         slot: Option<Slot>,
     },
@@ -107,9 +107,9 @@ enum WipeTarget {
     Apps,
     /// Identity and host configuration
     State,
-    /// Containers, apps and logs
+    /// The whole data partition: containers, apps and logs
     Data,
-    /// Both
+    /// State and data
     All,
 }
 

@@ -58,7 +58,7 @@ const IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug, Parser)]
 #[command(name = "os-update", version)]
 pub struct Args {
-    /// Print JSON instead of text; its form is stable (docs/json.md)
+    /// Print JSON instead of text, in a stable format (docs/json.md)
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -68,76 +68,76 @@ pub struct Args {
 /// What to do.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Command {
-    /// Look into the channel; nothing is installed
+    /// Check the channel for a release; nothing is installed
     Check {
         /// Another channel
         #[command(flatten)]
         from: From,
     },
-    /// Install the newest release and restart into it, now; nothing is asked
+    /// Install the newest release and restart into it now, without confirmation
     Apply {
         /// Another channel
         #[command(flatten)]
         from: From,
     },
-    /// Install a bundle from a file or an address, also an older one, and restart into it, now
+    /// Install a bundle from a file or URL, even an older version, and restart into it now
     Install {
-        /// Path or address of a bundle that is signed for this device
+        /// Path or URL of a bundle signed for this device
         bundle: String,
     },
-    /// Where an update stands
+    /// Show the update status
     Status,
-    /// Restart into what ran before the last update
+    /// Restart into the release that ran before the last update
     Rollback {
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
     },
-    /// Do nothing by itself until `resume`
+    /// Suspend automatic updates until `resume`
     Pause,
-    /// End a `pause`
+    /// Resume automatic updates
     Resume,
-    /// What happened, and the end of the journal of the last boot that failed its health check
+    /// Show the update log and the end of the journal of the last boot that failed its health check
     Log {
-        /// So many lines of that journal; all that was kept, if not given
+        /// Number of lines of that journal; by default all that were kept
         #[arg(short = 'n', long, value_name = "LINES")]
         lines: Option<usize>,
-        /// Print it in one piece, also where a terminal could show it page by page
+        /// Do not use a pager, even on a terminal
         #[arg(long)]
         no_pager: bool,
     },
-    /// What the timer does
+    /// Run the periodic update check
     #[command(hide = true)]
     Timer,
-    /// What a stick labelled UPDATE starts: install from the channel on it
+    /// Install from the channel on a USB stick labelled UPDATE
     #[command(hide = true)]
     Stick {
-        /// The partition, such as /dev/sda1
+        /// Partition, such as /dev/sda1
         device: std::path::PathBuf,
     },
-    /// What the bus starts: the interface os.Update1, for as long as somebody asks
+    /// Serve the D-Bus interface os.Update1 until it is idle
     #[command(hide = true)]
     Serve,
-    /// What a trial by kexec begins with: bring the kernel of a slot into memory
+    /// Load the kernel of a slot for a trial by kexec
     #[command(hide = true)]
     LoadKernel {
-        /// The slot
+        /// Slot
         #[arg(value_parser = ["A", "B"])]
         slot: Slot,
     },
-    /// What a boot does: wait until the device works, or say why it does not
+    /// Wait until this boot is healthy, or report why it is not
     #[command(hide = true)]
     Health,
-    /// What a boot does that passed: keep the slot
+    /// Commit the slot after its boot passed the health check
     #[command(hide = true)]
     Commit,
-    /// What a boot does that never got to its health check
+    /// End a trial that did not pass its health check in time
     #[command(hide = true)]
     Deadline,
-    /// What follows when a signed list is ahead of the clock: move that forward
+    /// Move the clock forward to the newest signed date
     #[command(hide = true)]
     Clock,
-    /// What the rescue system does when nobody comes: try the slots again
+    /// Leave rescue mode when no operator is logged in: give the slots their tries back and restart
     #[command(hide = true)]
     LeaveRescue,
 }
@@ -145,7 +145,7 @@ pub enum Command {
 /// Where releases come from.
 #[derive(Debug, Clone, clap::Args)]
 pub struct From {
-    /// Address or directory of a channel, such as one on a USB stick, instead of the configured one
+    /// Address or directory of a channel to use instead of the configured one, such as one on a USB stick
     #[arg(long, value_name = "CHANNEL")]
     from: Option<String>,
 }

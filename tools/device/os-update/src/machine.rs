@@ -11,14 +11,14 @@ use os_sys::cmd::Cmd;
 use os_sys::log;
 use tokio::sync::OnceCell;
 
-/// What may be said of a slot.
+/// Status that an operator can give to a slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mark {
-    /// It works; its counter of tries begins anew
+    /// Bootable; its tries are counted from zero again
     Good,
-    /// It is not to be started
+    /// Not to be booted
     Bad,
-    /// It is what the bootloader starts from now on
+    /// To be booted from now on
     Active,
 }
 

@@ -4,7 +4,7 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Write completion and manual of the os command.
+/// Write the shell completion and the manual pages of the os command.
 #[derive(Debug, Parser)]
 #[command(name = "os-manual", version)]
 struct Args {
