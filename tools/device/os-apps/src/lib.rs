@@ -26,11 +26,11 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Load the images that came with the disk image and start their containers
+    /// Load the container images that came with the disk image and start their containers
     Preload,
-    /// Start containers again that the engine could not start because something they need was not there yet
+    /// Retry containers that failed to start because a device or address was not available yet
     Retry,
-    /// What docker.service does before it stops: when the device shuts down, its containers stop with it
+    /// Stop the containers if the device is shutting down; run when docker.service stops
     #[command(hide = true)]
     Shutdown,
 }

@@ -14,7 +14,7 @@ use os_sys::stick::Stick;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-/// Apply config.json from the boot partition. People use `os config`.
+/// Apply config.json from the boot partition. The command for operators is `os config`.
 #[derive(Debug, Parser)]
 #[command(name = "os-config", version)]
 pub struct Args {
@@ -24,14 +24,14 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read config.json and bring it into force; a refused file leaves the last good one
+    /// Read and apply config.json; if it is refused, the last good one stays in force
     Apply,
-    /// Take the configuration over from a USB stick and leave a report on it
+    /// Import the configuration from a USB stick and write a report to it
     ImportStick {
-        /// The partition, such as /dev/sda1
+        /// Partition, such as /dev/sda1
         device: PathBuf,
     },
-    /// Keep the beginning of this boot's log, whatever is written later
+    /// Preserve the beginning of this boot's log
     #[command(hide = true)]
     KeepBootLog,
 }

@@ -83,9 +83,9 @@ pub async fn take_back(bus: &Bus) -> Result<(), HostnameError> {
 #[derive(Debug, Parser)]
 #[command(name = "os-hostname", version)]
 pub struct Args {
-    /// The name; without it the short device id
+    /// Host name; by default the short device id
     name: Option<String>,
-    /// Set nothing: have the name announced again where Avahi gave it up and nobody else has it
+    /// Set nothing, only have Avahi announce the name again if it gave it up and no other device uses it
     #[arg(long, conflicts_with = "name")]
     take_back: bool,
 }

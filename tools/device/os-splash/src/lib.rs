@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 /// Ours, and the name that balenaOS gives it.
 const NAMES: &[&str] = &["logo.png", "balena-logo.png"];
 
-/// Show splash/logo.png of the boot partition on the screen.
+/// Show splash/logo.png from the boot partition on the screen.
 #[derive(Debug, Parser)]
 #[command(name = "os-splash", version)]
 pub struct Args {
