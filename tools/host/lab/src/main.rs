@@ -9,7 +9,7 @@ use lab::tools_tree;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Build and run the image for developing and testing, made of Debian's binary packages.
+/// Build and run the image for development and testing, from Debian's binary packages.
 #[derive(Debug, Parser)]
 #[command(name = "lab", version)]
 struct Args {
@@ -24,15 +24,15 @@ struct Args {
 enum Command {
     /// Build the disk image
     Build(Build),
-    /// Boot the image in QEMU with the console on this terminal; Ctrl-A X leaves
+    /// Boot the image in QEMU with the console on this terminal; Ctrl-A X quits
     Run(lab::run::Options),
-    /// Make a signed update bundle of the built slot
+    /// Make a signed update bundle from the built slot
     Bundle {
         /// production, development or standalone
         #[arg(long, default_value = "development", value_parser = image::VARIANTS.to_vec())]
         variant: String,
     },
-    /// Build the device binary as it ships, which takes minutes, and compare its size with its budget
+    /// Build the device binary as shipped (takes minutes) and compare its size with its budget
     Size,
     #[command(hide = true)]
     Compose(compose::Args),
@@ -43,10 +43,10 @@ struct Build {
     /// production, development or standalone
     #[arg(long, default_value = "development", value_parser = image::VARIANTS.to_vec())]
     variant: String,
-    /// config.json for the boot partition; without it, one with the key in build/keys
+    /// config.json for the boot partition; by default one with the SSH key in build/keys
     #[arg(long)]
     config: Option<PathBuf>,
-    /// Container archive that comes with the system, as docker save writes it; NAME.json beside it describes the container
+    /// Container archive to preload, as written by docker save; NAME.json beside it describes the container
     #[arg(long)]
     preload: Vec<PathBuf>,
 }

@@ -18,34 +18,34 @@ pub struct Options {
     /// production, development or standalone
     #[arg(long, default_value = "development", value_parser = image::VARIANTS.to_vec())]
     pub variant: String,
-    /// Bring the image up to date before, built as it was the last time
+    /// Rebuild the image first, with the options of the last build
     #[arg(long)]
     pub build: bool,
     /// Memory in MiB
     #[arg(long, default_value_t = 1024)]
     pub memory: u32,
-    /// Processors [default: 2, or 1 where the emulator is not safe with more]
+    /// Number of CPUs [default: 2, or 1 where the emulator is not safe with more]
     #[arg(long)]
     pub cpus: Option<u32>,
-    /// Size of the disk in GiB; data grows into it
+    /// Size of the disk in GiB; the data partition grows into it
     #[arg(long, default_value_t = 8)]
     pub disk: u64,
-    /// Port of this machine that leads to ssh in the guest
+    /// Host port forwarded to SSH in the guest
     #[arg(long, default_value_t = 22222)]
     pub ssh_port: u16,
-    /// Port of this machine that leads to port 80 in the guest
+    /// Host port forwarded to port 80 in the guest
     #[arg(long, default_value_t = 8080)]
     pub web_port: u16,
-    /// Another port of this machine, and where it leads in the guest, such as 2375:2375; may be given more than once
+    /// Further host port and the guest port it is forwarded to, such as 2375:2375; may be given more than once
     #[arg(long, value_name = "PORT:PORT", value_parser = forward)]
     pub forward: Vec<(u16, u16)>,
-    /// Start from the image again, forgetting what the machine did so far
+    /// Start from the image again, discarding the machine's state
     #[arg(long)]
     pub fresh: bool,
-    /// Emulate in software even where hardware virtualisation works
+    /// Emulate in software even if hardware virtualisation works
     #[arg(long)]
     pub tcg: bool,
-    /// Further arguments for QEMU
+    /// Additional arguments for QEMU
     #[arg(last = true)]
     pub qemu: Vec<String>,
 }

@@ -11,33 +11,33 @@ use std::path::{Path, PathBuf};
 /// What can be done with a channel.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show the releases of a channel, newest first
+    /// List the releases of a channel, newest first
     List {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
         /// Print JSON instead of text
         #[arg(long)]
         json: bool,
     },
-    /// Serve a channel, or a directory with several, by HTTP until Ctrl-C: for a bench, without encryption
+    /// Serve a channel, or a directory of channels, over HTTP until Ctrl-C: for tests, without TLS
     Serve {
-        /// Directory
+        /// Directory to serve over HTTP
         directory: PathBuf,
-        /// Port
+        /// TCP port
         #[arg(long, default_value_t = 8000)]
         port: u16,
-        /// Address to listen at; 0.0.0.0 for everybody
+        /// Address to listen on; 0.0.0.0 for all interfaces
         #[arg(long, default_value = "0.0.0.0")]
         listen: std::net::IpAddr,
     },
-    /// Make an empty channel, named as its directory
+    /// Create an empty channel, named after its directory
     Init {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
-        /// root.json of another channel, or of the image, so that the same devices believe this one
+        /// root.json of another channel or of the image, so that the same devices trust this channel
         #[arg(long, required_unless_present = "root_key", conflicts_with = "root_key")]
         root: Option<PathBuf>,
-        /// Key that signs roots; made when it is not there. Keep it offline
+        /// Key that signs root.json; created if missing. Keep it offline
         #[arg(long)]
         root_key: Option<PathBuf>,
         #[command(flatten)]
@@ -45,70 +45,70 @@ pub(crate) enum Command {
     },
     /// Add a bundle as a release
     Publish {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
-        /// Bundle, signed by the key that devices have in their keyring
+        /// Bundle, signed with a key in the keyring of the devices
         bundle: PathBuf,
-        /// Release notes, Markdown
+        /// Release notes in Markdown
         #[arg(long)]
         notes: Option<PathBuf>,
-        /// Devices of a hundred that take it
+        /// Percentage of devices offered the release
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
         rollout: u8,
-        /// Older devices must go through it
+        /// Make it mandatory: older devices must install it before any newer release
         #[arg(long)]
         stepping_stone: bool,
-        /// Certificates that devices have; by default the channel's keyring.pem, or what OS_KEYRING names
+        /// Certificates trusted by the devices; by default the channel's keyring.pem, or the file named by OS_KEYRING
         #[arg(long)]
         keyring: Option<PathBuf>,
         #[command(flatten)]
         key: Key,
     },
-    /// Take a release over from another channel
+    /// Copy a release from another channel
     Promote {
-        /// Channel that has it
+        /// Directory of the source channel
         from: PathBuf,
-        /// Channel that gets it
+        /// Directory of the target channel
         to: PathBuf,
         /// Version
         version: Version,
-        /// Devices of a hundred that take it
+        /// Percentage of devices offered the release
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
         rollout: u8,
         #[command(flatten)]
         key: Key,
     },
-    /// Change how many devices take a release
+    /// Change the rollout percentage of a release
     Rollout {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
         /// Version
         version: Version,
-        /// Devices of a hundred
+        /// Percentage of devices offered the release
         #[arg(value_parser = clap::value_parser!(u8).range(0..=100))]
         percent: u8,
         #[command(flatten)]
         key: Key,
     },
-    /// Have older devices go through a release
+    /// Make a release a stepping stone: older devices must install it before any newer one
     SteppingStone {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
         /// Version
         version: Version,
-        /// It is none any more
+        /// Remove the stepping-stone flag
         #[arg(long)]
         off: bool,
         #[command(flatten)]
         key: Key,
     },
-    /// Have no device take a release any more
+    /// Withdraw a release: devices no longer install it
     Revoke {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
         /// Version
         version: Version,
-        /// Why, for people
+        /// Reason, as free text
         #[arg(long)]
         why: String,
         #[command(flatten)]
@@ -116,42 +116,42 @@ pub(crate) enum Command {
     },
     /// Sign the list again with a new date; run it from a timer
     Renew {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
         #[command(flatten)]
         key: Key,
     },
-    /// Replace the keys; devices follow by themselves
+    /// Replace the signing keys; devices follow automatically
     Rotate {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
-        /// Root key until now
+        /// Current root key
         #[arg(long)]
         old_root_key: PathBuf,
-        /// Root key from now on; made when it is not there
+        /// New root key; created if missing
         #[arg(long)]
         root_key: PathBuf,
         #[command(flatten)]
         key: Key,
     },
-    /// Check everything that a device would, and every bundle
+    /// Verify everything that a device would, and every bundle
     Verify {
-        /// Directory
+        /// Directory of the channel
         channel: PathBuf,
-        /// Root that devices have; the channel's own first one by default
+        /// Trusted root.json of the devices; by default the channel's first one
         #[arg(long)]
         root: Option<PathBuf>,
-        /// Certificates that devices have; by default the channel's keyring.pem, or what OS_KEYRING names
+        /// Certificates trusted by the devices; by default the channel's keyring.pem, or the file named by OS_KEYRING
         #[arg(long)]
         keyring: Option<PathBuf>,
     },
-    /// Copy a channel from its server, checked, and remove what it lists no more; run it from a timer
+    /// Copy and verify a channel from its server, and remove what it no longer lists; run it from a timer
     Mirror {
         /// Address or directory of the channel
         from: String,
-        /// Directory to serve
+        /// Directory of the mirror
         to: PathBuf,
-        /// Root to believe, for the first time
+        /// Trusted root.json for the first sync
         #[arg(long)]
         root: Option<PathBuf>,
     },
@@ -160,7 +160,7 @@ pub(crate) enum Command {
 /// The key that signs lists.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Key {
-    /// Key that signs the list of releases (minisign's form; the password of one is read from OSCTL_KEY_PASSWORD)
+    /// Key that signs the list of releases (minisign format; its password is read from OSCTL_KEY_PASSWORD)
     #[arg(long)]
     key: PathBuf,
 }

@@ -17,13 +17,13 @@ const LIMIT: Duration = Duration::from_secs(3600);
 /// How to log in.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Ssh {
-    /// Port of ssh
+    /// SSH port
     #[arg(long, default_value_t = 22222)]
     pub port: u16,
-    /// Private key, if not the agent's or ssh's own
+    /// Private key; by default those of ssh and its agent
     #[arg(long, value_name = "FILE")]
     pub identity: Option<PathBuf>,
-    /// Further options of ssh(1), such as StrictHostKeyChecking=accept-new
+    /// Further ssh(1) option, such as StrictHostKeyChecking=accept-new; may be given more than once
     #[arg(short = 'o', long = "option", value_name = "OPTION")]
     pub options: Vec<String>,
 }

@@ -22,25 +22,25 @@ use std::path::{Path, PathBuf};
 /// What to write.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Change {
-    /// Configuration to merge into the image's config.json (RFC 7396: null takes a key out)
+    /// Configuration to merge into the image's config.json (RFC 7396: null removes a key)
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
-    /// Name of the device
+    /// Host name
     #[arg(long, value_name = "NAME")]
     pub hostname: Option<String>,
-    /// Public key that may log in by ssh; may be given more than once
+    /// Public key allowed to log in over SSH; may be given more than once
     #[arg(long, value_name = "FILE")]
     pub ssh_key: Vec<PathBuf>,
     /// Wi-Fi network to join
     #[arg(long, value_name = "SSID")]
     pub wifi: Option<String>,
-    /// File with the network's password, - for standard input; without it the network is open
+    /// File with the Wi-Fi password, - for standard input; without it the network is open
     #[arg(long, value_name = "FILE", requires = "wifi")]
     pub wifi_password: Option<PathBuf>,
     /// Set one key, such as os.time.zone=Europe/Berlin; may be given more than once
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Profile of NetworkManager for system-connections/; may be given more than once
+    /// NetworkManager profile for system-connections/; may be given more than once
     #[arg(long, value_name = "FILE")]
     pub connection: Vec<PathBuf>,
 }

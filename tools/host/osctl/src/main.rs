@@ -17,17 +17,17 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Disk images and cards
+    /// Configure disk images and cards
     Image {
         #[command(subcommand)]
         command: Image,
     },
-    /// Releases for devices: a directory of static, signed files
+    /// Publish releases; a channel is a directory of static, signed files
     Channel {
         #[command(subcommand)]
         command: channel_commands::Command,
     },
-    /// A device on the network, over ssh
+    /// Manage a device on the network, over SSH
     Device {
         #[command(subcommand)]
         command: Device,
@@ -36,7 +36,7 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum Image {
-    /// Write config.json into an image or onto a card; what the device would refuse is not written
+    /// Write config.json to an image or a card; what the device would refuse is not written
     Configure {
         /// Image (raw, .zst, .gz, .xz) or disk, such as /dev/sdb
         image: PathBuf,
@@ -47,11 +47,11 @@ enum Image {
 
 #[derive(Debug, Subcommand)]
 enum Device {
-    /// Install a bundle on it and wait until its health check has decided; no server and no channel is needed
+    /// Install a bundle and wait for the result of its health check; needs neither server nor channel
     Update {
-        /// Name or address
+        /// Host name or address
         host: String,
-        /// The bundle, signed for that device
+        /// Bundle, signed for that device
         bundle: PathBuf,
         #[command(flatten)]
         ssh: osctl::device::Ssh,

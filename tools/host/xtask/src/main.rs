@@ -17,7 +17,7 @@ use lab::repo::Repo;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Look after this repository.
+/// Maintain this repository.
 #[derive(Debug, Parser)]
 #[command(name = "xtask", version)]
 struct Args {
@@ -27,20 +27,20 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Compare what both build lanes must agree on
+    /// Check that both build lanes and the docs agree
     Check,
-    /// Compare the root file systems that both lanes built: what starts, listens, is in /etc, runs with others' rights
+    /// Compare the root filesystems of both lanes: what starts, listens, is in /etc or runs with elevated privileges
     Roots {
-        /// Root of the lab: a directory, or an erofs image such as build/lab/development/slot/os-root-….verity
+        /// Root filesystem of the lab: a directory, or an erofs image (build/lab/development/slot/os-root-….verity)
         lab: PathBuf,
-        /// Root of the Yocto lane, of the same variant
+        /// Root filesystem of the Yocto lane, of the same variant
         yocto: PathBuf,
     },
-    /// Write the reference of config.json into docs/ from its table of keys
+    /// Generate the reference and the schema of config.json in docs/
     Docs,
-    /// Write the lock file and the crate list of the Yocto recipe from tools/Cargo.lock
+    /// Generate the lock file and the crate list of the Yocto recipe from tools/Cargo.lock
     Crates {
-        /// Only compare; exit code 1 when the committed list is out of date
+        /// Only compare; exit code 1 if the committed list is out of date
         #[arg(long)]
         check: bool,
     },

@@ -21,10 +21,10 @@ pub struct Args {
     /// Certificate that bundles must be signed by
     #[arg(long)]
     pub keyring: PathBuf,
-    /// Root of the channel that the device believes
+    /// Trusted root.json of the channel
     #[arg(long)]
     pub channel_root: PathBuf,
-    /// Container archive that comes with the system
+    /// Container archive to preload
     #[arg(long)]
     pub preload: Vec<PathBuf>,
     /// Variant
