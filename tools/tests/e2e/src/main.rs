@@ -36,47 +36,47 @@ struct Args {
 enum Command {
     /// Run the scenarios
     Run {
-        /// Only this chain (update, config, lies, bad, hand, cut, jump), the last four (long), or scenarios whose name
+        /// Run only this chain (update, config, lies, bad, hand, cut, jump), the last four (long), or scenarios whose name
         /// contains this
         #[arg(long, default_value = "")]
         only: String,
-        /// So many moments of a recorded update are tried as power cuts
+        /// Number of moments of a recorded update to try as power cuts
         #[arg(long, default_value_t = 40)]
         points: usize,
-        /// The run has to be over in so many seconds; what is not done by then fails [env: OS_TEST_DEADLINE, the time
-        /// itself, in seconds since 1970]
+        /// Time limit of the run; what is not done by then fails [env: OS_TEST_DEADLINE, as a point in time, in seconds
+        /// since 1970]
         #[arg(long, value_name = "SECONDS")]
         deadline: Option<u64>,
         #[command(flatten)]
         source: Source,
     },
-    /// Join standard input and output with a port of this machine: how a guest without a network reaches a web server
+    /// Connect standard input and output to a port of this machine, for a guest without a network to reach a web server
     #[command(hide = true)]
     Pipe {
         /// Port on 127.0.0.1
         port: u16,
-        /// It leads into a guest, as this one does, behind which nobody listens: wait until somebody answers
+        /// Forwarded port of the same guest behind which nothing listens: connect only once the guest refuses it
         #[arg(long, value_name = "PORT")]
         closed: Option<u16>,
     },
-    /// Pull the plug at random moments of updates, and write docs/power.md
+    /// Cut the power at random moments of updates, and write docs/power.md
     Campaign {
-        /// How often
+        /// Number of power cuts
         #[arg(long, default_value_t = 10)]
         cuts: u64,
-        /// Which moments; another seed tries others
+        /// Seed for the choice of moments
         #[arg(long, default_value_t = 1)]
         seed: u64,
         #[command(flatten)]
         source: Source,
     },
-    /// Print the section of docs/benchmarks.md about the bytes of an update
+    /// Print the section of docs/benchmarks.md on the size of updates
     Deltas,
-    /// Print its last part: the same update in other filesystems, from the images that `deltas` built
+    /// Print its last part, the same update in other filesystems, from the images built by `deltas`
     Filesystems,
-    /// Print the section about updates on a device, from those images
+    /// Print the section on updates on a device, from those images
     Installs,
-    /// Measure boot time and memory beside a plain Debian, and write docs/benchmarks.md
+    /// Measure boot time and memory next to a plain Debian, and write docs/benchmarks.md
     Bench(bench::Options),
 }
 

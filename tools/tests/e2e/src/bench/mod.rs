@@ -43,7 +43,7 @@ pub(crate) struct Options {
     /// Only this section
     #[arg(long)]
     only: Option<Section>,
-    /// Boot every system so often
+    /// Number of boots of each system
     #[arg(long, default_value_t = TURNS, value_parser = clap::value_parser!(u32).range(1..))]
     turns: u32,
     /// Boot these systems only
@@ -52,7 +52,7 @@ pub(crate) struct Options {
     /// Boot in these modes only
     #[arg(long, value_delimiter = ',')]
     modes: Vec<Mode>,
-    /// Another disk image of ours than the one that is built
+    /// Disk image to measure instead of the built one
     #[arg(long)]
     image: Option<PathBuf>,
 }

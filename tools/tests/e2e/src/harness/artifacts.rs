@@ -33,7 +33,7 @@ pub(crate) struct Source {
     /// Variant of the lab's image
     #[arg(long, default_value = VARIANT, conflicts_with = "artifacts")]
     variant: String,
-    /// Private key to log in with [default: the one in build/keys, as for all keys]
+    /// SSH private key to log in with [default: the one in build/keys, as for all keys]
     #[arg(long, value_name = "FILE")]
     ssh_key: Option<PathBuf>,
     /// Private key that signs bundles
@@ -45,7 +45,7 @@ pub(crate) struct Source {
     /// Private key that signs lists of releases
     #[arg(long, value_name = "FILE")]
     channel_key: Option<PathBuf>,
-    /// Root of the channel that the image believes
+    /// root.json of the channel that the image trusts
     #[arg(long, value_name = "FILE")]
     channel_root: Option<PathBuf>,
 }
