@@ -70,7 +70,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/developmentMode",
-        summary: "Root login on the consoles and the Docker API on TCP port 2375, without a password: for a bench only",
+        summary: "Root login on the consoles and the Docker API on TCP port 2375, without a password: development only",
         shape: Shape::Bool,
         default: "true in the development and standalone variants, false in production",
         applies: Applies::Now,
@@ -78,32 +78,33 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/country",
-        summary: "Country whose radio rules Wi-Fi follows. Where wireless-regdb has none for it, those of the world hold",
+        summary: "Country whose radio regulations Wi-Fi follows; the world domain if wireless-regdb has none for it",
         shape: Shape::Text(&f::COUNTRY),
-        default: "the world's common denominator",
+        default: "the world domain, the common denominator of all countries",
         applies: Applies::Now,
         example: r#""DE""#,
     },
     Key {
         pointer: "/ntpServers",
-        summary: "Time servers, instead of those that DHCP names",
+        summary: "Time servers, instead of those announced by DHCP",
         shape: Shape::Text(&f::NTP_SERVERS),
-        default: "those that DHCP names, else the servers that the image's systemd was built with",
+        default: "those announced by DHCP, else those that the image's systemd was built with",
         applies: Applies::Now,
         example: r#""0.pool.ntp.org 192.0.2.1""#,
     },
     Key {
         pointer: "/dnsServers",
-        summary: "Name servers, in this order, instead of those of the networks. One for a domain (`/corp.example/10.0.0.1`) is asked \
-                  for that alone, the networks' for everything else. No server is built in, so \"null\" changes nothing here",
+        summary: "Name servers, in this order, instead of those of the networks. One for a domain \
+                  (`/corp.example/10.0.0.1`) is used for that domain only, those of the networks for everything else. \
+                  No server is built in, so \"null\" has no effect",
         shape: Shape::Text(&f::DNS_SERVERS),
-        default: "those of the networks, each for its own domains too",
+        default: "those of the networks, each also for the domains of its network",
         applies: Applies::Now,
         example: r#""192.0.2.53 2001:db8::53""#,
     },
     Key {
         pointer: "/wifiSsid",
-        summary: "Wi-Fi network to join, as balena's generator writes it (os.network.wifi.networks takes several)",
+        summary: "Wi-Fi network to join, as written by balena's generator (os.network.wifi.networks takes several)",
         shape: Shape::Text(&f::SSID),
         default: "none",
         applies: Applies::Now,
@@ -111,7 +112,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/wifiKey",
-        summary: "Its passphrase; without one the network is open. 64 hexadecimal digits are a key, good for WPA2 only",
+        summary: "Passphrase for wifiSsid; without it the network is open. 64 hexadecimal digits: a raw key, WPA2 only",
         shape: Shape::Text(&f::WIFI_PASSWORD),
         default: "none",
         applies: Applies::Now,
@@ -119,7 +120,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/balenaRootCA",
-        summary: "One more authority that the device trusts, in the form balenaOS has it",
+        summary: "Additional certificate authority that the device trusts, in the form of balenaOS",
         shape: Shape::Text(&f::BASE64_CERTIFICATE),
         default: "the authorities of the image",
         applies: Applies::Engine,
@@ -127,7 +128,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/caCertificates",
-        summary: "Authorities that the device trusts beside those of the image, for registries above all",
+        summary: "Certificate authorities trusted in addition to those of the image, mainly for registries",
         shape: Shape::List { item: &Shape::Text(&f::CERTIFICATE), max: 32 },
         default: "none",
         applies: Applies::Engine,
@@ -135,16 +136,16 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/sshKeys",
-        summary: "Public keys that may log in as root by ssh on port 22222",
+        summary: "Public keys allowed to log in as root over SSH on port 22222",
         shape: Shape::List { item: &Shape::Text(&f::SSH_KEY), max: 64 },
-        default: "those that were set last, until [] takes them away; none on a new device: nobody can log in by ssh",
+        default: "the keys set last, until [] removes them; none on a new device, which then accepts no SSH login",
         applies: Applies::Now,
         example: r#"["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ3s0Cv1XoS0JkWlTdmIcJ2xq6l5fM1m8rWkqS0Zt0Aa me@laptop"]"#,
     },
     Key {
         pointer: "/os/udevRules",
-        summary: "Rules of udev (udev(7)); the name becomes the name of the file. A file with a line that udevd would drop is refused, \
-                  and the one before stays",
+        summary: "udev rules (udev(7)); the name becomes the file name. A file with a line that udevd would drop is \
+                  refused, and the previous one stays",
         shape: Shape::Map { name: &f::RULE_NAME, value: &Shape::Text(&f::LINES), max: 64 },
         default: "none",
         applies: Applies::Now,
@@ -152,7 +153,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/network/wifi/randomMacAddressScan",
-        summary: "Another hardware address for every scan for Wi-Fi",
+        summary: "Use a random hardware address for each Wi-Fi scan",
         shape: Shape::Bool,
         default: "false",
         applies: Applies::Now,
@@ -160,7 +161,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/network/wifi/networks",
-        summary: "Wi-Fi networks to join; each becomes a profile of NetworkManager",
+        summary: "Wi-Fi networks to join; each becomes a NetworkManager profile",
         shape: Shape::List { item: &Shape::Object(WIFI), max: 32 },
         default: "none",
         applies: Applies::Now,
@@ -168,7 +169,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/network/ethernet",
-        summary: "Wired networks that are not plain DHCP; each becomes a profile of NetworkManager",
+        summary: "Wired networks other than plain DHCP; each becomes a NetworkManager profile",
         shape: Shape::List { item: &Shape::Object(ETHERNET), max: 32 },
         default: "DHCP on every wired interface",
         applies: Applies::Now,
@@ -176,7 +177,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/network/wireguard",
-        summary: "Tunnels of WireGuard; each becomes a profile of NetworkManager",
+        summary: "WireGuard tunnels; each becomes a NetworkManager profile",
         shape: Shape::List { item: &Shape::Object(WIREGUARD), max: 16 },
         default: "none",
         applies: Applies::Now,
@@ -184,17 +185,17 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/network/proxy",
-        summary: "Proxy for the engine (image pulls) and for updates; containers are not sent through it",
+        summary: "Proxy for the engine (image pulls) and for updates, not for containers",
         shape: Shape::Object(PROXY),
-        default: "none, or what `system-proxy/redsocks.conf` says",
+        default: "none, or the one in `system-proxy/redsocks.conf`",
         applies: Applies::Engine,
         example: r#"{"url": "http://user:secret@proxy.example:3128", "noProxy": ["localhost", ".lan", "10.0.0.0/8"]}"#,
     },
     Key {
         pointer: "/os/network/connectivity/uri",
-        summary: "Page by which NetworkManager finds out whether the internet is there; \"null\" for no check",
+        summary: "URL of the connectivity check; \"null\" disables it",
         shape: Shape::Text(&f::URL_OR_NULL),
-        default: "no check: the device calls nobody",
+        default: "no check: the device contacts no server",
         applies: Applies::Now,
         example: r#""http://connectivity.example/check""#,
     },
@@ -208,16 +209,17 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/network/connectivity/response",
-        summary: "What the page starts with when the internet is there",
+        summary: "Expected start of the response",
         shape: Shape::Text(&f::ANSWER),
-        default: "any answer of the form that NetworkManager's own page has",
+        default: "any response in the form of NetworkManager's own page",
         applies: Applies::Now,
         example: r#""online""#,
     },
     Key {
         pointer: "/os/network/resolver",
-        summary: "`off` leaves port 53 of the device to a container that publishes it (AdGuard Home, Pi-hole). Then the device and \
-                  its containers ask the servers themselves: no cache, and none for a domain or at another port",
+        summary: "`off` leaves port 53 of the device to a container that publishes it (AdGuard Home, Pi-hole). The \
+                  device and its containers then query the name servers directly: no cache, and no servers for a domain \
+                  or on another port",
         shape: Shape::Choice(&["local", "off"]),
         default: "local: a resolver on 127.0.0.1 and on the engine's bridge",
         applies: Applies::Now,
@@ -225,7 +227,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/time/zone",
-        summary: "Time zone of the device. An old name, such as `US/Eastern`, means the zone of today",
+        summary: "Time zone of the device. A former name, such as `US/Eastern`, stands for the current one",
         shape: Shape::Text(&f::ZONE),
         default: "UTC",
         applies: Applies::Now,
@@ -233,7 +235,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/locale/lang",
-        summary: "Locale of the device's own programs; the image has to hold it",
+        summary: "Locale of the device's own programs; the image must contain it",
         shape: Shape::Text(&f::LOCALE),
         default: Locale::LANG,
         applies: Applies::Now,
@@ -241,7 +243,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/locale/keymap",
-        summary: "Keymap of the text console; the image has to hold it",
+        summary: "Keymap of the text console; the image must contain it",
         shape: Shape::Text(&f::KEYMAP),
         default: "us",
         applies: Applies::Now,
@@ -249,7 +251,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/memory/zramSwap",
-        summary: "Size of the compressed swap in RAM; 0 for none",
+        summary: "Size of the compressed swap in RAM; 0 disables it",
         shape: Shape::Integer { min: 0, max: 200, unit: "percent of RAM" },
         default: "50, at most 4 GiB",
         applies: Applies::Reboot,
@@ -257,7 +259,8 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/memory/swapFile",
-        summary: "Swap file on the data partition, used when the compressed swap is full; 0 for none. It wears flash",
+        summary: "Size of the swap file on the data partition, used when the compressed swap is full; 0 disables it. \
+                  Swapping wears flash",
         shape: Shape::Integer { min: 0, max: 32768, unit: "MiB" },
         default: "0",
         applies: Applies::Now,
@@ -265,7 +268,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/memory/swappiness",
-        summary: "How readily the kernel swaps (vm.swappiness)",
+        summary: "Tendency of the kernel to swap (vm.swappiness)",
         shape: Shape::Integer { min: 0, max: 200, unit: "" },
         default: "100",
         applies: Applies::Now,
@@ -281,7 +284,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/docker/insecureRegistries",
-        summary: "Registries that are trusted without TLS",
+        summary: "Registries that may be used without TLS",
         shape: Shape::List { item: &Shape::Text(&f::REGISTRY), max: 32 },
         default: "none",
         applies: Applies::Now,
@@ -289,7 +292,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/docker/addressPools",
-        summary: "Where the addresses of new container networks come from",
+        summary: "Address ranges for new container networks",
         shape: Shape::List { item: &Shape::Object(POOL), max: 16 },
         default: "networks of 254 addresses from 172.29.0.0/17",
         applies: Applies::Engine,
@@ -297,7 +300,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/docker/bridge",
-        summary: "Address and network of the engine's own bridge, docker0, where the built-in one is somebody else's in your network",
+        summary: "Address and network of the engine's bridge, docker0, if your network already uses the built-in one",
         shape: Shape::Text(&f::BRIDGE),
         default: "172.29.232.1/24",
         applies: Applies::Reboot,
@@ -305,7 +308,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/docker/log",
-        summary: "Keep the output of each new container in files of limited size instead of in the journal",
+        summary: "Log the output of new containers to files of limited size instead of the journal",
         shape: Shape::Object(LOG),
         default: "the journal",
         applies: Applies::Engine,
@@ -313,7 +316,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/docker/daemon",
-        summary: "Other settings of the engine, as its `daemon.json` has them; what the system relies on is refused",
+        summary: "Other settings of the engine, as in its `daemon.json`; those that the system relies on are refused",
         shape: Shape::Free { allowed: "the options of dockerd's configuration file", max: 32 << 10 },
         default: "the image's",
         applies: Applies::Engine,
@@ -321,7 +324,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/openvpn/clients",
-        summary: "Connections of OpenVPN; the name becomes the name of the service, `openvpn-client@<name>`",
+        summary: "OpenVPN clients; the name becomes the name of the service, `openvpn-client@<name>`",
         shape: Shape::Map { name: &f::USER, value: &Shape::Text(&f::OPENVPN), max: 8 },
         default: "none",
         applies: Applies::Now,
@@ -329,7 +332,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/openvpn/server",
-        summary: "Server of OpenVPN, `openvpn-server@os`",
+        summary: "OpenVPN server, `openvpn-server@os`",
         shape: Shape::Object(OPENVPN_SERVER),
         default: "off",
         applies: Applies::Now,
@@ -337,7 +340,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/mqtt",
-        summary: "Broker for MQTT. It asks for a password; retained messages live in RAM",
+        summary: "MQTT broker. It requires a password; retained messages are kept in RAM",
         shape: Shape::Object(MQTT),
         default: "off",
         applies: Applies::Now,
@@ -345,7 +348,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/watchdog",
-        summary: "The hardware watchdog restarts a device that hangs for so long; 0 turns it off",
+        summary: "Time after which the hardware watchdog restarts a device that hangs; 0 disables it",
         shape: Shape::Integer { min: 0, max: 600, unit: "seconds" },
         default: "30",
         applies: Applies::Now,
@@ -353,8 +356,8 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/kernel/arguments",
-        summary: "More arguments for the kernel. They are used on the first try of a boot only: a boot that fails with them is \
-                  repeated without, and they stay out until the key says something else",
+        summary: "Additional kernel arguments. They are used on the first boot attempt only: a boot that fails with \
+                  them is repeated without them, and they stay disabled until the value changes",
         shape: Shape::Text(&f::KERNEL_ARGUMENTS),
         default: "none",
         applies: Applies::Reboot,
@@ -362,7 +365,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/kernel/modules",
-        summary: "Kernel modules to load beside those that hardware asks for",
+        summary: "Kernel modules to load in addition to those that the hardware needs",
         shape: Shape::List { item: &Shape::Text(&f::MODULE), max: 64 },
         default: "none",
         applies: Applies::Now,
@@ -370,7 +373,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/kernel/moduleOptions",
-        summary: "Options of kernel modules (modprobe.d(5)), used when the module is next loaded",
+        summary: "Kernel module options (modprobe.d(5)), used when the module is next loaded",
         shape: Shape::Map { name: &f::MODULE, value: &Shape::Text(&f::LINE), max: 64 },
         default: "none",
         applies: Applies::Now,
@@ -378,7 +381,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/kernel/sysctl",
-        summary: "Settings of the running kernel (sysctl.d(5)), in force before the engine starts",
+        summary: "Settings of the running kernel (sysctl.d(5)), applied before the engine starts",
         shape: Shape::Map { name: &f::SYSCTL_NAME, value: &Shape::Setting(&f::SYSCTL_VALUE), max: 128 },
         default: "the image's and the kernel's own",
         applies: Applies::Now,
@@ -386,7 +389,8 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/firstBoot",
-        summary: "Script that runs once, as root, when the device has started; its end is remembered until state is wiped",
+        summary: "Script that runs once, as root, after the device has started. A failed one runs again at the next \
+                  boot, a successful one only after state is wiped",
         shape: Shape::Text(&f::SCRIPT),
         default: "none",
         applies: Applies::Now,
@@ -394,16 +398,17 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/encryption/data",
-        summary: "Encrypt the data partition; the key lies in the state partition (`key`) or in the machine's TPM (`tpm2`). \
-                  At a device's first boot what the image brought is kept, later data is encrypted when it is wiped",
+        summary: "Encrypt the data partition; the key is kept in the state partition (`key`) or in the machine's TPM \
+                  (`tpm2`). On a device's first boot the data from the image is kept; set later, it takes effect when \
+                  data is wiped",
         shape: Shape::Choice(&["key", "tpm2"]),
-        default: "as it is: not encrypted, on a new device",
+        default: "unchanged: not encrypted on a new device",
         applies: Applies::Reboot,
         example: r#""tpm2""#,
     },
     Key {
         pointer: "/os/wipe",
-        summary: "Erase at the next boot, once for every new value of `request`; a device's first boot obeys none",
+        summary: "Erase at the next boot, once for each new value of `request`; ignored on a device's first boot",
         shape: Shape::Object(WIPE),
         default: "nothing is erased",
         applies: Applies::Reboot,
@@ -411,16 +416,16 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/update/channel",
-        summary: "Where releases come from: the address of a channel, or its directory. Its last part is the channel's name",
+        summary: "Address or directory of the channel that releases come from; its last component is the channel's name",
         shape: Shape::Text(&f::CHANNEL),
-        default: "what the image was built with (`OS_UPDATE_CHANNEL`), else none",
+        default: "the channel that the image was built with (`OS_UPDATE_CHANNEL`), else none",
         applies: Applies::Now,
         example: r#""http://updates.example/os/stable""#,
     },
     Key {
         pointer: "/os/update/mode",
         summary: "`automatic` installs a release and starts it, `download` installs it and waits for `os update apply`, \
-                  `manual` only says that there is one",
+                  `manual` only reports it",
         shape: Shape::Choice(&["automatic", "download", "manual"]),
         default: "automatic",
         applies: Applies::Now,
@@ -436,7 +441,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/update/metered",
-        summary: "Install also over a connection that NetworkManager takes for one that is paid by the byte",
+        summary: "Also install over connections that NetworkManager reports as metered",
         shape: Shape::Bool,
         default: "false",
         applies: Applies::Now,
@@ -444,7 +449,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/update/rateLimit",
-        summary: "Bytes of an update come no faster than this; 0 for no limit",
+        summary: "Maximum download rate of an update; 0 means unlimited",
         shape: Shape::Integer { min: 0, max: 1_048_576, unit: "KiB per second" },
         default: "0",
         applies: Applies::Now,
@@ -452,8 +457,9 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/update/trial",
-        summary: "How a new release is started for its trial: `restart` by the bootloader, which counts tries, `kexec` by \
-                  jumping into its kernel, where the hardware can; then the bootloader knows nothing of it until it has passed",
+        summary: "How a new release is started for its trial: `restart` through the bootloader, which counts boot \
+                  attempts, or `kexec` without it, where the hardware supports that; the bootloader is told only after \
+                  the trial has passed",
         shape: Shape::Choice(&["restart", "kexec"]),
         default: "restart",
         applies: Applies::Now,
@@ -461,7 +467,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/sealSecrets",
-        summary: "Move every password and private key of this file into the state partition as soon as it is accepted",
+        summary: "Move every password and private key of this file to the state partition as soon as it is accepted",
         shape: Shape::Bool,
         default: "false",
         applies: Applies::Now,
@@ -469,7 +475,7 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         pointer: "/os/import/signedOnly",
-        summary: "Take a configuration from a USB stick only when it is signed by the key that signs updates",
+        summary: "Import a configuration from a USB stick only if it is signed by the key that signs updates",
         shape: Shape::Bool,
         default: "true in production, false in the other variants",
         applies: Applies::Now,

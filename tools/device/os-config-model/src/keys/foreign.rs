@@ -2,8 +2,8 @@
 
 /// Keys of balenaOS that mean nothing here, and why. They are accepted, so that an existing file works.
 pub static WITHOUT_EFFECT: &[(&str, &str)] = &[
-    ("/uuid", "the device makes its own id (`os status`)"),
-    ("/deviceType", "the image is made for one machine"),
+    ("/uuid", "the device generates its own id (`os status`)"),
+    ("/deviceType", "an image is built for one machine"),
     ("/version", "written by balena's tools"),
     ("/apiEndpoint", CLOUD),
     ("/apiKey", CLOUD),
@@ -27,11 +27,11 @@ pub static WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("/bootstrapRetryDelay", CLOUD),
     ("/apiTimeout", CLOUD),
     ("/localMode", CLOUD),
-    ("/debug", "nothing here runs as a shell script that could be traced"),
-    ("/installer", "there is no flasher image: the disk image is written as it is"),
-    ("/os/fan", "no board of ours has a fan with profiles"),
-    ("/os/power", "no board of ours has power modes"),
-    ("/os/kernel/extraFirmwareVol", "firmware belongs into the image, where it is verified"),
+    ("/debug", "there are no shell scripts to trace"),
+    ("/installer", "there is no flasher image: the disk image is written directly"),
+    ("/os/fan", "no supported board has fan profiles"),
+    ("/os/power", "no supported board has power modes"),
+    ("/os/kernel/extraFirmwareVol", "firmware is part of the image, where it is verified"),
 ];
 
 /// Those of [`WITHOUT_EFFECT`] that are secrets of another system: never shown.

@@ -18,73 +18,75 @@ pub(super) static WIFI: &[Field] = &[
         "Passphrase, or a key of 64 hexadecimal digits (WPA2 only); without it the network is open",
         Shape::Text(&f::WIFI_PASSWORD),
     ),
-    field("security", "WPA2 and its successor, or WPA3 alone", Shape::Choice(&["wpa-psk", "sae"])),
-    field("hidden", "The network does not announce itself", Shape::Bool),
-    field("priority", "The higher is joined first", Shape::Integer { min: -999, max: 999, unit: "" }),
+    field("security", "WPA2 and WPA3 (wpa-psk), or WPA3 only (sae)", Shape::Choice(&["wpa-psk", "sae"])),
+    field("hidden", "The network is hidden: it does not broadcast its name", Shape::Bool),
+    field("priority", "Higher values are joined first", Shape::Integer { min: -999, max: 999, unit: "" }),
 ];
 
 pub(super) static ETHERNET: &[Field] = &[
-    field("interface", "Interface; without it and mac, any wired one", Shape::Text(&f::INTERFACE)),
+    field("interface", "Interface; any wired one if neither this nor mac is set", Shape::Text(&f::INTERFACE)),
     field("mac", "Hardware address of the interface", Shape::Text(&f::MAC)),
-    field("addresses", "Fixed addresses; without them DHCP", Shape::List { item: &Shape::Text(&f::CIDR), max: 16 }),
+    field("addresses", "Static addresses; DHCP if none are set", Shape::List { item: &Shape::Text(&f::CIDR), max: 16 }),
     field("gateway", "Gateway", Shape::Text(&f::ADDRESS)),
     field("dns", "Name servers", Shape::List { item: &Shape::Text(&f::ADDRESS), max: 8 }),
     field(
         "search",
-        "Domains in which short names are looked for, and that its servers are asked for",
+        "Search domains for short names, resolved by the name servers of this network",
         Shape::List { item: &Shape::Text(&f::DOMAIN), max: 6 },
     ),
 ];
 
 pub(super) static WIREGUARD: &[Field] = &[
     required("name", "Name of the interface", Shape::Text(&f::INTERFACE)),
-    required("privateKey", "Key of this device", Shape::Text(&f::PRIVATE_KEY)),
+    required("privateKey", "Private key of this device", Shape::Text(&f::PRIVATE_KEY)),
     required(
         "addresses",
         "Addresses of this device in the tunnel",
         Shape::List { item: &Shape::Text(&f::CIDR), max: 16 },
     ),
     field("listenPort", "UDP port", Shape::Integer { min: 1, max: 65535, unit: "" }),
-    required("peers", "The other ends", Shape::List { item: &Shape::Object(PEER), max: 64 }),
+    required("peers", "Peers", Shape::List { item: &Shape::Object(PEER), max: 64 }),
 ];
 
 static PEER: &[Field] = &[
-    required("publicKey", "Key of the peer", Shape::Text(&f::PUBLIC_KEY)),
-    field("presharedKey", "Key that both ends share", Shape::Text(&f::PRIVATE_KEY)),
-    field("endpoint", "Where the peer is reached", Shape::Text(&f::ENDPOINT)),
+    required("publicKey", "Public key of the peer", Shape::Text(&f::PUBLIC_KEY)),
+    field("presharedKey", "Pre-shared key", Shape::Text(&f::PRIVATE_KEY)),
+    field("endpoint", "Address and port of the peer", Shape::Text(&f::ENDPOINT)),
     required("allowedIps", "Addresses behind the peer", Shape::List { item: &Shape::Text(&f::CIDR), max: 64 }),
-    field("keepalive", "Send something this often", Shape::Integer { min: 0, max: 65535, unit: "seconds" }),
+    field("keepalive", "Keepalive interval", Shape::Integer { min: 0, max: 65535, unit: "seconds" }),
 ];
 
 pub(super) static PROXY: &[Field] = &[
     required("url", "Address of the proxy", Shape::Text(&f::PROXY)),
-    field("noProxy", "What is reached without it", Shape::List { item: &Shape::Text(&f::NO_PROXY), max: 64 }),
+    field("noProxy", "Hosts and networks reached directly", Shape::List { item: &Shape::Text(&f::NO_PROXY), max: 64 }),
 ];
 
 pub(super) static POOL: &[Field] = &[
-    required("base", "Range to take networks from", Shape::Text(&f::CIDR)),
+    required("base", "Address range to take networks from", Shape::Text(&f::CIDR)),
     required("size", "Prefix length of each network", Shape::Integer { min: 8, max: 127, unit: "" }),
 ];
 
 pub(super) static LOG: &[Field] = &[
-    required("maxSize", "Size of one file", Shape::Integer { min: 1, max: 1024, unit: "MiB" }),
-    required("maxFiles", "Files per container", Shape::Integer { min: 1, max: 20, unit: "" }),
+    required("maxSize", "Maximum size of a file", Shape::Integer { min: 1, max: 1024, unit: "MiB" }),
+    required("maxFiles", "Maximum number of files per container", Shape::Integer { min: 1, max: 20, unit: "" }),
 ];
 
-pub(super) static OPENVPN_SERVER: &[Field] =
-    &[required("enabled", "Run it", Shape::Bool), required("config", "Its configuration", Shape::Text(&f::OPENVPN))];
+pub(super) static OPENVPN_SERVER: &[Field] = &[
+    required("enabled", "Run the server", Shape::Bool),
+    required("config", "Configuration of the server", Shape::Text(&f::OPENVPN)),
+];
 
 pub(super) static MQTT: &[Field] = &[
-    required("enabled", "Run it", Shape::Bool),
+    required("enabled", "Run the broker", Shape::Bool),
     field(
         "listen",
-        "For this device and its containers (the default), or for the network too",
+        "For this device and its containers (local, the default), or for the network too (all)",
         Shape::Choice(&["local", "all"]),
     ),
-    field("port", "TCP port; 1883 if it is not set", Shape::Integer { min: 1, max: 65535, unit: "" }),
+    field("port", "TCP port; 1883 if not set", Shape::Integer { min: 1, max: 65535, unit: "" }),
     required(
         "users",
-        "Names and their passwords",
+        "User names and their passwords",
         Shape::Map { name: &f::USER, value: &Shape::Text(&f::PASSWORD), max: 64 },
     ),
 ];
@@ -92,8 +94,8 @@ pub(super) static MQTT: &[Field] = &[
 pub(super) static WIPE: &[Field] = &[
     required(
         "what",
-        "apps: containers and images; data: all of the data partition; state: identity and host configuration; all: both",
+        "apps: containers, images; data: the data partition; state: identity and host configuration; all: everything",
         Shape::Choice(&["apps", "data", "state", "all"]),
     ),
-    required("request", "Any text; another one is another request", Shape::Text(&f::TOKEN)),
+    required("request", "Any text; each new value is a new request", Shape::Text(&f::TOKEN)),
 ];
