@@ -58,7 +58,7 @@ fn row(key: &str, outcome: Outcome) -> Row {
 }
 
 fn problem() -> Problem {
-    Problem { pointer: "/hostname".to_owned(), message: "is 7; allowed is a host name".to_owned() }
+    Problem { pointer: "/hostname".to_owned(), message: "is 7; expected a host name".to_owned() }
 }
 
 fn warning() -> Problem {

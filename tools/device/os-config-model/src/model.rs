@@ -171,7 +171,7 @@ impl Walk<'_> {
                     other => {
                         let message = match &other {
                             Value::String(text) if text.trim() == "null" => shape::NULL.to_owned(),
-                            other => format!("is {}; allowed is an object", kind(other)),
+                            other => format!("is {}; expected an object", kind(other)),
                         };
                         self.problems.push(Problem { pointer, message });
                     }
@@ -408,7 +408,7 @@ mod tests {
                 "/ntpServers"
             ]
         );
-        assert!(found.iter().all(|(_, m)| m.contains("allowed") || m.contains("missing")), "{found:?}");
+        assert!(found.iter().all(|(_, m)| m.contains("expected") || m.contains("missing")), "{found:?}");
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub fn of_system(store: &Store) -> System {
             let (found, wrong) = of_no_proxy(&text);
             proxy.no_proxy = found;
             let place =
-                |line: usize| format!("{DIRECTORY}/no_proxy: line {line} is left out; allowed is {}", NO_PROXY.allowed);
+                |line: usize| format!("{DIRECTORY}/no_proxy: line {line} is left out; expected {}", NO_PROXY.allowed);
             out.problems.extend(wrong.into_iter().map(place));
         }
         Err(err) => {

@@ -63,7 +63,7 @@ pub enum Shape {
 /// A kind of string.
 #[derive(Debug)]
 pub struct Text {
-    /// What is allowed, for people; follows "allowed is".
+    /// What is allowed, for people; follows "expected".
     pub allowed: &'static str,
     /// The same as a regular expression (ECMA-262) for editors, where it can be said so.
     pub pattern: Option<&'static str>,
@@ -110,13 +110,13 @@ impl Shape {
             (Shape::Bool, Value::Bool(_)) => {}
             (Shape::Integer { min, max, .. }, Value::Number(number)) => {
                 if !number.as_i64().is_some_and(|n| (*min..=*max).contains(&n)) {
-                    wrong(format!("is {number}; allowed is {}", self.allowed()));
+                    wrong(format!("is {number}; expected {}", self.allowed()));
                 }
             }
             (Shape::Choice(words), Value::String(text)) if words.contains(&text.as_str()) => {}
             (Shape::Choice(_), Value::String(found)) if found.trim() != "null" => {
                 wrong(format!(
-                    "is {}; allowed is {}",
+                    "is {}; expected {}",
                     shown(&os_transport::address::without_secrets(found)),
                     self.allowed()
                 ));
@@ -125,14 +125,14 @@ impl Shape {
                 if found.trim() == "null" && !text.takes(found) {
                     wrong(NULL.to_owned());
                 } else if found.len() > text.max {
-                    wrong(format!("has {} bytes, at most {}; allowed is {}", found.len(), text.max, text.allowed));
+                    wrong(format!("has {} bytes, at most {}; expected {}", found.len(), text.max, text.allowed));
                 } else if !(text.good)(found) {
                     let found = if text.secret {
-                        "something else".to_owned()
+                        "not valid".to_owned()
                     } else {
                         shown(&os_transport::address::without_secrets(found))
                     };
-                    wrong(format!("is {found}; allowed is {}", text.allowed));
+                    wrong(format!("is {found}; expected {}", text.allowed));
                 }
             }
             (Shape::Setting(_), Value::Number(number)) if number.is_i64() || number.is_u64() => {}
@@ -161,7 +161,7 @@ impl Shape {
                 for (key, found) in object {
                     let place = pointer_to(pointer, key);
                     if key.len() > name.max || !(name.good)(key) {
-                        let message = format!("has a name that is not allowed; allowed is {}", name.allowed);
+                        let message = format!("has an invalid name; expected {}", name.allowed);
                         problems.push(Problem { pointer: place, message });
                     } else {
                         value.check(&place, found, problems);
@@ -170,9 +170,9 @@ impl Shape {
             }
             (_, Value::String(text)) if text.trim() == "null" => wrong(NULL.to_owned()),
             (Shape::Text(_), Value::Number(_)) => {
-                wrong(format!("is a number; write it in quotes; allowed is {}", self.allowed()))
+                wrong(format!("is a number; write it in quotes; expected {}", self.allowed()))
             }
-            (_, other) => wrong(format!("is {}; allowed is {}", kind(other), self.allowed())),
+            (_, other) => wrong(format!("is {}; expected {}", kind(other), self.allowed())),
         }
     }
 
@@ -307,7 +307,7 @@ fn check_object(fields: &[Field], pointer: &str, object: &Map<String, Value>, pr
                 let names: Vec<&str> = fields.iter().map(|f| f.name).collect();
                 problems.push(Problem {
                     pointer: pointer_to(pointer, name),
-                    message: format!("is no field of this object; allowed are {}", names.join(", ")),
+                    message: format!("is not a field of this object; expected one of {}", names.join(", ")),
                 });
             }
         }

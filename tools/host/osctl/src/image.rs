@@ -279,7 +279,7 @@ mod tests {
         for set in ["hostname=-", "os.watchdog=soon", "os.network.ethernet={}"] {
             let change = Change { set: vec![set.to_owned()], ..Change::default() };
             let error = format!("{:#}", configure(&image, &change).unwrap_err());
-            assert!(error.contains("refuse") && error.contains("allowed"), "{error}");
+            assert!(error.contains("refuse") && error.contains("expected"), "{error}");
         }
         std::fs::write(dir.path().join("id"), "-----BEGIN OPENSSH PRIVATE KEY-----\n").unwrap();
         let change = Change { ssh_key: vec![dir.path().join("id")], ..Change::default() };

@@ -48,7 +48,7 @@ fn broken(lab: &Lab, vm: &Vm, checks: &mut Checks) -> Result<()> {
             "wrong types",
             put(br#"{"hostname": ["x"], "persistentLogging": "yes", "os": 7}"#),
             false,
-            "config.json persistentLogging: is a string; allowed is true or false",
+            "config.json persistentLogging: is a string; expected true or false",
         ),
         ("10 MB of noise", "head -c 10485760 /dev/urandom".to_owned(), false, "is larger than"),
     ];

@@ -24,7 +24,7 @@ pub(super) fn commands(vm: &Vm, lab: &Lab, keys: &mut Keys<'_>) {
     keys.checks.check("os config set, get, unset, diff, history and rollback", || {
         equal(&vm.ssh("os config set hostname e2e-set && hostname && os config get hostname")?, "hostname: applied\ne2e-set\ne2e-set")?;
         let (code, text) = vm.ssh_code("os config set hostname 'not a name'")?;
-        ensure!(code == 1 && text.contains("allowed"), "exit code {code}: {text}");
+        ensure!(code == 1 && text.contains("expected"), "exit code {code}: {text}");
         let (code, _) = vm.ssh_code("os config set os.watchdog 9999")?;
         ensure!(code == 1, "a watchdog of 9999 seconds was taken");
         // Two at a time, and neither loses what the other one wrote.
