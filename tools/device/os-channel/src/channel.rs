@@ -167,7 +167,7 @@ impl Channel {
         }
         if list.expires.checked_sub(list.issued).is_none_or(|life| life > LONGEST) {
             return Err(Error::Malformed(format!(
-                "it is good for more than {} days, or for less than none",
+                "it is valid for more than {} days, or for less than none",
                 LONGEST / DAY
             )));
         }

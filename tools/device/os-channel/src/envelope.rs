@@ -65,7 +65,7 @@ pub(crate) fn content<'a, T: Deserialize<'a>>(text: &'a str, kind: &str) -> Resu
     let malformed = |err: serde_json::Error| Error::Malformed(err.to_string());
     let found: Kind = serde_json::from_str(text).map_err(malformed)?;
     if found.kind != kind {
-        return Err(Error::Malformed(format!("it is a '{}', wanted is a '{kind}'", found.kind)));
+        return Err(Error::Malformed(format!("it is a '{}', expected a '{kind}'", found.kind)));
     }
     serde_json::from_str(text).map_err(malformed)
 }

@@ -39,10 +39,10 @@ pub enum Error {
     #[error("it has {0} bytes; at most {MAX_SIZE} are read")]
     TooLarge(u64),
     /// No envelope, or something else in it than was expected.
-    #[error("it is not what it should be: {0}")]
+    #[error("it is malformed: {0}")]
     Malformed(String),
-    /// Too few signatures of keys that are believed.
-    #[error("it is signed by {valid} of the keys that this device believes, and {needed} are needed")]
+    /// Too few signatures by trusted keys.
+    #[error("it has {valid} of {needed} required signatures by trusted keys")]
     Signatures {
         /// Good ones.
         valid: usize,
@@ -50,9 +50,7 @@ pub enum Error {
         needed: usize,
     },
     /// An older list than one that was seen.
-    #[error(
-        "it is older than what was seen before (serial {found}, seen {seen}): a stale mirror, or somebody plays back old lists"
-    )]
+    #[error("it is older than the last one seen (serial {found}, seen {seen}): a stale mirror or a replay attack")]
     Older {
         /// Serial of the file.
         found: u64,
@@ -60,12 +58,11 @@ pub enum Error {
         seen: u64,
     },
     /// Two different lists with one serial.
-    #[error("serial {0} was seen before with another content")]
+    #[error("serial {0} was seen before with different content")]
     TwoFaced(u64),
     /// Past its date.
     #[error(
-        "it expired {} days ago, and it is {} as far as this device knows: nobody renewed it, somebody keeps newer ones away, or \
-         the clock is wrong",
+        "it expired {} days ago (local date: {}): it was not renewed, newer ones are withheld, or the clock is wrong",
         (.now.saturating_sub(*.expires)) / 86400,
         day(*.now)
     )]
@@ -77,7 +74,7 @@ pub enum Error {
     },
     /// Issued after now.
     #[error(
-        "it is from the future, by {} days: the clock of whoever signed it is wrong, or this one's, which says {}",
+        "it is dated {} days in the future: the clock of its signer is wrong, or the local one ({})",
         (.issued.saturating_sub(*.now)) / 86400 + 1,
         day(*.now)
     )]
@@ -96,7 +93,7 @@ pub enum Error {
         trusted: u32,
     },
     /// The list of another channel.
-    #[error("it is the list of channel '{found}', and '{wanted}' was asked for")]
+    #[error("it is the list of channel '{found}', not of '{wanted}'")]
     OtherChannel {
         /// Its name.
         found: String,

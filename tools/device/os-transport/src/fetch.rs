@@ -22,7 +22,7 @@ const MAX_NAME: usize = 512;
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// Not `http://`, `https://` or an absolute directory.
-    #[error("'{0}' is no place to read from; wanted is an http or https address, or a directory")]
+    #[error("'{0}' is not a valid source; expected an http or https address, or an absolute directory")]
     Place(String),
     /// An address that cannot work.
     #[error("the address cannot work: {0}")]

@@ -96,7 +96,7 @@ fn read_dated(source: &Source, name: &str, built_in: &Path, store: &Store, state
     let seen = state.seen.get(name).cloned().unwrap_or_default();
     let (list, seen) = Channel::accept(&bytes, &root, name, &seen, clock()).with_context(|| {
         format!(
-            "{CHANNEL_FILE} of the channel is not believed{}",
+            "{CHANNEL_FILE} of the channel is not trusted{}",
             passed_over.map(|said| format!("; {said}")).unwrap_or_default()
         )
     })?;
@@ -129,7 +129,7 @@ fn is_page(bytes: &[u8]) -> bool {
 fn root(built_in: &Path, store: &Store) -> Result<Root> {
     ensure!(
         built_in.exists(),
-        "this image brings no root of a channel ({}), so no channel is believed; it is put there when the image is built",
+        "this image contains no root of a channel ({}), so no channel is trusted; it is added when the image is built",
         built_in.display()
     );
     let image = Root::built_in(&files::read_limited(built_in, MAX_SIZE)?)

@@ -67,7 +67,7 @@ impl Directory {
     pub fn init(path: &Path, root_file: &[u8], key: &SecretKey) -> Result<Self> {
         let file = path.join(CHANNEL_FILE);
         ensure!(!file.exists(), "{} is a channel already", path.display());
-        let root = Root::built_in(root_file).context("the root cannot be believed")?;
+        let root = Root::built_in(root_file).context("the root cannot be trusted")?;
         let path = std::path::absolute(path)?;
         std::fs::create_dir_all(&path).with_context(|| format!("cannot create {}", path.display()))?;
         let name = path.file_name().and_then(|n| n.to_str()).context("the directory has no name")?.to_owned();
@@ -88,9 +88,9 @@ impl Directory {
             files::read_limited(&path.join(name), MAX_SIZE)
                 .with_context(|| format!("{} is no channel; osctl channel init makes one", path.display()))
         };
-        let root = Root::built_in(&read(ROOT_FILE)?).with_context(|| format!("{ROOT_FILE} cannot be believed"))?;
+        let root = Root::built_in(&read(ROOT_FILE)?).with_context(|| format!("{ROOT_FILE} cannot be trusted"))?;
         let envelope = Envelope::parse(&read(CHANNEL_FILE)?)?;
-        let text = envelope.verified(&root.channel).with_context(|| format!("{CHANNEL_FILE} cannot be believed"))?;
+        let text = envelope.verified(&root.channel).with_context(|| format!("{CHANNEL_FILE} cannot be trusted"))?;
         let list = serde_json::from_str(text).with_context(|| format!("{CHANNEL_FILE} cannot be read"))?;
         Ok(Self { path, root, list })
     }
@@ -225,7 +225,7 @@ impl Directory {
             Some(root) => files::read_limited(root, MAX_SIZE)?,
             None => files::read_limited(&directory.path.join(root_file(1)), MAX_SIZE).context("there is no root 1")?,
         };
-        let mut root = Root::built_in(&first).context("the trusted root cannot be believed")?;
+        let mut root = Root::built_in(&first).context("the given root cannot be trusted")?;
         while root.version < directory.root.version {
             let next = root_file(root.version + 1);
             let bytes = files::read_limited(&directory.path.join(&next), MAX_SIZE);
@@ -421,6 +421,6 @@ mod tests {
         let text = std::fs::read_to_string(&file).unwrap().replace("\\\"serial\\\": 1", "\\\"serial\\\": 9");
         std::fs::write(&file, text).unwrap();
         let err = Directory::open(&path).unwrap_err();
-        assert!(format!("{err:#}").contains("signed by 0"), "{err:#}");
+        assert!(format!("{err:#}").contains("it has 0 of 1"), "{err:#}");
     }
 }

@@ -44,7 +44,7 @@ pub fn run(from: &Source, dir: &Path, trusted: Option<&Path>) -> Result<Status> 
     let bytes = files::read_limited(start, MAX_SIZE).with_context(|| {
         format!("no root to start from; give the publisher's root.json with --root ({})", start.display())
     })?;
-    let mut root = Root::built_in(&bytes).context("the root to start from cannot be believed")?;
+    let mut root = Root::built_in(&bytes).context("the root to start from cannot be trusted")?;
     super::write(&dir.join(root_file(root.version)), &bytes)?;
     let mut newest = bytes;
     let mut fetched = 0;

@@ -185,20 +185,20 @@ impl Lies<'_> {
 
     fn lists(&mut self) -> Result<()> {
         let (key, stranger, release) = (&self.rig.maker.key, SecretKey::generate()?, self.release);
-        self.refused("a list with one letter changed", "check", "signed by 0 of the keys", |lie| {
+        self.refused("a list with one letter changed", "check", "it has 0 of 1 required signatures", |lie| {
             let file = lie.path.join("channel.json");
             let text = std::fs::read_to_string(&file)?;
             let other = format!("{}9", release.strip_suffix('0').context("no release ends with 0")?);
             ensure!(text.contains(release), "the list does not name {release}");
             Ok(std::fs::write(file, text.replace(release, &other))?)
         })?;
-        self.refused("a list signed by a stranger", "check", "signed by 0 of the keys", |lie| {
+        self.refused("a list signed by a stranger", "check", "it has 0 of 1 required signatures", |lie| {
             lie.list(&stranger, |_| {})
         })?;
         self.refused("an expired list", "check", "it expired", |lie| {
             lie.list(key, |list| (list.issued, list.expires) = (list.issued - 30 * 86_400, list.issued - 86_400))
         })?;
-        self.refused("an older list", "check", "it is older than what was seen before", |lie| {
+        self.refused("an older list", "check", "it is older than the last one seen", |lie| {
             lie.list(key, |list| list.serial = 1)
         })?;
         self.refused("the list of another channel", "check", "channel 'beta'", |lie| {
