@@ -54,16 +54,16 @@ pub(crate) async fn run(command: SlotCommand, json: bool) -> Result<ExitCode> {
         }
         SlotCommand::Switch { yes, reboot } => {
             if !yes {
-                os_sys::ask::agree("has the device start its other slot from the next boot on", "switch")?;
+                os_sys::ask::agree("makes the device boot its other slot from the next restart on", "switch")?;
             }
             let slot = os_update::switch().await?;
-            let text = format!("slot {slot} is started at the next boot; os slot mark active takes it back");
+            let text = format!("Slot {slot} is booted at the next restart; os slot mark active reverts this.");
             finish(&text, &json!({ "slot": slot, "state": "active" }), reboot, json)
         }
         SlotCommand::Mark { state, slot } => {
             let slot = os_update::mark(state, slot).await?;
             let answer = json!({ "slot": slot, "state": state.word() });
-            finish(&format!("slot {slot} is marked {}", state.word()), &answer, false, json)
+            finish(&format!("Slot {slot} is marked {}.", state.word()), &answer, false, json)
         }
     }
 }

@@ -19,6 +19,6 @@ pub(crate) fn request(what: WipeTarget, yes: bool, reboot: bool, json: bool) -> 
     let path = Path::new(os_facts::place::BOOT).join(os_config_model::wipe::REQUEST);
     os_sys::files::write_if_changed(&path, word.as_bytes(), 0o644)
         .context("the boot partition does not take the request")?;
-    let text = format!("{word} is erased at the next boot; remove {} to take it back.", path.display());
+    let text = format!("The next boot erases {word}; remove {} to cancel this.", path.display());
     finish(&text, &json!({ "what": word, "request": path }), reboot, json)
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, IsTerminal, Write};
 
-/// Asks the person at the terminal to type `word`.
+/// Asks the operator at the terminal to type `word`.
 ///
 /// # Errors
 /// [`NotAgreed`] when nobody can be asked or the answer is another one.
@@ -12,7 +12,7 @@ pub fn agree(meaning: &str, word: &str) -> Result<(), NotAgreed> {
     }
     let mut answer = String::new();
     let asked = (|| {
-        crate::out::print(format_args!("This {meaning}. Type {word} to go on: "));
+        crate::out::print(format_args!("This {meaning}. Type {word} to continue: "));
         io::stdout().flush()?;
         io::stdin().lock().read_line(&mut answer)
     })();
@@ -23,7 +23,7 @@ pub fn agree(meaning: &str, word: &str) -> Result<(), NotAgreed> {
 #[derive(Debug, thiserror::Error)]
 pub enum NotAgreed {
     /// There is no terminal to ask at.
-    #[error("this {0}; say --yes if that is meant")]
+    #[error("this {0}; confirm it with --yes")]
     Nobody(String),
     /// The answer was another one.
     #[error("nothing was changed")]

@@ -69,7 +69,7 @@ pub(super) fn validate(file: &Path, json: bool) -> Result<ExitCode> {
     }
     found.warnings.iter().for_each(|warning| os_sys::say!("Warning: {warning}"));
     if found.good {
-        os_sys::say!("{} is a good configuration", file.display());
+        os_sys::say!("{} is valid.", file.display());
     }
     Ok(code(found.good))
 }

@@ -233,7 +233,7 @@ fn slots(vm: &Vm, lab: &Lab, checks: &mut Checks) {
         let (code, text) = vm.ssh_code("os slot switch --yes 2>&1")?;
         ensure!(code == 1 && text.contains(&format!("slot {second} holds nothing")), "exit code {code}: {text}");
         let good = vm.ssh(&format!("os slot mark good && os slot status | grep -c '{first}.*good'"))?;
-        equal(&good, &format!("slot {first} is marked good\n1"))?;
+        equal(&good, &format!("Slot {first} is marked good.\n1"))?;
         equal(&vm.ssh("pgrep -c rauc || true")?, "0")
     });
 }
