@@ -43,6 +43,44 @@ pub fn check(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
+/// Where the book is for whoever reads it from a device.
+const HOME: &str = "https://example.org/os/docs/";
+
+/// Every `Documentation=` of our units leads to a page of the book, a manual page or a site of others: the device has no
+/// pages of its own.
+///
+/// # Errors
+/// With everything that leads nowhere.
+pub fn of_units(repo: &Repo) -> Result<()> {
+    let mut files = BTreeSet::new();
+    for entry in std::fs::read_dir(repo.root.join("tools/device"))?.flatten() {
+        let dist = entry.path().join("dist");
+        if dist.is_dir() {
+            collect(&dist, &mut files)?;
+        }
+    }
+    collect(&repo.meta_os().join("recipes-core/os-base/files/rootfs/etc/systemd/system"), &mut files)?;
+    let mut wrong = Vec::new();
+    for file in files.iter().filter(|file| !file.is_symlink()) {
+        let text = os_sys::files::read_text(file)?;
+        for link in text.lines().filter_map(|line| line.strip_prefix("Documentation=")).flat_map(str::split_whitespace)
+        {
+            if !leads_somewhere(link, &repo.root.join("docs")) {
+                wrong.push(format!("{}: {link} leads nowhere", shown(repo, file)));
+            }
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("; "));
+    Ok(())
+}
+
+fn leads_somewhere(link: &str, book: &Path) -> bool {
+    match link.strip_prefix(HOME) {
+        Some(page) => book.join(page).is_file(),
+        None => link.starts_with("man:") || link.starts_with("https://"),
+    }
+}
+
 fn shown(repo: &Repo, page: &Path) -> String {
     page.strip_prefix(&repo.root).unwrap_or(page).display().to_string()
 }
@@ -109,5 +147,20 @@ mod tests {
         }
         write("docs/README.md", "[one](one.md) [two](adr/two.md) [three](adr/three.md)");
         assert!(!check(&repo).unwrap_err().to_string().contains("does not name"));
+    }
+
+    #[test]
+    fn documentation_of_a_unit_is_a_page_a_manual_or_a_site() {
+        let book = tempfile::tempdir().unwrap();
+        std::fs::write(book.path().join("update.md"), "").unwrap();
+        for (link, wanted) in [
+            ("https://example.org/os/docs/update.md", true),
+            ("https://example.org/os/docs/gone.md", false),
+            ("man:systemd.special(7)", true),
+            ("https://containerd.io", true),
+            ("file:///usr/share/doc/os/update.md", false),
+        ] {
+            assert_eq!(leads_somewhere(link, book.path()), wanted, "{link}");
+        }
     }
 }
