@@ -1,7 +1,7 @@
 //! Where things are.
 
 use anyhow::{Context, Result, bail};
-use os_disk::vars::Vars;
+use os_layout::vars::Vars;
 use os_slotmake::size::Room;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,14 +1,17 @@
 //! Tables as we write them, as others may, and as attackers would.
 
 use super::*;
-use crate::{kickstart, layout::Layout};
 use std::io::Cursor;
 
 fn image(size: usize) -> Cursor<Vec<u8>> {
-    let text = "bootloader --ptable gpt\npart --fstype none --part-name os-boot --fixed-size 2M\npart --fstype none --part-name os-data --fixed-size 2M\n";
-    let layout = Layout::plan(&kickstart::parse("x", text).unwrap()).unwrap();
-    let mut disk = Cursor::new(vec![0; usize::try_from(layout.disk_size).unwrap()]);
-    layout.write_table(&mut disk).unwrap();
+    const MIB: u64 = 1 << 20;
+    let mut disk = Cursor::new(vec![0; 6 << 20]);
+    let mut table = Table::new(&mut disk).unwrap();
+    let kind = Guid::parse("0fc63daf-8483-4772-8e79-3d69d8477de4").unwrap();
+    for (number, name, start) in [(1, "os-boot", MIB), (2, "os-data", 3 * MIB)] {
+        table.add(&NewPartition { number, name, kind, start, size: 2 * MIB, bootable: false }).unwrap();
+    }
+    table.write(&mut disk).unwrap();
     disk.get_mut().resize(size, 0);
     disk
 }

@@ -7,7 +7,7 @@ use crate::step::{Inputs, Output, Steps};
 use crate::tools_tree;
 use anyhow::{Context, Result, bail};
 use os_boot::counters;
-use os_disk::vars::Vars;
+use os_layout::vars::Vars;
 use os_sys::cmd::Cmd;
 use osctl::image::listed;
 use std::fs::{self, File};

@@ -5,7 +5,7 @@ use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use crate::tools_tree;
 use anyhow::Result;
-use os_disk::vars::Vars;
+use os_layout::vars::Vars;
 use os_sys::cmd::Cmd;
 use os_sys::hex;
 use sha2::{Digest, Sha256};

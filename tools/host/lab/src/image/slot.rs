@@ -6,7 +6,7 @@ use crate::repo::{self, Repo, room};
 use crate::step::{Inputs, Output, Steps};
 use crate::tools_tree;
 use anyhow::{Context, Result, ensure};
-use os_disk::vars::Vars;
+use os_layout::vars::Vars;
 use os_slotmake::slot::Slot;
 use std::fs;
 use std::path::{Path, PathBuf};

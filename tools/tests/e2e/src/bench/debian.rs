@@ -4,8 +4,8 @@
 use anyhow::{Context, Result};
 use lab::image::{self, as_root, base::SUITE};
 use lab::repo::Repo;
-use os_disk::kickstart;
-use os_disk::layout::Layout;
+use os_layout::kickstart;
+use os_layout::layout::Layout;
 use os_sys::cmd::Cmd;
 use os_sys::files::read_text;
 use std::fs::{self, File};

@@ -57,8 +57,6 @@ pub enum Source {
 pub struct Part {
     /// Line in the file, from 1.
     pub line: usize,
-    /// Mount point, if one is given.
-    pub mountpoint: Option<String>,
     /// Content.
     pub source: Source,
     /// Filesystem, where wic makes one.
@@ -155,13 +153,12 @@ const WITH_VALUE: &[&str] = &[
 ];
 
 fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
-    let (mountpoint, options) = match options.split_first() {
-        Some((first, rest)) if !first.starts_with("--") => (Some(first.clone()), rest),
-        _ => (None, options),
-    };
+    // The device mounts by partition, not by what an image's fstab says.
+    if let Some(first) = options.first().filter(|first| !first.starts_with("--")) {
+        return Err(format!("a mount point is not used here: {first}"));
+    }
     let mut part = Part {
         line,
-        mountpoint,
         source: Source::Empty,
         fstype: FsType::None,
         label: None,
@@ -169,7 +166,7 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
         part_name: None,
         part_type: None,
         size: 0,
-        align: crate::MIN_ALIGN,
+        align: os_disk::MIN_ALIGN,
         active: false,
     };
     let (mut source, mut params) = (None, None);
@@ -195,7 +192,7 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
             }
             ("--part-name", Some(value)) => part.part_name = Some(value),
             ("--part-type", Some(value)) => {
-                crate::gpt::Guid::parse(&value).map_err(|e| format!("--part-type: {e}"))?;
+                os_disk::gpt::Guid::parse(&value).map_err(|e| format!("--part-type: {e}"))?;
                 part.part_type = Some(value.to_ascii_uppercase());
             }
             ("--fixed-size", Some(value)) => part.size = size_bytes(&value, 'M')?,
@@ -233,10 +230,10 @@ fn parse_part(line: usize, options: &[String]) -> Result<Part, String> {
     if part.size == 0 {
         return Err("every partition needs --fixed-size: the layout must not depend on its content".to_owned());
     }
-    if part.align == 0 || !part.align.is_multiple_of(crate::SECTOR) {
+    if part.align == 0 || !part.align.is_multiple_of(os_disk::SECTOR) {
         return Err(format!("--align is {} bytes; it must be a multiple of 512", part.align));
     }
-    if !part.size.is_multiple_of(crate::SECTOR) {
+    if !part.size.is_multiple_of(os_disk::SECTOR) {
         return Err(format!("--fixed-size is {} bytes; it must be a multiple of 512", part.size));
     }
     if part.source == Source::Empty && source.is_none() && !seen.iter().any(|name| name == "--fstype") {
@@ -320,7 +317,7 @@ mod tests {
     use proptest::prelude::*;
 
     const GOOD: &str = "# comment\nbootloader --ptable gpt\n\
-        part /boot --source bootimg-partition --fstype=vfat --label os-boot --part-name os-boot --fixed-size 64M\n\
+        part --source bootimg-partition --fstype=vfat --label os-boot --part-name os-boot --fixed-size 64M\n\
         part --source rawcopy --sourceparams=\"file=root.img\" --part-name os-rootA --fixed-size 1G --align 4096\n\
         part --fstype none --part-name os-rootB --fixed-size 1G # empty\n\
         part --fstype ext4 --label os-state --fixed-size 128\n";
@@ -356,6 +353,7 @@ mod tests {
             ("part --fstype none --fixed-size 1M\n", "x:1: no bootloader"),
             ("bootloader --ptable gpt\n", "x:1: no partition"),
             ("bootloader --ptable gpt\npart --fixed-size 1M --part-type zz\n", "x:2: --part-type"),
+            ("bootloader --ptable gpt\npart /boot --fixed-size 1M\n", "x:2: a mount point is not used here: /boot"),
         ];
         for (text, want) in cases {
             let err = parse("x", text).unwrap_err().to_string();

@@ -1,8 +1,8 @@
 //! From a parsed kickstart file to byte offsets on a disk, checked, and to a partition table.
 
-use crate::MIN_ALIGN;
-use crate::gpt::{Barrier, GptError, Guid, NewPartition, Table};
 use crate::kickstart::{Kickstart, Part, TableType};
+use os_disk::MIN_ALIGN;
+use os_disk::gpt::{Barrier, GptError, Guid, NewPartition, Table};
 use std::io::{Read, Seek, Write};
 
 /// GPT type of a plain Linux partition.
