@@ -21,8 +21,16 @@ pub(super) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut recovery = String::new();
     checks.check("data was opened with the TPM, and a recovery key can be had", || {
         equal(&vm.ssh("os disk encryption; findmnt -n -o SOURCE /mnt/data")?, "tpm2\n/dev/mapper/os-data")?;
-        vm.ssh("os disk recovery-key")?;
+        let earlier = vm.ssh("os disk recovery-key")?;
         recovery = vm.ssh("os disk recovery-key")?;
+        let opens = |key: &str| {
+            let open = "cryptsetup open --test-passphrase --key-file - /dev/disk/os/os-data";
+            Ok::<_, anyhow::Error>(vm.ssh_code(&format!("printf %s {} | {open}", key.trim()))?.0 == 0)
+        };
+        ensure!(
+            opens(&recovery)? && !opens(&earlier)?,
+            "the new key does not open data, or the earlier one still does"
+        );
         let dump = vm.ssh("cryptsetup luksDump /dev/disk/os/os-data")?;
         ensure!(dump.matches(": luks2\n").count() == 2, "the second recovery key did not replace the first: {dump}");
         Ok(())
