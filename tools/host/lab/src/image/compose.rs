@@ -275,13 +275,13 @@ pub fn inputs(repo: &Repo, inputs: crate::step::Inputs) -> Result<crate::step::I
     ] {
         inputs = inputs.path(&repo.root.join(path))?;
     }
-    let mut dists: Vec<PathBuf> = fs::read_dir(repo.root.join("tools/device"))?
-        .filter_map(|e| e.ok().map(|e| e.path().join("dist")))
-        .filter(|p| p.is_dir())
-        .collect();
-    dists.sort();
-    for dist in dists {
-        inputs = inputs.path(&dist)?;
+    // Units and D-Bus policies, which tools/Makefile installs.
+    let crates = fs::read_dir(repo.root.join("tools/device"))?.filter_map(|entry| Some(entry.ok()?.path()));
+    let mut installed: Vec<PathBuf> =
+        crates.flat_map(|dir| ["dist", "dbus"].map(|name| dir.join(name))).filter(|path| path.is_dir()).collect();
+    installed.sort();
+    for dir in installed {
+        inputs = inputs.path(&dir)?;
     }
     Ok(inputs)
 }
