@@ -3,7 +3,7 @@
 use crate::loader::Loader;
 use crate::start::Start;
 use anyhow::{Context, Result};
-use os_facts::Slot;
+use os_facts::{Role, Slot};
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use rustix::mount::MountFlags;
@@ -28,16 +28,17 @@ fn arguments(slot: Slot, boot: &str, tries: &str, own: &str, start: &Start<'_>) 
 /// When the slot does not say how it is started in the way that ours do, or the kernel refuses.
 pub fn load(slot: Slot) -> Result<()> {
     let loader = Loader::of_this_device()?;
-    let device = format!("/dev/disk/os/os-kernel{slot}");
+    let device = Role::Kernel(slot).device();
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-    rustix::mount::mount(&device, DIR, "vfat", flags, None).with_context(|| format!("cannot mount {device}"))?;
+    rustix::mount::mount(&device, DIR, "vfat", flags, None)
+        .with_context(|| format!("cannot mount {}", device.display()))?;
     let dir = Path::new(DIR);
     let text = String::from_utf8(files::read_limited(&dir.join("slot.cfg"), MAX)?).context("slot.cfg is no text")?;
     let start = Start::parse(&text).context("slot.cfg is not of the form that this program knows")?;
     let own = loader.arguments().unwrap_or_default();
     // Not what this boot was started with: a device's first boot gives its partitions identifiers of their own.
-    let ask = ["-p", "-o", "value", "-s", "PART_ENTRY_UUID", "/dev/disk/os/os-boot"];
-    let boot = Cmd::new("blkid").args(ask).read().context("the boot partition has no identifier")?;
+    let ask = Cmd::new("blkid").args(["-p", "-o", "value", "-s", "PART_ENTRY_UUID"]).arg(Role::Boot.device());
+    let boot = ask.read().context("the boot partition has no identifier")?;
     let tries = loader.tries().map(|tries| format!("os.tries={tries}"));
     let arguments = arguments(slot, boot.trim(), &tries.unwrap_or_default(), &own, &start);
     Ok(Cmd::new("kexec")

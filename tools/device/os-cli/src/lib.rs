@@ -15,8 +15,8 @@ mod wipe;
 
 use anyhow::{Result, bail};
 use clap::builder::{PossibleValuesParser, TypedValueParser as _};
-use clap::{Parser, Subcommand, ValueEnum};
-use os_facts::Slot;
+use clap::{Parser, Subcommand};
+use os_facts::{Slot, WipeScope};
 use os_sys::cmd::Cmd;
 use os_sys::out;
 use os_update::Mark;
@@ -67,7 +67,8 @@ enum Command {
     /// restored.
     Wipe {
         /// What to erase
-        what: WipeTarget,
+        #[arg(value_parser = wipe::scopes())]
+        what: WipeScope,
         /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
@@ -98,19 +99,6 @@ enum SlotCommand {
         #[arg(value_parser = PossibleValuesParser::new(Slot::BOTH.map(Slot::name)).try_map(|name| name.parse::<Slot>()))]
         slot: Option<Slot>,
     },
-}
-
-/// What `os wipe` erases.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum WipeTarget {
-    /// Containers and images
-    Apps,
-    /// Identity and host configuration
-    State,
-    /// The whole data partition: containers, apps and logs
-    Data,
-    /// State and data
-    All,
 }
 
 /// What was typed. What is not understood is said as text, or as JSON where that was asked for.

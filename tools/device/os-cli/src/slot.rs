@@ -4,15 +4,14 @@ use crate::{SlotCommand, finish};
 use anyhow::Result;
 use os_dbus::{Bus, RaucSlot};
 use os_disk::ext4;
-use os_facts::Slot;
 use os_facts::report::Report;
+use os_facts::{Role, Slot};
 use os_sys::out;
 use os_update::standing::Standing;
 use os_update::state::Store;
 use serde::Serialize;
 use serde_json::json;
 use std::fmt;
-use std::path::Path;
 use std::process::ExitCode;
 
 /// A slot and what it is good for. The JSON form is stable; fields are only ever added.
@@ -81,10 +80,7 @@ pub(crate) async fn rows(bus: &Bus) -> Result<Vec<Row>> {
     let slots = bus.slots().await;
     os_update::let_rauc_rest(bus).await;
     let shipped = Store::device().load().shipped;
-    let is_empty = |name: Slot| {
-        let partition = format!("/dev/disk/os/os-kernel{name}");
-        ext4::is_blank(Path::new(&partition)).unwrap_or(false)
-    };
+    let is_empty = |name: Slot| ext4::is_blank(&Role::Kernel(name).device()).unwrap_or(false);
     Ok(slots?.into_iter().filter_map(|slot| row(slot, shipped.as_deref(), &is_empty)).collect())
 }
 

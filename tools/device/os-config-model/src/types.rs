@@ -3,6 +3,7 @@
 mod choices;
 
 pub use choices::{Listen, Mode, Resolver, Trial};
+use os_facts::WipeScope;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -394,8 +395,8 @@ impl std::fmt::Display for Setting {
 /// Request to erase.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Wipe {
-    /// `apps`, `data`, `state` or `all`.
-    pub what: String,
+    /// What.
+    pub what: WipeScope,
     /// Mark of the request.
     pub request: String,
 }

@@ -4,6 +4,7 @@
 //! the initramfs leaves that mark in `wipe.last` before it removes the request. So a request is carried out again when
 //! the power is cut in the middle, and never again once it is done.
 
+use os_facts::WipeScope;
 use os_sys::files::{self, FileError, Written};
 use std::path::Path;
 
@@ -59,7 +60,7 @@ pub fn last(boot: &Path) -> Option<String> {
 ///
 /// # Errors
 /// When the boot partition cannot be written.
-pub fn request(boot: &Path, wanted: Option<(&str, &str)>, first_boot: bool) -> Result<Asked, FileError> {
+pub fn request(boot: &Path, wanted: Option<(WipeScope, &str)>, first_boot: bool) -> Result<Asked, FileError> {
     let found = read(boot);
     let from_config = found.as_ref().is_some_and(|f| f.mark.is_some());
     let Some((what, mark)) = wanted.filter(|(_, mark)| last(boot).as_deref() != Some(*mark)) else {
@@ -84,7 +85,7 @@ pub fn request(boot: &Path, wanted: Option<(&str, &str)>, first_boot: bool) -> R
 ///
 /// # Errors
 /// When the boot partition cannot be written.
-pub fn ask(boot: &Path, what: &str, mark: Option<&str>) -> Result<Written, FileError> {
+pub fn ask(boot: &Path, what: WipeScope, mark: Option<&str>) -> Result<Written, FileError> {
     let from = mark.map(|mark| format!("{FROM}{mark}\n")).unwrap_or_default();
     files::write_if_changed(&boot.join(REQUEST), format!("{what}\n{from}").as_bytes(), 0o644)
 }
@@ -105,7 +106,7 @@ mod tests {
     fn a_request_is_made_once_for_each_mark() {
         let dir = tempfile::tempdir().unwrap();
         let boot = dir.path();
-        let ask = |mark| request(boot, Some(("data", mark)), false).unwrap();
+        let ask = |mark| request(boot, Some((WipeScope::Data, mark)), false).unwrap();
         assert_eq!((ask("1"), ask("1")), (Asked::Pending, Asked::Pending));
         assert_eq!(read(boot).unwrap(), Found { what: "data".to_owned(), mark: Some("1".to_owned()) });
         done(boot, "1").unwrap();
@@ -120,7 +121,7 @@ mod tests {
     fn a_persons_own_request_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(REQUEST), "all\r\n").unwrap();
-        assert_eq!(request(dir.path(), Some(("data", "1")), false).unwrap(), Asked::Pending);
+        assert_eq!(request(dir.path(), Some((WipeScope::Data, "1")), false).unwrap(), Asked::Pending);
         assert_eq!(request(dir.path(), None, false).unwrap(), Asked::Pending);
         assert_eq!(read(dir.path()).unwrap().what, "all");
     }
@@ -128,8 +129,8 @@ mod tests {
     #[test]
     fn a_new_device_erases_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(request(dir.path(), Some(("all", "1")), true).unwrap(), Asked::No);
-        assert_eq!(request(dir.path(), Some(("all", "1")), false).unwrap(), Asked::No);
+        assert_eq!(request(dir.path(), Some((WipeScope::All, "1")), true).unwrap(), Asked::No);
+        assert_eq!(request(dir.path(), Some((WipeScope::All, "1")), false).unwrap(), Asked::No);
         assert_eq!(read(dir.path()), None);
     }
 }

@@ -8,7 +8,7 @@ mod find;
 mod persistent;
 mod volumes;
 
-use crate::cmdline::{Cmdline, Wipe};
+use crate::cmdline::Cmdline;
 use crate::console;
 use crate::disk::{self, BootDisk};
 use crate::{logins, modules, nodes, wipe, zram};
@@ -21,7 +21,7 @@ use os_facts::hostname::{self, Hostname};
 use os_facts::place::IMAGE_ETC;
 use os_facts::protection::Protection;
 use os_facts::report::Report;
-use os_facts::{clock, identity, trial};
+use os_facts::{Role, WipeScope, clock, identity, trial};
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
@@ -130,7 +130,7 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     let config = configuration();
     let wanted = Protection::wanted(config.os.encryption.data.as_deref());
     let data_done = volumes::mount_data(&disk, wipe_data, first_boot, wanted, &mut report);
-    let apps = wipe.erase != Some(Wipe::Apps) || volumes::erase_apps(&mut report);
+    let apps = wipe.erase != Some(WipeScope::Apps) || volumes::erase_apps(&mut report);
     let left = wipe::left(wipe.erase, state_done, data_done, apps);
     if let Err(err) = wipe::finish(Path::new(BOOT), &wipe, left) {
         note(&mut report, format!("what was wiped cannot be taken from its request, it will run again: {err}"));
@@ -168,8 +168,8 @@ fn as_asked(report: &mut Report, what: &str) {
 }
 
 fn mount_root(cmdline: &Cmdline, disk: &BootDisk, report: &mut Report) -> Result<()> {
-    let name = format!("os-root{}", cmdline.slot);
-    let part = disk.part(&name).with_context(|| format!("{} has no partition {name}", disk.name))?;
+    let name = Role::Root(cmdline.slot);
+    let part = disk.part(name).with_context(|| format!("{} has no partition {name}", disk.name))?;
     let device = match &cmdline.verity {
         Some(verity) => {
             // Without a udev to answer, device-mapper must make its node itself.

@@ -2,57 +2,11 @@
 
 use os_boot::Tries;
 use os_disk::gpt::Guid;
-use os_facts::Slot;
+use os_facts::{Slot, WipeScope};
 use std::time::Duration;
 
 /// How long to wait for the boot disk when `os.wait` does not say, in seconds. Slow USB bridges need about 20.
 const DEFAULT_WAIT_SECS: u64 = 60;
-
-/// What to erase.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wipe {
-    /// Containers and images; logs and the rest of data stay.
-    Apps,
-    /// Identity and host configuration.
-    State,
-    /// Containers, apps and logs.
-    Data,
-    /// Both.
-    All,
-}
-
-impl Wipe {
-    /// Reads `apps`, `state`, `data` or `all`.
-    pub fn parse(text: &str) -> Option<Self> {
-        match text.trim() {
-            "apps" => Some(Self::Apps),
-            "state" => Some(Self::State),
-            "data" => Some(Self::Data),
-            "all" => Some(Self::All),
-            _ => None,
-        }
-    }
-
-    /// The word for it.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Apps => "apps",
-            Self::State => "state",
-            Self::Data => "data",
-            Self::All => "all",
-        }
-    }
-
-    /// True when this includes the state partition.
-    pub fn state(self) -> bool {
-        matches!(self, Self::State | Self::All)
-    }
-
-    /// True when this includes the data partition.
-    pub fn data(self) -> bool {
-        matches!(self, Self::Data | Self::All)
-    }
-}
 
 /// dm-verity parameters of the root slot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +29,7 @@ pub struct Cmdline {
     /// Verity parameters; none only where the image was built without.
     pub verity: Option<Verity>,
     /// One-time wipe asked for by hand.
-    pub wipe: Option<Wipe>,
+    pub wipe: Option<WipeScope>,
     /// Drop to a shell when booting fails.
     pub rescue: bool,
     /// Only prove that this kernel runs, then power off.
@@ -116,7 +70,7 @@ impl Cmdline {
                 }
                 "os.rootsize" => value.parse().map(|size| data_size = Some(size)).is_ok(),
                 "os.wipe" => {
-                    out.wipe = Wipe::parse(value);
+                    out.wipe = value.parse().ok();
                     out.wipe.is_some() || value.is_empty()
                 }
                 "os.rescue" => matches!(value, "" | "1").then(|| out.rescue = true).is_some() || value == "0",
@@ -154,7 +108,7 @@ mod tests {
         assert_eq!(c.boot.unwrap().to_string(), "C12A7328-F81F-11D2-BA4B-00A0C93EC93B");
         assert_eq!(c.tries, Tries::parse("0,2"));
         assert_eq!(c.verity, Some(Verity { root_hash: hash, data_size: 4096 }));
-        assert_eq!(c.wipe, Some(Wipe::Data));
+        assert_eq!(c.wipe, Some(WipeScope::Data));
         assert!(c.complaints.is_empty());
         assert!(!c.rescue);
     }

@@ -6,6 +6,7 @@
 
 use os_boot::Tries;
 use os_disk::gpt::{Guid, Partition, Table};
+use os_facts::Role;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -14,8 +15,15 @@ use std::path::{Path, PathBuf};
 pub struct Part {
     /// What the table says.
     pub entry: Partition,
+    /// What it is for; none where it is none of ours.
+    pub role: Option<Role>,
     /// Its device node.
     pub device: PathBuf,
+}
+
+/// The role of an entry: a GPT has names.
+fn role_of(entry: &Partition) -> Option<Role> {
+    Role::of(&entry.name)
 }
 
 /// The disk we booted from.
@@ -32,9 +40,9 @@ pub struct BootDisk {
 }
 
 impl BootDisk {
-    /// The partition with this GPT name.
-    pub fn part(&self, name: &str) -> Option<&Part> {
-        self.parts.iter().find(|p| p.entry.name == name)
+    /// The partition that has this role.
+    pub fn part(&self, role: Role) -> Option<&Part> {
+        self.parts.iter().find(|part| part.role == Some(role))
     }
 }
 
@@ -81,11 +89,16 @@ pub fn scan(sys: &Path, dev: &Path, boot: Option<Guid>) -> Scan {
             continue;
         };
         let Ok(entries) = table.partitions() else { continue };
-        let ours = entries.iter().any(|e| e.name == "os-boot" && boot.is_none_or(|guid| e.guid == guid));
+        let is_boot =
+            |entry: &Partition| role_of(entry) == Some(Role::Boot) && boot.is_none_or(|guid| entry.guid == guid);
+        let ours = entries.iter().any(is_boot);
         if ours {
             let parts = entries
                 .into_iter()
-                .map(|entry| Part { device: dev.join(partition_node(&name, entry.number)), entry })
+                .map(|entry| {
+                    let device = dev.join(partition_node(&name, entry.number));
+                    Part { role: role_of(&entry), device, entry }
+                })
                 .collect();
             let missing = table.missing().unwrap_or(0);
             out.found.push(BootDisk { name, device, parts, missing });
@@ -100,20 +113,16 @@ pub fn partition_node(disk: &str, number: u32) -> String {
     format!("{disk}{separator}{number}")
 }
 
-/// udev rules that give the boot disk's partitions the names `/dev/disk/os/<partition name>`.
+/// udev rules that give the boot disk's partitions the names `/dev/disk/os/<role>`.
 ///
 /// Written at every boot, because only the initramfs knows which disk that is.
 pub fn udev_rules(disk: &BootDisk) -> String {
     let mut rules = format!("SUBSYSTEM==\"block\", KERNEL==\"{}\", SYMLINK+=\"disk/os/disk\"\n", disk.name);
     for part in &disk.parts {
-        // Names come from the disk: only those that are safe in a rule become one.
-        if part.entry.name.starts_with("os-") && part.entry.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
-        {
+        // What a table says beside that is not to be trusted, and no name for anything.
+        if let Some(role) = part.role {
             let kernel = partition_node(&disk.name, part.entry.number);
-            rules.push_str(&format!(
-                "SUBSYSTEM==\"block\", KERNEL==\"{kernel}\", SYMLINK+=\"disk/os/{}\"\n",
-                part.entry.name
-            ));
+            rules.push_str(&format!("SUBSYSTEM==\"block\", KERNEL==\"{kernel}\", SYMLINK+=\"disk/os/{role}\"\n"));
         }
     }
     rules
@@ -122,12 +131,11 @@ pub fn udev_rules(disk: &BootDisk) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use os_disk::{kickstart, layout::Layout};
+    use os_disk::gpt::NewPartition;
 
-    const LAYOUT: &str = "bootloader --ptable gpt\npart --fstype none --part-name os-boot --fixed-size 1M\npart --fstype none --part-name os-data --fixed-size 1M\n";
-
-    fn disk(dir: &Path, name: &str, text: &str) -> Guid {
-        let layout = Layout::plan(&kickstart::parse("x", text).unwrap()).unwrap();
+    /// Partitions of 1 MiB each.
+    fn disk(dir: &Path, name: &str, parts: &[&str]) -> Guid {
+        const SIZE: u64 = 1 << 20;
         let file = File::options()
             .read(true)
             .write(true)
@@ -135,8 +143,14 @@ mod tests {
             .truncate(true)
             .open(dir.join("dev").join(name))
             .unwrap();
-        file.set_len(layout.disk_size).unwrap();
-        layout.write_table(&mut &file).unwrap();
+        file.set_len(8 * SIZE).unwrap();
+        let mut table = Table::new(&mut &file).unwrap();
+        for (number, name) in (1..).zip(parts) {
+            let kind = Guid::parse("0fc63daf-8483-4772-8e79-3d69d8477de4").unwrap();
+            let start = u64::from(number) * SIZE;
+            table.add(&NewPartition { number, name, kind, start, size: SIZE, bootable: false }).unwrap();
+        }
+        table.write(&mut &file).unwrap();
         std::fs::create_dir_all(dir.join("sys").join(name)).unwrap();
         Table::read(&mut &file).unwrap().partitions().unwrap()[0].guid
     }
@@ -145,15 +159,15 @@ mod tests {
     fn the_disk_we_booted_from_wins_over_one_with_the_same_labels() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("dev")).unwrap();
-        disk(dir.path(), "sda", LAYOUT);
-        let ours = disk(dir.path(), "sdb", LAYOUT);
-        disk(dir.path(), "sdc", "bootloader --ptable gpt\npart --fstype none --part-name other --fixed-size 1M\n");
+        disk(dir.path(), "sda", &["os-boot", "os-data"]);
+        let ours = disk(dir.path(), "sdb", &["os-boot", "os-data"]);
+        disk(dir.path(), "sdc", &["other"]);
         std::fs::create_dir_all(dir.path().join("sys/loop0")).unwrap();
         let (sys, dev) = (dir.path().join("sys"), dir.path().join("dev"));
         let scan = super::scan(&sys, &dev, Some(ours));
         assert_eq!(scan.found.len(), 1);
         assert_eq!(scan.found[0].name, "sdb");
-        assert_eq!(scan.found[0].part("os-data").unwrap().device, dev.join("sdb2"));
+        assert_eq!(scan.found[0].part(Role::Data).unwrap().device, dev.join("sdb2"));
         assert_eq!(scan.seen, ["sda", "sdb", "sdc"]);
         assert_eq!(super::scan(&sys, &dev, None).found.len(), 2);
     }
@@ -187,9 +201,9 @@ mod tests {
 
     #[test]
     fn hostile_partition_names_make_no_rule() {
-        let entry = |name: &str| Part {
-            entry: Partition { number: 1, name: name.to_owned(), guid: Guid([0; 16]), start: 0, size: 0 },
-            device: PathBuf::new(),
+        let entry = |name: &str| {
+            let entry = Partition { number: 1, name: name.to_owned(), guid: Guid([0; 16]), start: 0, size: 0 };
+            Part { role: role_of(&entry), entry, device: PathBuf::new() }
         };
         let disk = BootDisk {
             name: "vda".to_owned(),

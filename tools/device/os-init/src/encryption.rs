@@ -12,9 +12,10 @@
 //! The programs are the root slot's, run inside it, so that the initramfs stays small.
 
 use crate::console;
-use crate::luks_header::Header;
+use crate::needs::{self, When};
 use crate::storage;
 use anyhow::{Context, Result, bail, ensure};
+use os_disk::luks::Header;
 use os_facts::identity;
 use os_facts::protection::{KEY, PBKDF, Protection, RECOVERY_COPY};
 use os_sys::cmd::Cmd;
@@ -41,9 +42,6 @@ const MAGIC: [u8; 8] = [b'L', b'U', b'K', b'S', 0xba, 0xbe, 0, 2];
 /// The second header begins with this, at one of these places.
 const SECOND_MAGIC: [u8; 8] = [b'S', b'K', b'U', b'L', 0xba, 0xbe, 0, 2];
 const SECOND: [u64; 9] = [16 << 10, 32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10, 1 << 20, 2 << 20, 4 << 20];
-/// What the kernel needs for it; what is built in or does not exist on a machine is no error.
-const MODULES: &[&str] =
-    &["dm_crypt", "xts", "aes_generic", "aesni_intel", "aes_arm64", "algif_skcipher", "tpm_tis", "tpm_crb"];
 
 /// The data partition before it is mounted.
 #[derive(Debug)]
@@ -340,7 +338,7 @@ impl Data<'_> {
     }
 
     fn load_modules(&self) {
-        let _ = self.tool("modprobe").args(["-a", "-q"]).args(MODULES).run();
+        let _ = self.tool("modprobe").args(["-a", "-q"]).args(needs::modules(When::Encryption)).run();
     }
 
     fn unlock(&self, how: &[&str]) -> Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! - [`boot`] is the flow: find the disk, verify the root, check and mount state and data, switch root
 //! - [`cmdline`], [`disk`], [`modules`], [`storage`], [`encryption`], [`wipe`], [`zram`], [`persist`] are its steps
-//! - [`luks_header`] is what cryptsetup says of an encrypted partition
+//! - [`needs`] is what the OS needs of a kernel
 //! - what it found is kept for `os status` as [`os_facts::report`]
 //! - [`logins`] links a login for each serial console, [`nodes`] makes device nodes of drivers that are not loaded yet
 //! - [`console`] tells a person at the console what happens
@@ -13,8 +13,8 @@ pub mod console;
 pub mod disk;
 pub mod encryption;
 pub mod logins;
-pub mod luks_header;
 pub mod modules;
+pub mod needs;
 pub mod nodes;
 pub mod persist;
 pub mod reserve;

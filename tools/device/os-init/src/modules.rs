@@ -1,13 +1,9 @@
 //! Loads the kernel modules that the hardware asks for. A kernel with everything built in has nothing to do here.
 
+use crate::needs::{self, When};
 use os_sys::cmd::Cmd;
 use std::collections::BTreeSet;
 use std::path::Path;
-
-/// What the flow needs by name, whatever the hardware: filesystems, verity, zram with its compressors. What few devices need
-/// (squashfs, other character sets) the kernel asks for itself.
-const ALWAYS: &[&str] =
-    &["ext4", "vfat", "nls_cp437", "nls_ascii", "erofs", "dm_mod", "dm_verity", "sha256_generic", "zram", "overlay"];
 
 /// Devices that a disk is or hangs on nearly everywhere, as their aliases in sysfs begin: virtio, NVMe (PCI class 01.08), SD and
 /// eMMC (PCI class 08.05, platform devices, cards). The others (SATA, SCSI, USB) have their drivers loaded when the disk is
@@ -15,9 +11,9 @@ const ALWAYS: &[&str] =
 const LIKELY: &[&str] =
     &["virtio:", "pci:v00001AF4", "pci:*bc01sc08", "pci:*bc08sc05", "platform:", "of:", "acpi:", "mmc:"];
 
-/// Loads [`ALWAYS`]. A module that does not exist is built in, or its absence shows at the step that needs it.
+/// Loads what every boot needs by name. A module that does not exist is built in, or its absence shows at the step that needs it.
 pub fn load_named() {
-    let _ = Cmd::new("modprobe").arg("-a").arg("-q").args(ALWAYS).run();
+    let _ = Cmd::new("modprobe").arg("-a").arg("-q").args(needs::modules(When::Boot)).run();
 }
 
 /// Disks among them, or their controllers: their drivers take a moment until the disk shows.

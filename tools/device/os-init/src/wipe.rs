@@ -6,8 +6,8 @@
 //! requested, without what was. What cannot be removed is remembered: an argument until a boot comes without it, the mark
 //! of config.json for good.
 
-use crate::cmdline::Wipe;
 use os_config_model::wipe::{self, REQUEST};
+use os_facts::WipeScope;
 use os_sys::files;
 use std::path::Path;
 
@@ -17,7 +17,7 @@ const OBEYED: &str = "wipe.done";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// What to erase; `None` for nothing.
-    pub erase: Option<Wipe>,
+    pub erase: Option<WipeScope>,
     /// The request came as an argument and must be marked as obeyed.
     from_argument: bool,
     /// A mark is left from an earlier boot and can go.
@@ -29,12 +29,12 @@ pub struct Plan {
 }
 
 /// Decides from the boot partition's files and the argument.
-pub fn plan(boot: &Path, argument: Option<Wipe>) -> Plan {
+pub fn plan(boot: &Path, argument: Option<WipeScope>) -> Plan {
     let found = wipe::read(boot);
     let mark = found.as_ref().and_then(|f| f.mark.clone());
     // Done already, and the power was cut before the request was removed.
     let done = mark.is_some() && mark == wipe::last(boot);
-    let from_file = found.as_ref().filter(|_| !done).and_then(|f| Wipe::parse(&f.what));
+    let from_file = found.as_ref().filter(|_| !done).and_then(|f| f.what.parse().ok());
     let marked = boot.join(OBEYED).exists();
     let from_argument = argument.filter(|_| !marked);
     Plan {
@@ -47,13 +47,13 @@ pub fn plan(boot: &Path, argument: Option<Wipe>) -> Plan {
 }
 
 /// What is still to be erased when of a wish only this much was done; `None` when all of it was.
-pub fn left(asked: Option<Wipe>, state: bool, data: bool, apps: bool) -> Option<Wipe> {
+pub fn left(asked: Option<WipeScope>, state: bool, data: bool, apps: bool) -> Option<WipeScope> {
     let asked = asked?;
     match (asked.state() && !state, asked.data() && !data) {
-        (true, true) => Some(Wipe::All),
-        (true, false) => Some(Wipe::State),
-        (false, true) => Some(Wipe::Data),
-        (false, false) => (asked == Wipe::Apps && !apps).then_some(Wipe::Apps),
+        (true, true) => Some(WipeScope::All),
+        (true, false) => Some(WipeScope::State),
+        (false, true) => Some(WipeScope::Data),
+        (false, false) => (asked == WipeScope::Apps && !apps).then_some(WipeScope::Apps),
     }
 }
 
@@ -61,9 +61,9 @@ pub fn left(asked: Option<Wipe>, state: bool, data: bool, apps: bool) -> Option<
 ///
 /// # Errors
 /// When the boot partition cannot be written.
-pub fn finish(boot: &Path, plan: &Plan, left: Option<Wipe>) -> Result<(), files::FileError> {
+pub fn finish(boot: &Path, plan: &Plan, left: Option<WipeScope>) -> Result<(), files::FileError> {
     if let Some(left) = left {
-        wipe::ask(boot, left.word(), plan.mark.as_deref())?;
+        wipe::ask(boot, left, plan.mark.as_deref())?;
     }
     if plan.from_argument {
         files::write_if_changed(&boot.join(OBEYED), b"os.wipe on the kernel command line was obeyed\n", 0o644)?;
@@ -91,10 +91,10 @@ mod tests {
     fn a_file_is_obeyed_until_it_is_finished_and_then_never_again() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join(REQUEST), "data\r\n").unwrap();
-        assert_eq!(plan(dir.path(), None).erase, Some(Wipe::Data));
+        assert_eq!(plan(dir.path(), None).erase, Some(WipeScope::Data));
         // A power cut here: the next boot starts again.
         let again = plan(dir.path(), None);
-        assert_eq!(again.erase, Some(Wipe::Data));
+        assert_eq!(again.erase, Some(WipeScope::Data));
         finish(dir.path(), &again, None).unwrap();
         assert_eq!(plan(dir.path(), None).erase, None);
     }
@@ -102,25 +102,25 @@ mod tests {
     #[test]
     fn an_argument_that_stays_is_obeyed_once() {
         let dir = tempfile::tempdir().unwrap();
-        let first = plan(dir.path(), Some(Wipe::All));
-        assert_eq!(first.erase, Some(Wipe::All));
+        let first = plan(dir.path(), Some(WipeScope::All));
+        assert_eq!(first.erase, Some(WipeScope::All));
         finish(dir.path(), &first, None).unwrap();
-        let second = plan(dir.path(), Some(Wipe::All));
+        let second = plan(dir.path(), Some(WipeScope::All));
         assert_eq!(second.erase, None);
         finish(dir.path(), &second, None).unwrap();
         finish(dir.path(), &plan(dir.path(), None), None).unwrap();
-        assert_eq!(plan(dir.path(), Some(Wipe::State)).erase, Some(Wipe::State));
+        assert_eq!(plan(dir.path(), Some(WipeScope::State)).erase, Some(WipeScope::State));
     }
 
     #[test]
     fn a_request_of_config_json_is_obeyed_once_wherever_the_power_is_cut() {
         let dir = tempfile::tempdir().unwrap();
         let boot = dir.path();
-        wipe::request(boot, Some(("apps", "1")), false).unwrap();
+        wipe::request(boot, Some((WipeScope::Apps, "1")), false).unwrap();
         // Cut before and in the work: again.
-        assert_eq!(plan(boot, None).erase, Some(Wipe::Apps));
+        assert_eq!(plan(boot, None).erase, Some(WipeScope::Apps));
         let p = plan(boot, None);
-        assert_eq!(p.erase, Some(Wipe::Apps));
+        assert_eq!(p.erase, Some(WipeScope::Apps));
         // Cut between the mark and the removal: not again, and the request goes.
         wipe::done(boot, "1").unwrap();
         let p = plan(boot, None);
@@ -128,37 +128,37 @@ mod tests {
         finish(boot, &p, None).unwrap();
         assert!(!boot.join(REQUEST).exists());
         // The key still stands in config.json.
-        wipe::request(boot, Some(("apps", "1")), false).unwrap();
+        wipe::request(boot, Some((WipeScope::Apps, "1")), false).unwrap();
         assert_eq!(plan(boot, None).erase, None);
-        wipe::request(boot, Some(("state", "2")), false).unwrap();
+        wipe::request(boot, Some((WipeScope::State, "2")), false).unwrap();
         let p = plan(boot, None);
-        assert_eq!(p.erase, Some(Wipe::State));
+        assert_eq!(p.erase, Some(WipeScope::State));
         finish(boot, &p, None).unwrap();
         assert_eq!(wipe::last(boot).as_deref(), Some("2"));
     }
 
     #[test]
     fn what_could_not_be_done_stays_requested_and_nothing_else() {
-        assert_eq!(left(Some(Wipe::All), true, false, true), Some(Wipe::Data));
-        assert_eq!(left(Some(Wipe::All), false, true, true), Some(Wipe::State));
-        assert_eq!(left(Some(Wipe::All), false, false, true), Some(Wipe::All));
-        assert_eq!(left(Some(Wipe::Apps), true, true, false), Some(Wipe::Apps));
-        for done in [Wipe::All, Wipe::State, Wipe::Data, Wipe::Apps] {
+        assert_eq!(left(Some(WipeScope::All), true, false, true), Some(WipeScope::Data));
+        assert_eq!(left(Some(WipeScope::All), false, true, true), Some(WipeScope::State));
+        assert_eq!(left(Some(WipeScope::All), false, false, true), Some(WipeScope::All));
+        assert_eq!(left(Some(WipeScope::Apps), true, true, false), Some(WipeScope::Apps));
+        for done in [WipeScope::All, WipeScope::State, WipeScope::Data, WipeScope::Apps] {
             assert_eq!(left(Some(done), true, true, true), None);
         }
         assert_eq!(left(None, false, false, false), None);
         let dir = tempfile::tempdir().unwrap();
         let boot = dir.path();
         // By config.json: its mark is obeyed when everything is done.
-        wipe::request(boot, Some(("all", "1")), false).unwrap();
-        finish(boot, &plan(boot, None), Some(Wipe::Data)).unwrap();
+        wipe::request(boot, Some((WipeScope::All, "1")), false).unwrap();
+        finish(boot, &plan(boot, None), Some(WipeScope::Data)).unwrap();
         let next = plan(boot, None);
-        assert_eq!((next.erase, wipe::last(boot)), (Some(Wipe::Data), None));
+        assert_eq!((next.erase, wipe::last(boot)), (Some(WipeScope::Data), None));
         finish(boot, &next, None).unwrap();
         assert_eq!((plan(boot, None).erase, wipe::last(boot).as_deref()), (None, Some("1")));
         // By an argument that stays there.
-        finish(boot, &plan(boot, Some(Wipe::All)), Some(Wipe::Data)).unwrap();
-        assert_eq!(plan(boot, Some(Wipe::All)).erase, Some(Wipe::Data));
+        finish(boot, &plan(boot, Some(WipeScope::All)), Some(WipeScope::Data)).unwrap();
+        assert_eq!(plan(boot, Some(WipeScope::All)).erase, Some(WipeScope::Data));
     }
 
     #[test]

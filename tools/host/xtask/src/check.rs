@@ -6,6 +6,8 @@ use lab::image::{base, bundle, compose, disk};
 use lab::repo::{self, Repo};
 use os_config_model::keys::KEYS;
 use os_disk::ext4::MKFS;
+use os_facts::Role;
+use os_init::needs::{NEEDS, When, modules};
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::ExitCode;
@@ -22,13 +24,15 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("slots of RAUC's system.conf are partitions of the layout", slots),
         ("packing, seal and bundle of a slot", sealed),
         ("addresses of the engine and their keys", bridge),
-        ("kernel modules that every boot loads", modules),
+        ("what the OS needs of a kernel", kernel),
         ("grub.cfg, boot files and counters", boot),
         ("units of the tools and SYSTEMD_SERVICE of the recipe", units),
         ("crates that recipes are given", sources),
         ("initramfs programs of both lanes", initramfs),
         ("docs/config.md and config.schema.json", config_docs),
+        ("dependencies of the crates are used", dependencies),
         ("pages and links of docs/", crate::pages::check),
+        ("Documentation= of our units", crate::pages::of_units),
         ("partitions of docs/architecture.svg", picture),
     ];
     let mut failed = 0;
@@ -90,7 +94,7 @@ fn layout(repo: &Repo) -> Result<()> {
     let vars = repo.vars()?;
     let layout = disk::layout(repo, &vars)?;
     let names: Vec<&str> = layout.parts.iter().map(|p| p.name()).collect();
-    let wanted = ["os-boot", "os-kernelA", "os-kernelB", "os-rootA", "os-rootB", "os-state", "os-data"];
+    let wanted = Role::EACH.map(|role| role.to_string());
     ensure!(names == wanted, "partitions are {names:?}; the bootloader and RAUC count on {wanted:?}");
     for part in &layout.parts {
         ensure!(part.start % (4 << 20) == 0, "{} starts at {}, no multiple of 4 MiB", part.name(), part.start);
@@ -142,22 +146,24 @@ fn bridge(repo: &Repo) -> Result<()> {
     Ok(())
 }
 
-/// Options of a kernel that has a module of `modules-load.d` built in.
-const BUILT_IN: &[(&str, &str)] =
-    &[("ip_tables", "CONFIG_IP_NF_IPTABLES=y"), ("ip6_tables", "CONFIG_IP6_NF_IPTABLES=y")];
-
-/// What the image loads at every boot lies unpacked in the lab, and Yocto's kernels have it.
-fn modules(repo: &Repo) -> Result<()> {
-    let rootfs = repo.root.join("meta-os/recipes-core/os-base/files/rootfs");
-    let unpacked = repo::list(&repo.data("modules.txt"))?;
+/// What PID 1 and the image load by name: Yocto's kernels have it, and the lab's initramfs and image hold it.
+fn kernel(repo: &Repo) -> Result<()> {
     let options = read(repo, "meta-os/files/kernel/os.cfg")?;
-    for module in repo::list(&rootfs.join("usr/lib/modules-load.d/os.conf"))? {
-        ensure!(unpacked.contains(&format!("module {module}")), "modules.txt has no {module}");
-        let (_, option) =
-            BUILT_IN.iter().find(|(name, _)| *name == module).with_context(|| format!("no option for {module}"))?;
-        ensure!(options.lines().any(|line| line == *option), "os.cfg has no {option}");
+    for option in NEEDS.iter().filter_map(|need| need.option) {
+        let line = format!("{option}=y");
+        ensure!(options.lines().any(|found| found == line), "os.cfg has no {line}");
     }
-    Ok(())
+    let holds = |list: &str, when| -> Result<()> {
+        let lines = repo::list(&repo.data(list))?;
+        let missing: Vec<_> = modules(when).filter(|name| !lines.contains(&format!("module {name}"))).collect();
+        ensure!(missing.is_empty(), "{list} has no {}", missing.join(", "));
+        Ok(())
+    };
+    holds("initramfs.txt", When::Boot)?;
+    holds("modules.txt", When::Containers)?;
+    let rootfs = repo.root.join("meta-os/recipes-core/os-base/files/rootfs");
+    let loaded = repo::list(&rootfs.join("usr/lib/modules-load.d/os.conf"))?.into_iter().collect();
+    same("modules-load.d and os-init's needs", &loaded, &modules(When::Containers).map(str::to_owned).collect())
 }
 
 fn sealed(repo: &Repo) -> Result<()> {
@@ -256,6 +262,10 @@ fn config_docs(repo: &Repo) -> Result<()> {
         ensure!(crate::config_docs::is_current(&found, &wanted), "{path} is out of date; run: xtask docs");
     }
     Ok(())
+}
+
+fn dependencies(repo: &Repo) -> Result<()> {
+    crate::manifests::check(&repo.root.join("tools"))
 }
 
 /// The picture is drawn by hand; what it says of the disk is not.

@@ -1,6 +1,7 @@
 //! `xtask`: upkeep of this repository; what is compared, and what is written from something else.
 //!
 //! - [`check`] compares what both lanes must agree on, [`pages`] the book with its table of contents
+//! - [`manifests`] finds dependencies that nothing uses
 //! - [`config_docs`] writes the reference of config.json from its table of keys
 //! - [`roots`] compares the root file systems that the two lanes built
 //! - [`crates_inc`] writes the crate list of the Yocto recipe
@@ -8,6 +9,7 @@
 mod check;
 mod config_docs;
 mod crates_inc;
+mod manifests;
 mod pages;
 mod roots;
 

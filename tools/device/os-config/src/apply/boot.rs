@@ -21,7 +21,7 @@ pub(super) async fn all(device: &Device<'_>, rows: &mut Rows) {
     rows.add("/os/encryption/data", encryption(os.encryption.data.as_deref(), facts.as_ref()));
     rows.add("/os/firstBoot", first_boot(device, os.first_boot.as_deref()).await);
     let first = facts.is_some_and(|facts| facts.first_boot);
-    let request = os.wipe.as_ref().map(|w| (w.what.as_str(), w.request.as_str()));
+    let request = os.wipe.as_ref().map(|w| (w.what, w.request.as_str()));
     let wipe = wipe::request(device.store.boot(), request, first).map(|asked| match asked {
         wipe::Asked::Pending => Effect::AtBoot,
         wipe::Asked::No => Effect::Unchanged,

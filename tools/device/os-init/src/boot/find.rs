@@ -7,6 +7,7 @@ use crate::disk::{self, BootDisk};
 use crate::modules::{self, Scope};
 use anyhow::{Result, bail};
 use os_boot::{Loader, Tries};
+use os_facts::Role;
 use os_facts::report::Report;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use std::collections::{BTreeMap, BTreeSet};
@@ -118,7 +119,7 @@ fn counted_on(disk: &BootDisk, cmdline: &Cmdline, known: &mut BTreeMap<String, T
     if let Some(tries) = known.get(&disk.name) {
         return Some(*tries);
     }
-    let part = disk.part("os-boot")?;
+    let part = disk.part(Role::Boot)?;
     std::fs::create_dir_all(LOOK).ok()?;
     let flags = MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount(&part.device, LOOK, "vfat", flags, None).ok()?;

@@ -9,6 +9,7 @@ use crate::{reserve, storage};
 use anyhow::{Context, Result};
 use os_disk::ext4;
 use os_disk::gpt::Table;
+use os_facts::Role;
 use os_facts::identity;
 use os_facts::protection::Protection;
 use os_facts::report::{Report, Volume};
@@ -19,7 +20,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 pub(super) fn mount_boot(disk: &BootDisk, report: &mut Report) {
-    let Some(part) = disk.part("os-boot") else {
+    let Some(part) = disk.part(Role::Boot) else {
         return note(report, format!("{} has no partition os-boot", disk.name));
     };
     // fsck.fat(8): 0 clean, 1 corrected. Anything else shows when the mount fails.
@@ -35,7 +36,7 @@ pub(super) fn mount_boot(disk: &BootDisk, report: &mut Report) {
 pub(super) fn erase_state(disk: &BootDisk, keep_key: bool, report: &mut Report) -> bool {
     as_asked(report, "wiping os-state");
     let erase = || -> Result<()> {
-        let part = disk.part("os-state").with_context(|| format!("{} has no partition os-state", disk.name))?;
+        let part = disk.part(Role::State).with_context(|| format!("{} has no partition os-state", disk.name))?;
         // A state that cannot be mounted has no key to keep.
         if keep_key && mount_ext4(&part.device, STATE).is_ok() {
             let carried = encryption::carry_key(Path::new(STATE), Path::new(BOOT));
@@ -80,8 +81,8 @@ fn mount_ext4(device: &Path, target: &str) -> rustix::io::Result<()> {
 
 /// Mounts state; returns true when the device has no identity yet.
 pub(super) fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> bool {
-    report.unclean = disk.part("os-state").is_some_and(|part| ext4::was_mounted(&part.device));
-    let prepared = disk.part("os-state").map(|part| (part, storage::prepare(&part.device, "os-state")));
+    report.unclean = disk.part(Role::State).is_some_and(|part| ext4::was_mounted(&part.device));
+    let prepared = disk.part(Role::State).map(|part| (part, storage::prepare(&part.device, "os-state")));
     let mut why = None;
     report.state = match prepared {
         Some((part, found)) => {
@@ -123,7 +124,7 @@ pub(super) fn mount_state(disk: &BootDisk, wiped: bool, report: &mut Report) -> 
 pub(super) fn make_unique(disk: &BootDisk, report: &mut Report) {
     let mut failed = Vec::new();
     if report.state != Volume::Unusable
-        && let Some(part) = disk.part("os-state")
+        && let Some(part) = disk.part(Role::State)
     {
         // The UUID of a mounted filesystem must not change under it.
         let _ = unmount(STATE, UnmountFlags::empty());
@@ -134,7 +135,7 @@ pub(super) fn make_unique(disk: &BootDisk, report: &mut Report) {
             failed.push(format!("os-state: {err}"));
         }
     }
-    if let Some(part) = disk.part("os-data")
+    if let Some(part) = disk.part(Role::Data)
         && ext4::is_blank(&part.device).is_ok_and(|blank| !blank)
         && !encryption::is_luks(&part.device)
         && let Err(err) = storage::new_uuid(&part.device)
@@ -166,7 +167,7 @@ pub(super) fn mount_data(
     wanted: Option<Protection>,
     report: &mut Report,
 ) -> bool {
-    let Some(part) = disk.part("os-data") else {
+    let Some(part) = disk.part(Role::Data) else {
         note(report, format!("{} has no partition os-data: containers will not run", disk.name));
         return !wipe;
     };
