@@ -15,6 +15,7 @@ const EXCUSED: &[(&str, &str)] = &[
     ("tsc:", "the emulated machine"),
     ("amd_pstate:", "the emulated machine"),
     ("APIC calibration", "the emulated machine, on a host that is busy"),
+    ("hrtimer: interrupt took", "the emulated machine, on a host that is busy"),
     ("warning: no upstream servers configured", "os-dns starts before the network is there"),
     ("device-mapper: core: CONFIG_IMA_DISABLE_HTABLE", "how Debian configures its kernel"),
 ];
