@@ -42,27 +42,26 @@ test: programs
 	@cd tools && $(CARGO) build --locked -p e2e
 	@$(BIN)/e2e run
 
-test-long: programs
+test-long: e2e
+	@$(BIN)/e2e run --only long
+
+# The end-to-end suite, and the image that it boots.
+e2e: programs
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
-	@$(BIN)/e2e run --only long
 
 # TARGET=config, files, boot, channel, slot or gpt; SECONDS_MAX says how long.
 fuzz:
 	@cd tools && $(CARGO) fuzz run $(or $(TARGET),config) -- -max_total_time=$(or $(SECONDS_MAX),300) -max_len=4096 -timeout=10
 
 # N power cuts; SEED says at which moments.
-campaign: programs
-	@$(MAKE) --no-print-directory image V=development
-	@cd tools && $(CARGO) build --locked -p e2e
+campaign: e2e
 	@$(BIN)/e2e campaign --cuts $(or $(N),10) --seed $(or $(SEED),$(shell date +%s))
 
 size: programs
 	@$(BIN)/lab size
 
-bench: programs
-	@$(MAKE) --no-print-directory image V=development
-	@cd tools && $(CARGO) build --locked -p e2e
+bench: e2e
 	@$(BIN)/e2e bench
 
 host-packages:
@@ -75,4 +74,4 @@ programs: host-packages
 clean:
 	rm -rf build tools/target
 
-.PHONY: help image run bundle check test test-long fuzz campaign size bench host-packages programs clean
+.PHONY: help image run bundle check test test-long e2e fuzz campaign size bench host-packages programs clean
