@@ -12,10 +12,12 @@ mod crates_inc;
 mod manifests;
 mod pages;
 mod roots;
+mod walk;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::repo::Repo;
+use lab::tools_tree::HostTools;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -37,6 +39,8 @@ enum Command {
         lab: PathBuf,
         /// Root filesystem of the Yocto lane, of the same variant
         yocto: PathBuf,
+        #[command(flatten)]
+        host_tools: HostTools,
     },
     /// Generate the reference and the schema of config.json in docs/
     Docs,
@@ -62,8 +66,8 @@ fn run(args: Args) -> Result<ExitCode> {
     let repo = Repo::find()?;
     match args.command {
         Command::Check => check::run(&repo),
-        Command::Roots { lab, yocto } => {
-            lab::tools_tree::enter(&repo, false)?;
+        Command::Roots { lab, yocto, host_tools } => {
+            host_tools.enter(&repo)?;
             roots::run(&repo, &lab, &yocto).map(|()| ExitCode::SUCCESS)
         }
         Command::Docs => config_docs::write(&repo).map(|()| ExitCode::SUCCESS),

@@ -1,5 +1,6 @@
 //! What a crate says it depends on, it uses: each dependency costs a build and a look at what it brings.
 
+use crate::walk;
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,8 +14,8 @@ pub fn check(tools: &Path) -> Result<()> {
     for room in ["device", "host", "tests"].map(|room| tools.join(room)) {
         for dir in std::fs::read_dir(&room).with_context(|| format!("cannot read {}", room.display()))?.flatten() {
             let Ok(manifest) = std::fs::read_to_string(dir.path().join("Cargo.toml")) else { continue };
-            let sources: String =
-                ["src", "fuzz_targets"].iter().flat_map(|name| sources(&dir.path().join(name))).collect();
+            let sources = ["src", "fuzz_targets"].map(|name| sources(&dir.path().join(name)));
+            let sources = sources.into_iter().collect::<Result<String>>()?;
             let name = dir.file_name().to_string_lossy().into_owned();
             unused
                 .extend(unmentioned(&manifest, &sources).into_iter().map(|dependency| format!("{name}: {dependency}")));
@@ -24,20 +25,11 @@ pub fn check(tools: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The texts of all Rust files below a directory.
-fn sources(dir: &Path) -> Vec<String> {
-    let mut left: Vec<PathBuf> = vec![dir.to_owned()];
-    let mut texts = Vec::new();
-    while let Some(dir) = left.pop() {
-        for path in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            match path.extension() {
-                _ if path.is_dir() => left.push(path),
-                Some(kind) if kind == "rs" => texts.extend(std::fs::read_to_string(&path)),
-                _ => {}
-            }
-        }
-    }
-    texts
+/// The texts of all Rust files below a directory; none where it is not there.
+fn sources(dir: &Path) -> Result<String> {
+    let files = if dir.is_dir() { walk::files(dir)? } else { Vec::new() };
+    let is_rust = |path: &&PathBuf| path.extension().is_some_and(|kind| kind == "rs");
+    files.iter().filter(is_rust).map(|path| Ok(os_sys::files::read_text(path)?)).collect()
 }
 
 fn unmentioned(manifest: &str, sources: &str) -> Vec<String> {

@@ -1,5 +1,6 @@
 //! The book: every page of docs/ is in its table of contents, and every link leads somewhere.
 
+use crate::walk;
 use anyhow::{Context, Result, ensure};
 use lab::repo::Repo;
 use std::collections::BTreeSet;
@@ -14,8 +15,7 @@ const OTHERS: [&str; 4] = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "meta-
 /// With everything that is missing or leads nowhere.
 pub fn check(repo: &Repo) -> Result<()> {
     let book = repo.root.join("docs");
-    let mut pages = BTreeSet::new();
-    collect(&book, &mut pages)?;
+    let pages = walk::files(&book)?;
     let contents = book.join("README.md");
     let listed: Vec<PathBuf> = links(&os_sys::files::read_text(&contents)?).map(|(path, _)| book.join(path)).collect();
     let mut wrong: Vec<String> = pages
@@ -52,14 +52,13 @@ const HOME: &str = "https://example.org/os/docs/";
 /// # Errors
 /// With everything that leads nowhere.
 pub fn of_units(repo: &Repo) -> Result<()> {
-    let mut files = BTreeSet::new();
+    let mut files = walk::files(&repo.meta_os().join("recipes-core/os-base/files/rootfs/etc/systemd/system"))?;
     for entry in std::fs::read_dir(repo.root.join("tools/device"))?.flatten() {
         let dist = entry.path().join("dist");
         if dist.is_dir() {
-            collect(&dist, &mut files)?;
+            files.extend(walk::files(&dist)?);
         }
     }
-    collect(&repo.meta_os().join("recipes-core/os-base/files/rootfs/etc/systemd/system"), &mut files)?;
     let mut wrong = Vec::new();
     for file in files.iter().filter(|file| !file.is_symlink()) {
         let text = os_sys::files::read_text(file)?;
@@ -83,18 +82,6 @@ fn leads_somewhere(link: &str, book: &Path) -> bool {
 
 fn shown(repo: &Repo, page: &Path) -> String {
     page.strip_prefix(&repo.root).unwrap_or(page).display().to_string()
-}
-
-fn collect(dir: &Path, pages: &mut BTreeSet<PathBuf>) -> Result<()> {
-    for entry in std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
-        let path = entry?.path();
-        if path.is_dir() {
-            collect(&path, pages)?;
-        } else {
-            pages.insert(path);
-        }
-    }
-    Ok(())
 }
 
 /// What the links of a page point to in this repository: path and anchor.

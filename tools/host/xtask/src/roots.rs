@@ -1,6 +1,7 @@
 //! Compares the root file systems of the two lanes: what starts, what listens, what is in `/etc`, what runs with somebody
 //! else's rights. What may differ stands in `lanes.txt`, with its reason.
 
+use crate::walk;
 use anyhow::{Context, Result, ensure};
 use lab::repo::{self, Repo};
 use os_sys::cmd::Cmd;
@@ -51,34 +52,33 @@ fn unpacked(root: &Path, to: &Path) -> Result<PathBuf> {
 
 impl Root {
     fn read(top: &Path) -> Result<Self> {
-        let mut root = Self::default();
+        let files = walk::files(top)?;
+        let mut things = BTreeMap::new();
         let mut enabled = BTreeSet::new();
-        for (dir, path) in UNITS.iter().flat_map(|dir| walk(&top.join(dir)).into_iter().map(move |path| (dir, path))) {
-            let Ok(name) = path.strip_prefix(top.join(dir)) else { continue };
-            let wanted = name.parent().and_then(Path::extension).is_some_and(|e| e == "wants" || e == "requires");
-            if wanted && path.is_symlink() {
-                root.things.insert(format!("start {}", name.display()), String::new());
-                enabled.extend(name.file_name().map(|unit| unit.to_string_lossy().into_owned()));
-            }
-        }
-        for unit in enabled.iter().filter(|unit| unit.ends_with(".socket")) {
-            for listens in listens(top, unit) {
-                root.things.insert(format!("listen {listens}"), unit.clone());
-            }
-        }
-        for path in walk(top) {
-            let Ok(name) = path.strip_prefix(top) else { continue };
+        for path in &files {
+            let name = path.strip_prefix(top)?;
             let meta = path.symlink_metadata()?;
             let mode = meta.permissions().mode() & 0o7777;
-            if meta.is_file() && mode & 0o6000 != 0 {
-                root.things.insert(format!("rights {}", name.display()), format!("mode {mode:o}"));
+            let unit = UNITS.iter().find_map(|dir| name.strip_prefix(dir).ok()).filter(|_| meta.is_symlink());
+            if let Some(unit) = unit {
+                let dir = unit.parent().and_then(Path::extension);
+                if dir.is_some_and(|kind| kind == "wants" || kind == "requires") {
+                    things.insert(format!("start {}", unit.display()), String::new());
+                    enabled.extend(unit.file_name().map(|unit| unit.to_string_lossy().into_owned()));
+                }
+            } else if name.starts_with("etc") {
+                things.insert(name.display().to_string(), content(path, mode)?);
             }
-            // Links of units are above.
-            if name.starts_with("etc") && !(name.starts_with(UNITS[0]) && meta.is_symlink()) {
-                root.things.insert(format!("{}", name.display()), content(&path, mode)?);
+            if meta.is_file() && mode & 0o6000 != 0 {
+                things.insert(format!("rights {}", name.display()), format!("mode {mode:o}"));
             }
         }
-        Ok(root)
+        for unit in enabled.into_iter().filter(|unit| unit.ends_with(".socket")) {
+            for address in listens(top, &files, &unit) {
+                things.insert(format!("listen {address}"), unit.clone());
+            }
+        }
+        Ok(Self { things })
     }
 }
 
@@ -88,31 +88,16 @@ fn content(path: &Path, mode: u32) -> Result<String> {
         return Ok(format!("link to {}", fs::read_link(path)?.display()));
     }
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let sum = Sha256::digest(&bytes).iter().take(6).map(|byte| format!("{byte:02x}")).collect::<String>();
+    let sum = os_sys::hex(Sha256::digest(&bytes).get(..6).unwrap_or_default());
     Ok(format!("mode {mode:o}, {} bytes, {sum}", bytes.len()))
 }
 
-/// Everything below a directory that is none itself, in order; nothing where it is not there.
-fn walk(dir: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    let mut left = vec![dir.to_owned()];
-    while let Some(dir) = left.pop() {
-        for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()) {
-            match path.is_dir() && !path.is_symlink() {
-                true => left.push(path),
-                false => found.push(path),
-            }
-        }
-    }
-    found.sort();
-    found
-}
-
 /// Addresses that a socket unit listens on: of the first file with its name, as systemd takes it, with what drop-ins add.
-fn listens(top: &Path, unit: &str) -> Vec<String> {
+fn listens(top: &Path, files: &[PathBuf], unit: &str) -> Vec<String> {
     let mut texts: Vec<String> =
         UNITS.iter().find_map(|dir| fs::read_to_string(top.join(dir).join(unit)).ok()).into_iter().collect();
-    let drop_ins = UNITS.iter().flat_map(|dir| walk(&top.join(dir).join(format!("{unit}.d"))));
+    let drop_ins = UNITS.map(|dir| top.join(dir).join(format!("{unit}.d")));
+    let drop_ins = files.iter().filter(|path| drop_ins.iter().any(|dir| path.starts_with(dir)));
     texts.extend(drop_ins.filter_map(|path| fs::read_to_string(path).ok()));
     let mut out: Vec<String> = Vec::new();
     for line in texts.iter().flat_map(|text| text.lines()) {
