@@ -9,11 +9,12 @@ use os_facts::protection::{self, Protection};
 use os_facts::report::Report;
 use os_sys::cmd::Cmd;
 use os_sys::{files, out};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::ExitCode;
 
-/// Key slots are 0 to 31; the recovery key has two of its own: a new one is there before the old one goes.
-const RECOVERY_SLOTS: [u32; 2] = [31, 30];
+/// Key slots are 0 to 31, and programs take the lowest free one; the recovery key is in one of these.
+const RECOVERY_SLOTS: RangeInclusive<u32> = 24..=31;
 /// In RAM.
 const NEW_KEY: &str = "/run/os/recovery-key.new";
 
@@ -55,12 +56,9 @@ fn new_recovery_key(found: Protection) -> Result<String> {
     let data = Role::Data.device();
     let cryptsetup = || Cmd::new("cryptsetup").arg("--batch-mode");
     let remove = |slot: u32| cryptsetup().arg("luksKillSlot").arg(&data).arg(slot.to_string()).run();
-    let dump = Cmd::new("cryptsetup").args(["luksDump", "--dump-json-metadata"]).arg(&data).read()?;
-    let header = Header::parse(&dump).context("cryptsetup says something else of a header than JSON")?;
-    let (slot, old) = slots(|slot| header.has_key(slot));
-    if header.has_key(slot) {
-        remove(slot)?;
-    }
+    let header = Header::read(cryptsetup(), &data)?;
+    let (slot, earlier) = slots(|slot| header.has_key(slot));
+    let slot = slot.context("no key slot is free for the recovery key; cryptsetup luksKillSlot frees one")?;
     let add = cryptsetup().args(["luksAddKey", "--new-key-slot", &slot.to_string()]);
     let state_key = Path::new(os_facts::place::STATE).join(protection::KEY);
     let add = match found {
@@ -73,20 +71,17 @@ fn new_recovery_key(found: Protection) -> Result<String> {
     let added = add.args(protection::PBKDF).arg(&data).arg(NEW_KEY).run();
     files::remove_if_there(Path::new(NEW_KEY))?;
     added.context("cannot add the recovery key; an earlier one still opens the partition")?;
-    if let Some(old) = old {
-        remove(old).context("the new recovery key is added, and the earlier one cannot be removed")?;
+    // Only now: until here one that its owner knows opens the partition. A power cut leaves both, and the next run clears up.
+    for slot in earlier {
+        remove(slot).context("the new recovery key is added, and the earlier one cannot be removed")?;
     }
     Ok(key)
 }
 
-/// The slot for a new key, and the one whose key it replaces. `taken`: a key is in that slot.
-fn slots(taken: impl Fn(u32) -> bool) -> (u32, Option<u32>) {
-    let [first, second] = RECOVERY_SLOTS;
-    match (taken(first), taken(second)) {
-        (false, old) => (first, old.then_some(second)),
-        // Both are there when the power was cut between the two steps.
-        (true, _) => (second, Some(first)),
-    }
+/// A free slot for a new key, and those of the keys that it replaces.
+fn slots(taken: impl Fn(u32) -> bool) -> (Option<u32>, Vec<u32>) {
+    let (earlier, free): (Vec<u32>, Vec<u32>) = RECOVERY_SLOTS.partition(|slot| taken(*slot));
+    (free.last().copied(), earlier)
 }
 
 /// Eight digits and a dash: people read it aloud.
@@ -98,12 +93,14 @@ fn in_groups(digits: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_new_recovery_key_is_there_before_the_old_one_goes() {
+    fn a_new_recovery_key_takes_a_free_slot_and_replaces_all_earlier_ones() {
         let slots = |taken: &[u32]| super::slots(|slot| taken.contains(&slot));
-        assert_eq!(slots(&[0]), (31, None));
-        assert_eq!(slots(&[0, 31]), (30, Some(31)));
-        assert_eq!(slots(&[0, 30]), (31, Some(30)));
-        assert_eq!(slots(&[0, 30, 31]), (30, Some(31)));
+        assert_eq!(slots(&[0]), (Some(31), vec![]));
+        assert_eq!(slots(&[0, 31]), (Some(30), vec![31]));
+        assert_eq!(slots(&[0, 30]), (Some(31), vec![30]));
+        // Left by a power cut: which one its owner knows, nobody can tell.
+        assert_eq!(slots(&[0, 30, 31]), (Some(29), vec![30, 31]));
+        assert_eq!(slots(&(24..=31).collect::<Vec<_>>()).0, None);
     }
 
     #[test]

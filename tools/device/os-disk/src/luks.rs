@@ -1,9 +1,11 @@
 //! The header of an encrypted partition, as `cryptsetup luksDump --dump-json-metadata` prints it (LUKS2 On-Disk Format
 //! Specification, 3: the JSON area).
 
+use os_sys::cmd::{Cmd, CmdError};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 
 /// What is read of a header.
 #[derive(Debug, Clone, Deserialize)]
@@ -34,7 +36,27 @@ struct Requirements {
     mandatory: Vec<String>,
 }
 
+/// A header cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// cryptsetup does not print one.
+    #[error(transparent)]
+    Program(#[from] CmdError),
+    /// It prints something else.
+    #[error("cryptsetup describes the header in an unknown form: {0}")]
+    Form(#[from] serde_json::Error),
+}
+
 impl Header {
+    /// Reads the header at the beginning of a device, or in a file of its own. `cryptsetup` is the program, however it is
+    /// started.
+    ///
+    /// # Errors
+    /// When there is none, or cryptsetup fails.
+    pub fn read(cryptsetup: Cmd, at: impl AsRef<OsStr>) -> Result<Self, HeaderError> {
+        Ok(Self::parse(&cryptsetup.args(["luksDump", "--dump-json-metadata"]).arg(at).read()?)?)
+    }
+
     /// Reads what cryptsetup prints.
     ///
     /// # Errors

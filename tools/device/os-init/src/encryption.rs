@@ -179,8 +179,7 @@ impl Data<'_> {
 
     /// The header at the beginning of a device, or in a file of its own.
     fn header(&self, at: impl AsRef<OsStr>) -> Result<Header> {
-        let text = self.cryptsetup().args(["luksDump", "--dump-json-metadata"]).arg(at).read()?;
-        Header::parse(&text).context("cryptsetup says something else of a header than JSON")
+        Ok(Header::read(self.cryptsetup(), at)?)
     }
 
     /// Opens what is encrypted.
