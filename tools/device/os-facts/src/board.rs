@@ -49,11 +49,10 @@ impl Board {
     pub fn load(path: &Path) -> Result<Self, BoardError> {
         let text = String::from_utf8_lossy(&os_sys::files::read_limited(path, MAX)?).into_owned();
         let value = |name: &'static str| {
-            let found = text.lines().filter_map(|line| line.split_once('=')).find(|(key, _)| *key == name);
-            let found = found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty());
+            let found = os_sys::release::field_of(&text, name).filter(|value| !value.is_empty());
             found.ok_or_else(|| BoardError::Missing { path: path.to_owned(), name })
         };
-        Ok(Self { bootloader: value("BOOTLOADER")?.to_owned() })
+        Ok(Self { bootloader: value("BOOTLOADER")? })
     }
 }
 

@@ -5,7 +5,7 @@ pub fn field(name: &str) -> Option<String> {
     field_of(&std::fs::read_to_string("/etc/os-release").ok()?, name)
 }
 
-/// A field of any os-release(5).
+/// A field of any os-release(5), or of a file in its form.
 pub fn field_of(text: &str, name: &str) -> Option<String> {
     let value = text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='))?;
     Some(value.trim_matches('"').to_owned())

@@ -4,12 +4,12 @@ use crate::hand;
 use crate::machine::{Device, Mark};
 use crate::state::{Phase, State, Target, Verdict};
 use crate::step::{Action, Event, Step, step};
-use crate::trust::now;
 use crate::write::Stopped;
 use anyhow::{Context, Result};
 use os_dbus::RaucSlot;
 use os_disk::gpt::Guid;
 use os_facts::Slot;
+use os_facts::clock::now;
 use os_sys::log;
 
 /// Where an update stands, and the device that it is on.

@@ -5,9 +5,9 @@ use crate::hand;
 use crate::machine::{Device, Mark};
 use crate::state::{Phase, Verdict};
 use crate::step::Event;
-use crate::trust::now;
 use anyhow::{Context, Result, bail, ensure};
 use os_facts::Slot;
+use os_facts::clock::now;
 use os_sys::log;
 
 impl Agent {

@@ -3,8 +3,8 @@
 
 use crate::agent::Asked;
 use crate::policy::Policy;
-use crate::trust::now;
 use anyhow::{Context, Result, bail};
+use os_facts::clock::now;
 use os_sys::stick::{self, Stick};
 use os_transport::Source;
 use std::path::{Path, PathBuf};

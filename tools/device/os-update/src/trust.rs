@@ -5,6 +5,7 @@ use anyhow::{Context, Result, ensure};
 use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, Root, root_file};
 use os_dbus::BusError;
+use os_facts::clock::now;
 use os_facts::report::Report;
 use os_sys::{date, files, log};
 use os_transport::{FetchError, Source};
@@ -17,11 +18,6 @@ const MAX_CHAIN: u32 = 256;
 
 /// systemd-timesyncd leaves it when a time server set the clock.
 const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
-
-/// Seconds since 1970, as this device's clock has them.
-pub fn now() -> u64 {
-    os_facts::clock::now()
-}
 
 /// The device's clock, and whether a time server set it.
 pub(crate) fn clock() -> Clock {

@@ -20,21 +20,16 @@ use anyhow::{Context, Result, bail, ensure};
 use keys::SecretKey;
 use os_channel::channel::{Bundle, Clock};
 use os_channel::{CHANNEL_FILE, Channel, Envelope, MAX_SIZE, ROOT_FILE, Release, Role, Root, Seen, root_file};
+use os_facts::clock::now;
 use os_sys::files;
 use semver::Version;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 const DAY: u64 = 86_400;
 /// A list is believed for so long. CI renews it daily or weekly; a device that is kept from new lists notices after it.
 pub const LIST_DAYS: u64 = 14;
 /// A root is believed for so long.
 pub const ROOT_DAYS: u64 = 730;
-
-/// Seconds since 1970.
-pub fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
-}
 
 /// A channel on this machine.
 #[derive(Debug)]

@@ -1,10 +1,11 @@
 //! Follows a channel on another server: what is copied is checked as a device checks it, so a mirror can serve nothing
 //! that the publisher did not sign, and a broken download never replaces a good file.
 
-use crate::channel::{bundle, now};
+use crate::channel::bundle;
 use anyhow::{Context, Result, ensure};
 use os_channel::channel::Clock;
 use os_channel::{CHANNEL_FILE, Channel, MAX_SIZE, ROOT_FILE, Release, Root, Seen, root_file};
+use os_facts::clock::now;
 use os_sys::files;
 use os_transport::{FetchError, Part, Source};
 use serde::Serialize;
