@@ -68,7 +68,7 @@ IMAGE_CMD:os_slot() {
 os_disk_overrides() {
     cp -R --no-dereference ${IMAGE_ROOTFS}${datadir}/os/overrides/. ${IMAGE_ROOTFS}${sysconfdir}/
     rm -rf ${IMAGE_ROOTFS}${datadir}/os/overrides
-    # As lab/compose.rs.
+    # As tools/host/lab/src/image/compose.rs.
     for archive in ${OS_PRELOAD}; do
         install -d ${IMAGE_ROOTFS}${nonarch_libdir}/os/preload
         install -m 0644 $archive ${IMAGE_ROOTFS}${nonarch_libdir}/os/preload/

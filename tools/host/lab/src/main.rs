@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use lab::image::wishes::Wishes;
 use lab::image::{self, bundle, compose};
 use lab::repo::Repo;
-use lab::tools_tree;
+use lab::tools_tree::HostTools;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,9 +13,8 @@ use std::process::ExitCode;
 #[derive(Debug, Parser)]
 #[command(name = "lab", version)]
 struct Args {
-    /// Use the programs of this host (QEMU, RAUC, mkfs, ...) instead of the tools tree [env: OS_HOST_TOOLS=1]
-    #[arg(long, global = true)]
-    host_tools: bool,
+    #[command(flatten)]
+    host_tools: HostTools,
     #[command(subcommand)]
     command: Command,
 }
@@ -65,7 +64,7 @@ fn run(Args { host_tools, command }: Args) -> Result<ExitCode> {
     let mut repo = Repo::find()?;
     // cargo needs none of its programs.
     if !matches!(command, Command::Size) {
-        tools_tree::enter(&repo, host_tools)?;
+        host_tools.enter(&repo)?;
     }
     match command {
         Command::Build(Build { variant, config, preload }) => {

@@ -57,6 +57,24 @@ struct Program {
     args: Vec<String>,
 }
 
+/// Which programs of the host a command uses.
+#[derive(Debug, clap::Args)]
+pub struct HostTools {
+    /// Use the programs of this host (QEMU, RAUC, mkfs, ...) instead of the tools tree [env: OS_HOST_TOOLS=1]
+    #[arg(long, global = true)]
+    host_tools: bool,
+}
+
+impl HostTools {
+    /// Has this process use them ([`enter`]).
+    ///
+    /// # Errors
+    /// When the tree cannot be made.
+    pub fn enter(&self, repo: &Repo) -> Result<()> {
+        enter(repo, self.host_tools)
+    }
+}
+
 /// Has this process and what it starts use the tree, or the host's own programs when `host_tools` or the environment says
 /// so: starts the same command again where the environment is not yet what it should be, else returns.
 ///

@@ -33,7 +33,7 @@ impl Slot {
     /// # Errors
     /// When something does not fit its partition, or a program fails.
     pub fn make(&self) -> Result<(), SlotError> {
-        let verity = verity::seal(&self.root)?;
+        let verity = verity::append_tree(&self.root)?;
         self.root_room.takes(&self.root)?;
         let config = kernel::config(&verity, &self.arguments);
         std::fs::write(&self.config, config).map_err(SlotError::file("write", &self.config))?;

@@ -30,7 +30,7 @@ impl Verity {
 ///
 /// # Errors
 /// When the image cannot be written or veritysetup fails.
-pub fn seal(image: &Path) -> Result<Verity, SlotError> {
+pub fn append_tree(image: &Path) -> Result<Verity, SlotError> {
     let failed = || SlotError::file("write", image);
     let file = File::options().write(true).open(image).map_err(failed())?;
     // The tree starts on a block of its own.
@@ -58,11 +58,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let image = dir.path().join("root");
         std::fs::write(&image, [1; 10_000]).unwrap();
-        let verity = seal(&image).unwrap();
+        let verity = append_tree(&image).unwrap();
         let hash = "74fc38e84487b408882c0e3a0be375e24b6e2e5b9ba4b867b4cecfcf3fd30d32";
         assert_eq!(verity.arguments(), format!("os.roothash={hash} os.rootsize=12288"));
         // Superblock and one block of hashes.
         assert_eq!(std::fs::metadata(&image).unwrap().len(), 12288 + 2 * BLOCK);
-        assert!(seal(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
+        assert!(append_tree(&dir.path().join("none")).unwrap_err().to_string().contains("none"));
     }
 }

@@ -19,15 +19,14 @@ use crate::harness::deadline;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lab::repo::Repo;
-use lab::tools_tree;
+use lab::tools_tree::HostTools;
 use std::process::ExitCode;
 
 /// End-to-end tests of the built image.
 #[derive(Debug, Parser)]
 struct Args {
-    /// Use the programs of this host (QEMU, RAUC, mkfs, ...) instead of the tools tree [env: OS_HOST_TOOLS=1]
-    #[arg(long, global = true)]
-    host_tools: bool,
+    #[command(flatten)]
+    host_tools: HostTools,
     #[command(subcommand)]
     command: Command,
 }
@@ -36,8 +35,7 @@ struct Args {
 enum Command {
     /// Run the scenarios
     Run {
-        /// Run only this chain (update, config, lies, bad, hand, cut, jump), the last four (long), or scenarios whose name
-        /// contains this
+        /// Run only this chain, the long ones (long), or scenarios whose name contains this; an unknown name lists the chains
         #[arg(long, default_value = "")]
         only: String,
         /// Number of moments of a recorded update to try as power cuts
@@ -93,7 +91,7 @@ fn main() -> ExitCode {
 fn run(args: Args) -> Result<ExitCode> {
     // A pipe is started by QEMU, for every connection, and starts nothing.
     if !matches!(args.command, Command::Pipe { .. }) {
-        tools_tree::enter(&Repo::find()?, args.host_tools)?;
+        args.host_tools.enter(&Repo::find()?)?;
     }
     match args.command {
         Command::Run { only, points, deadline, source } => {

@@ -128,7 +128,7 @@ impl Maker {
 
 /// Gives a root its hash tree; the kernel partition names its hash.
 fn seal(root: &Path, kernel: &Fat) -> Result<()> {
-    let arguments = verity::seal(root)?.arguments();
+    let arguments = verity::append_tree(root)?.arguments();
     configure(kernel, &|text| {
         let other = text.split(' ').filter(|word| !word.starts_with("os.roothash="));
         let words = other.map(|word| if word.starts_with("os.rootsize=") { &arguments } else { word });

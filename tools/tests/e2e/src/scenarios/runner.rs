@@ -5,7 +5,7 @@ use crate::harness::artifacts::Artifacts;
 use crate::harness::checks::{Checks, Took};
 use crate::harness::deadline;
 use crate::harness::lab::Lab;
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -100,6 +100,12 @@ pub(crate) fn run(artifacts: Artifacts, only: &str, points: usize) -> Result<Exi
     let artifacts = Arc::new(artifacts);
     let chains: Vec<_> =
         CHAINS.iter().map(|c| (c.name, chosen(c, only))).filter(|(_, scenarios)| !scenarios.is_empty()).collect();
+    if chains.is_empty() {
+        let known = CHAINS.iter().map(|chain| chain.name).collect::<Vec<_>>().join(", ");
+        bail!(
+            "no chain or scenario is called '{only}'; the chains are {known}, and {LONG} for those that are left out otherwise"
+        );
+    }
     let entry = |chain, scenario| Entry { chain, scenario, began: None, took: None };
     let entries = chains.iter().flat_map(|(chain, of)| of.iter().map(|(scenario, _)| entry(*chain, *scenario)));
     let board = Arc::new(Board(Mutex::new(entries.collect())));
