@@ -34,7 +34,8 @@ pub const ROOT_DAYS: u64 = 730;
 /// A channel on this machine.
 #[derive(Debug)]
 pub struct Directory {
-    path: PathBuf,
+    /// Where it is.
+    pub path: PathBuf,
     /// The newest root.
     pub root: Root,
     /// The list.

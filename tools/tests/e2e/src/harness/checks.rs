@@ -75,6 +75,11 @@ impl Checks {
         self.skipped.push(format!("{name}: {why}"));
     }
 
+    /// True when nothing has failed so far.
+    pub(crate) fn all_passed(&self) -> bool {
+        self.failed.is_empty()
+    }
+
     /// Prints the totals of all chains, with what took long; `unfinished` are scenarios that did not run to their end.
     pub(crate) fn finish(chains: &[Self], scenarios: Vec<Took>, unfinished: &[String]) -> ExitCode {
         let mut totals: Vec<Took> = Vec::new();

@@ -71,6 +71,11 @@ impl Lab {
         }
     }
 
+    /// Deletes all that the chain made, gigabytes of disks and bundles.
+    pub(crate) fn remove(self) {
+        let _ = std::fs::remove_dir_all(&self.dir);
+    }
+
     /// The files that the image has in its preload directory, if any: an archive, and what says which container to make.
     pub(crate) fn preloaded(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let volume = volume::at(&self.artifacts.image, self.artifacts.part("os-data")?.start);

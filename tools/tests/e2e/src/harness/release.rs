@@ -119,9 +119,11 @@ impl Maker {
         std::iter::once(known(&self.artifacts.version, self.artifacts.slot.clone())).chain(made).collect()
     }
 
-    /// Publishes a bundle to everybody.
+    /// Publishes a bundle to everybody. There is one copy of it afterwards, under both names.
     pub(crate) fn publish(&self, channel: &mut Directory, bundle: &Path) -> Result<()> {
-        channel.publish(bundle, &Publish { rollout: 100, ..Publish::default() })?;
+        let published = channel.publish(bundle, &Publish { rollout: 100, ..Publish::default() })?.bundle.path.clone();
+        std::fs::remove_file(bundle)?;
+        std::fs::hard_link(channel.path.join(published), bundle)?;
         channel.save(&self.key)
     }
 }

@@ -178,6 +178,10 @@ fn run_chain(
             break;
         }
     }
+    // What failed is looked for in what is left.
+    if checks.all_passed() {
+        lab.remove();
+    }
     checks
 }
 

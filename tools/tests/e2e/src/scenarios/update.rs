@@ -65,6 +65,8 @@ pub(super) fn update(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(outcome.wrong.is_empty(), "{} of {} disks", outcome.wrong.len(), outcome.disks);
         Ok(())
     });
+    vm.end_traces();
+    let _ = std::fs::remove_file(before);
     course.bad_release(&mut vm, checks)?;
     let vm = course.cut(vm, checks)?;
     checks.check("the power button turns the device off", || vm.power_off());

@@ -269,6 +269,16 @@ impl Vm {
         &self.traces
     }
 
+    /// Deletes these logs, and keeps none of what is written after the next restart: a log is as large as all that is
+    /// written.
+    pub(crate) fn end_traces(&mut self) {
+        self.machine.trace = None;
+        // The machine goes on writing to the last one, which takes its space with it when it ends.
+        for path in self.traces.drain(..) {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     /// Everything the console said so far.
     pub(crate) fn console(&self) -> String {
         self.console.lock().map(|c| c.clone()).unwrap_or_default()
