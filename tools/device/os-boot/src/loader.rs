@@ -3,7 +3,7 @@
 use crate::arguments::{self, ArgumentsError};
 use crate::counters::{Counters, CountersError, Fate, State, Tries};
 use os_facts::Slot;
-use os_facts::board::{Board, BoardError};
+use os_facts::board::{self, Board, BoardError};
 use os_facts::place;
 use os_sys::files::Written;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,18 @@ use std::path::{Path, PathBuf};
 pub enum Bootloader {
     /// GNU GRUB, started by EFI.
     Grub,
+    /// U-Boot, which runs our boot script.
+    UBoot,
 }
 
 impl Bootloader {
-    const ALL: [Self; 1] = [Self::Grub];
+    const ALL: [Self; 2] = [Self::Grub, Self::UBoot];
 
     /// Its name in `board.conf` (`OS_BOOTLOADER`).
     fn word(self) -> &'static str {
         match self {
             Self::Grub => "grub",
+            Self::UBoot => "u-boot",
         }
     }
 
@@ -29,6 +32,7 @@ impl Bootloader {
     fn directory(self) -> &'static str {
         match self {
             Self::Grub => "EFI/BOOT",
+            Self::UBoot => "os",
         }
     }
 }
@@ -40,7 +44,7 @@ pub enum LoaderError {
     #[error(transparent)]
     Board(#[from] BoardError),
     /// A board with another one than this release knows.
-    #[error("'{found}' is no bootloader that this release knows; there is {}", Bootloader::ALL.map(Bootloader::word).join(", "))]
+    #[error("'{found}' is no bootloader that this release knows; there are {}", Bootloader::ALL.map(Bootloader::word).join(", "))]
     Unknown {
         /// What `board.conf` says.
         found: String,
@@ -62,7 +66,15 @@ impl Loader {
     /// # Errors
     /// When `board.conf` does not name one that is known.
     pub fn of_this_device() -> Result<Self, LoaderError> {
-        Self::on(Path::new(place::BOOT))
+        Self::under(Path::new("/"))
+    }
+
+    /// That of a device whose root is somewhere else.
+    ///
+    /// # Errors
+    /// As [`Loader::of_this_device`].
+    pub fn under(root: &Path) -> Result<Self, LoaderError> {
+        Self::of(Board::load(&place::under(root, board::PATH))?, &place::under(root, place::BOOT))
     }
 
     /// That of this device's kind, with the boot partition of some disk mounted at `boot`.
@@ -70,7 +82,11 @@ impl Loader {
     /// # Errors
     /// As [`Loader::of_this_device`].
     pub fn on(boot: &Path) -> Result<Self, LoaderError> {
-        let word = Board::of_this_device()?.bootloader;
+        Self::of(Board::of_this_device()?, boot)
+    }
+
+    fn of(board: Board, boot: &Path) -> Result<Self, LoaderError> {
+        let word = board.bootloader;
         let known = Bootloader::ALL.into_iter().find(|known| known.word() == word);
         Ok(Self::new(known.ok_or(LoaderError::Unknown { found: word })?, boot))
     }

@@ -1,5 +1,13 @@
 //! The partitions that are written, as they are mounted, and what is where on every device.
 
+use std::path::{Path, PathBuf};
+
+/// A path of the device, with its root somewhere else: in the initramfs, or in a test.
+pub fn under(root: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}
+
 /// The boot partition.
 pub const BOOT: &str = "/mnt/boot";
 /// The state partition: identity and host configuration.

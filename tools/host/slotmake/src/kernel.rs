@@ -21,6 +21,12 @@ pub fn config(verity: &Verity, arguments: &str) -> String {
     )
 }
 
+/// The same for U-Boot's boot script, as `env import -t` reads it.
+pub fn environment(verity: &Verity, arguments: &str) -> String {
+    let arguments = arguments.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    format!("os_slot_args={} {arguments}\n", verity.arguments())
+}
+
 /// Makes the partition of files, each with its name there. `epoch` is the time that all of them have, in seconds.
 ///
 /// # Errors
@@ -66,6 +72,10 @@ mod tests {
             config(&verity, "console=tty0  console=ttyS0 quiet"),
             "linux \"$os_kernel/vmlinuz\" $os_args os.roothash=ab os.rootsize=4096 console=tty0 console=ttyS0 quiet\n\
              initrd \"$os_kernel/initramfs\"\n"
+        );
+        assert_eq!(
+            environment(&verity, "console=tty0  console=ttyS0 quiet"),
+            "os_slot_args=os.roothash=ab os.rootsize=4096 console=tty0 console=ttyS0 quiet\n"
         );
     }
 

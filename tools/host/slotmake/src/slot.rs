@@ -17,7 +17,7 @@ pub struct Slot {
     pub initramfs: PathBuf,
     /// Kernel arguments: consoles, and what every slot has.
     pub arguments: String,
-    /// Where to write `slot.cfg`.
+    /// Where to write `slot.cfg`; `slot.env` is written beside it.
     pub config: PathBuf,
     /// Where to write the image of the kernel partition.
     pub image: PathBuf,
@@ -37,7 +37,15 @@ impl Slot {
         self.root_room.takes(&self.root)?;
         let config = kernel::config(&verity, &self.arguments);
         std::fs::write(&self.config, config).map_err(SlotError::file("write", &self.config))?;
-        let files = [("vmlinuz", &*self.kernel), ("initramfs", &*self.initramfs), ("slot.cfg", &*self.config)];
+        let environment = self.config.with_extension("env");
+        std::fs::write(&environment, kernel::environment(&verity, &self.arguments))
+            .map_err(SlotError::file("write", &environment))?;
+        let files = [
+            ("vmlinuz", &*self.kernel),
+            ("initramfs", &*self.initramfs),
+            ("slot.cfg", &*self.config),
+            ("slot.env", &*environment),
+        ];
         kernel::image(&self.image, &files, &self.room, self.epoch)
     }
 }
@@ -79,7 +87,7 @@ mod tests {
         assert!(fs::read(&one.image).unwrap() == fs::read(&other.image).unwrap());
         assert!(fs::read(&one.root).unwrap() == fs::read(&other.root).unwrap());
         let listed = Cmd::new("mdir").env("TZ", "UTC").arg("-i").arg(&one.image).arg("::").read().unwrap();
-        assert_eq!(listed.matches("2023-11-14  22:13").count(), 3, "{listed}");
+        assert_eq!(listed.matches("2023-11-14  22:13").count(), 4, "{listed}");
         // Over what was there before, and longer.
         fs::write(&one.image, vec![1; 8 << 20]).unwrap();
         made(a.path(), 1_400_000_000);

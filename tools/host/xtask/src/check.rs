@@ -194,6 +194,11 @@ fn boot(repo: &Repo) -> Result<()> {
             "grub.cfg takes {name} for {slot}, it is {number}"
         );
     }
+    let script = read(repo, "meta-os/recipes-bsp/u-boot/files/boot.cmd")?;
+    let parts = ["os-kernelA", "os-kernelB"].map(|name| layout.find(name).map(|p| p.number).unwrap_or_default());
+    let [a, b] = parts;
+    let line = format!("then setenv os_part ${{os_disk}}:{a}; else setenv os_part ${{os_disk}}:{b}; fi");
+    ensure!(script.contains(&line), "boot.cmd takes other partitions for the kernels than {a} and {b}");
     let recipe = read(repo, "meta-os/recipes-core/os-boot-files/os-boot-files.bb")?;
     for counter in os_boot::counters::FRESH {
         ensure!(recipe.contains(counter), "os-boot-files.bb does not set {counter}");

@@ -6,6 +6,7 @@
 //! - [`disk`] is what a powered-off machine has, [`fat`] edits its boot partition, [`volume`] reads what lies on any
 //! - [`release`] makes releases, [`site`] is a web server for them, [`liar`] one that misbehaves, [`pipe`] the way there
 //! - [`mdns`] asks for a name on the machine's second network card, [`tpm`] is the machine's TPM
+//! - [`uboot`] is a board with U-Boot and no system
 //! - [`trace`] is what the machine wrote to its disk
 //! - [`checks`] counts and prints, [`deadline`] ends what takes too long, [`random`] gives numbers
 
@@ -27,6 +28,7 @@ pub(crate) mod settled;
 pub(crate) mod site;
 pub(crate) mod tpm;
 pub(crate) mod trace;
+pub(crate) mod uboot;
 #[expect(clippy::indexing_slicing, reason = "indexing a JSON value that is not there gives null")]
 pub(crate) mod vm;
 pub(crate) mod volume;

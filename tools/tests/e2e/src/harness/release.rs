@@ -131,11 +131,15 @@ impl Maker {
 /// Gives a root its hash tree; the kernel partition names its hash.
 fn seal(root: &Path, kernel: &Fat) -> Result<()> {
     let arguments = verity::append_tree(root)?.arguments();
-    configure(kernel, &|text| {
-        let other = text.split(' ').filter(|word| !word.starts_with("os.roothash="));
-        let words = other.map(|word| if word.starts_with("os.rootsize=") { &arguments } else { word });
-        words.collect::<Vec<_>>().join(" ")
-    })
+    configure(kernel, &|text| sealed_with(text, &arguments).unwrap_or_default())
+}
+
+/// The same text with another hash and size of the root; they stand beside each other.
+fn sealed_with(text: &str, arguments: &str) -> Option<String> {
+    let (before, rest) = text.split_at_checked(text.find("os.roothash=")?)?;
+    let size = rest.get(rest.find("os.rootsize=")?..)?;
+    let after = size.get(size.find([' ', '\n'])?..)?;
+    Some(format!("{before}{arguments}{after}"))
 }
 
 /// Bytes that only this version has, and has every time.
@@ -144,14 +148,22 @@ fn noise(version: &str, size: u64) -> Vec<u8> {
     (0..size / 8).flat_map(|_| random.next().to_le_bytes()).collect()
 }
 
-/// Changes what GRUB runs for a slot.
+/// Changes what the bootloader reads of a slot.
 fn configure(kernel: &Fat, change: &dyn Fn(&str) -> String) -> Result<()> {
-    kernel.write("slot.cfg", change(&kernel.read_text("slot.cfg")?).as_bytes())
+    for name in ["slot.cfg", "slot.env"] {
+        kernel.write(name, change(&kernel.read_text(name)?).as_bytes())?;
+    }
+    Ok(())
 }
 
 /// Adds kernel arguments to a slot.
 pub(crate) fn arguments(more: String) -> impl Fn(&Fat) -> Result<()> {
-    move |kernel: &Fat| configure(kernel, &|text| text.replace("$os_args ", &format!("$os_args {more} ")))
+    move |kernel: &Fat| {
+        configure(kernel, &|text| {
+            let text = text.replace("$os_args ", &format!("$os_args {more} "));
+            text.replace("os_slot_args=", &format!("os_slot_args={more} "))
+        })
+    }
 }
 
 /// Leaves the engine out of a release.
@@ -177,4 +189,24 @@ pub(crate) struct Known {
     pub(crate) kernel: PathBuf,
     /// Root partition, as in the bundle.
     pub(crate) root: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_that_was_changed_is_named_anew() {
+        let new = "os.roothash=cd os.rootsize=8192";
+        for (text, wanted) in [
+            (
+                "linux \"k\" $os_args os.roothash=ab os.rootsize=1 quiet\ninitrd\n",
+                "linux \"k\" $os_args os.roothash=cd os.rootsize=8192 quiet\ninitrd\n",
+            ),
+            ("os_slot_args=os.roothash=ab os.rootsize=1\n", "os_slot_args=os.roothash=cd os.rootsize=8192\n"),
+        ] {
+            assert_eq!(sealed_with(text, new).as_deref(), Some(wanted));
+        }
+        assert_eq!(sealed_with("nothing of it\n", new), None);
+    }
 }

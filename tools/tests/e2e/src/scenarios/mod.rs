@@ -5,6 +5,7 @@
 //! - [`update`] has releases from a channel, [`bad`] more of those that are no good, [`lies`] are what a server may try,
 //!   [`pressure`] is what containers may take, [`hand`] has releases without a server, [`kexec`] has trials that begin
 //!   with a jump; [`trials`] is what these share
+//! - [`uboot`] has boots of the boot script that boards with U-Boot run
 
 mod bad;
 mod first_boot;
@@ -20,6 +21,7 @@ mod pressure;
 mod rescue;
 mod runner;
 mod trials;
+mod uboot;
 mod update;
 mod wiped;
 

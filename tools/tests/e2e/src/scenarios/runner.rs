@@ -1,6 +1,6 @@
 //! Runs the scenarios, chain by chain.
 
-use super::{bad, first_boot, hand, kexec, keys, lies, lost, next_boot, pressure, rescue, update};
+use super::{bad, first_boot, hand, kexec, keys, lies, lost, next_boot, pressure, rescue, uboot, update};
 use crate::harness::artifacts::Artifacts;
 use crate::harness::checks::{Checks, Took};
 use crate::harness::deadline;
@@ -38,6 +38,7 @@ const CHAINS: &[Chain] = &[
     },
     Chain { name: "lies", scenarios: &[("lies", lies::lies)], long: false },
     Chain { name: "pressure", scenarios: &[("all of disk and memory", pressure::pressure)], long: false },
+    Chain { name: "u-boot", scenarios: &[("boot script", uboot::uboot)], long: false },
     Chain { name: "bad", scenarios: &[("bad releases", bad::bad_releases)], long: true },
     Chain { name: "hand", scenarios: &[("by hand", hand::by_hand)], long: true },
     Chain { name: "cut", scenarios: &[("a cut after a jump", kexec::cut_after_jump)], long: true },
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn chains_are_chosen_by_name_and_scenarios_by_part_of_theirs() {
-        assert_eq!(names(""), ["update", "config", "lies", "pressure"]);
+        assert_eq!(names(""), ["update", "config", "lies", "pressure", "u-boot"]);
         assert_eq!(names("long"), ["bad", "hand", "cut", "jump"]);
         assert_eq!(names("jump"), ["jump"]);
         assert_eq!(names("rescue"), ["config"]);
