@@ -7,6 +7,7 @@
 //! history and the sealed secrets lie in the state partition (ext4).
 
 use crate::{MAX_SIZE, json};
+use os_facts::place;
 use os_sys::files::{self, FileError, ReadError, Written};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -41,7 +42,12 @@ pub struct Version {
 impl Store {
     /// The device's own.
     pub fn device() -> Self {
-        Self::at(Path::new(os_facts::place::BOOT), Path::new("/mnt/state/os/config"))
+        Self::under(Path::new("/"))
+    }
+
+    /// That of a device whose root is somewhere else.
+    pub fn under(root: &Path) -> Self {
+        Self::at(&place::under(root, place::BOOT), &place::under(root, "/mnt/state/os/config"))
     }
 
     /// A boot partition and a state directory anywhere.

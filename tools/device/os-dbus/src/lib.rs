@@ -4,6 +4,8 @@
 //! A service that is not running is a state, not an error: see [`Bus::has_owner`].
 
 mod avahi;
+#[cfg(feature = "fake")]
+pub mod fake;
 mod links;
 mod machine;
 mod proxies;
@@ -78,7 +80,20 @@ impl Bus {
     /// # Errors
     /// When there is no bus.
     pub async fn system() -> Result<Self, BusError> {
-        let connection = async { zbus::connection::Builder::system().method_timeout(METHOD_TIMEOUT).build().await };
+        Self::on(zbus::connection::Builder::system()).await
+    }
+
+    /// Connects to the bus with an address (D-Bus specification, "Server Addresses").
+    ///
+    /// # Errors
+    /// When there is no bus.
+    pub async fn at(address: &str) -> Result<Self, BusError> {
+        Self::on(zbus::connection::Builder::address(address)).await
+    }
+
+    async fn on(bus: zbus::connection::Builder<'_>) -> Result<Self, BusError> {
+        // The builder connects when it is polled for the first time, which takes a runtime.
+        let connection = async { bus.method_timeout(METHOD_TIMEOUT).build().await };
         connection.await.map(Self).map_err(BusError::Connect)
     }
 

@@ -5,6 +5,7 @@
 //! cannot be mounted the device boots without them and says so.
 
 mod find;
+mod furnish;
 mod persistent;
 mod volumes;
 
@@ -13,15 +14,12 @@ use crate::console;
 use crate::disk::{self, BootDisk};
 use crate::{logins, modules, nodes, wipe, zram};
 use anyhow::{Context, Result, bail};
-use os_config_model::daemon::{PROVED, Proved, RELEASE};
-use os_config_model::engine::Places;
-use os_config_model::store::Store;
-use os_config_model::types::Config;
-use os_facts::hostname::{self, Hostname};
+use furnish::Root;
+use os_config_model::sysctl::Kernel;
 use os_facts::place::IMAGE_ETC;
 use os_facts::protection::Protection;
 use os_facts::report::Report;
-use os_facts::{Role, WipeScope, clock, identity, trial};
+use os_facts::{Role, WipeScope, clock, identity};
 use os_sys::cmd::Cmd;
 use os_sys::files;
 use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
@@ -127,7 +125,8 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
         Ok(was) => report.clock_was = was,
         Err(err) => note(&mut report, format!("the clock is behind and cannot be set: {err}")),
     }
-    let config = configuration();
+    let root = Root { sysroot: SYSROOT.into(), run: "/run".into(), kernel: Kernel::default() };
+    let config = root.configuration();
     let wanted = Protection::wanted(config.os.encryption.data.as_deref());
     let data_done = volumes::mount_data(&disk, wipe_data, first_boot, wanted, &mut report);
     let apps = wipe.erase != Some(WipeScope::Apps) || volumes::erase_apps(&mut report);
@@ -136,9 +135,10 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
         note(&mut report, format!("what was wiped cannot be taken from its request, it will run again: {err}"));
     }
     console::info("data is mounted");
-    identify(first_boot, &mut report);
-    lay_down(&config, &mut report);
-    let persistent = persistent::prepare(&mut report);
+    root.identify(first_boot, &mut report);
+    bind_machine_id(&mut report);
+    root.lay_down(&config, &mut report);
+    let persistent = persistent::prepare(&root.sysroot, &mut report);
     report.zram_swap = config.os.memory.zram_swap;
     if let Err(err) = mount_zram(report.zram_swap) {
         note(&mut report, format!("{err:#}; /var and /tmp are plain tmpfs"));
@@ -150,7 +150,7 @@ fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
     }
     link_logins(&mut report);
     console::info("the root is ready");
-    finish(&disk, &report)?;
+    root.leave(&disk::udev_rules(&disk), &report)?;
     switch_root()
 }
 
@@ -246,62 +246,11 @@ fn mount_etc() -> Result<()> {
     mount("overlay", &etc, "overlay", flags, Some(options.as_c_str())).context("cannot put a layer over /etc")
 }
 
-/// The initramfs needs a few keys of config.json. Anything wrong is said later, by who applies the rest.
-fn configuration() -> Config {
-    let (decision, _) = os_config_model::decide::from_store(&store());
-    decision.accepted.config
-}
-
-/// Where the configuration lies, before the root is entered.
-fn store() -> Store {
-    Store::at(Path::new(BOOT), &Path::new(STATE).join("os/config"))
-}
-
 /// Puts the machine id where systemd looks for it before anything else runs.
-fn identify(first_boot: bool, report: &mut Report) {
-    let state = Path::new(STATE);
-    let made = match identity::read(state) {
-        Some(_) => Ok(()),
-        None => identity::create(state),
-    };
-    report.first_boot = first_boot && made.is_ok();
-    let bound = made.context("cannot make an identity").and_then(|()| {
-        let source = state.join(identity::MACHINE_ID);
-        let target = Path::new(SYSROOT).join("etc/machine-id");
-        mount_bind(&source, &target).context("cannot bind the machine id")
-    });
+fn bind_machine_id(report: &mut Report) {
+    let bound = mount_bind(Path::new(STATE).join(identity::MACHINE_ID), Path::new(SYSROOT).join("etc/machine-id"));
     if let Err(err) = bound {
-        note(report, format!("{err:#}; this boot has a random one"));
-    }
-}
-
-/// Lays down what systemd and the engine read of config.json before anything else of ours runs: the name of the device, what
-/// [`os_config_model::engine`] says, and the settings of the kernel.
-fn lay_down(config: &Config, report: &mut Report) {
-    let sysroot = Path::new(SYSROOT);
-    let inside = |path: &str| sysroot.join(path.trim_start_matches('/'));
-    let named = || -> Result<()> {
-        let wanted = config.hostname.as_deref().map(Hostname::parse).transpose().map_err(anyhow::Error::msg)?;
-        let name = hostname::effective(wanted.as_ref(), Path::new(STATE))?;
-        files::write_if_changed(&Path::new(STATE).join(hostname::FILE), format!("{name}\n").as_bytes(), 0o644)?;
-        Ok(())
-    };
-    if let Err(err) = named() {
-        note(report, format!("the device has no name yet: {err:#}"));
-    }
-    let places = Places {
-        etc: inside("etc"),
-        image_etc: IMAGE_ETC.into(),
-        store: store(),
-        // /run is moved into the root later.
-        proxy: os_config_model::proxy::ENVIRONMENT.into(),
-        proved: Proved { record: inside(PROVED), release: inside(RELEASE) },
-        state: STATE.into(),
-        resolv_conf: os_config_model::names::RESOLV_CONF.into(),
-    };
-    let settings = os_config_model::sysctl::lay_down(&config.os, &os_config_model::sysctl::Kernel::default());
-    for problem in os_config_model::engine::lay_down(config, &places).into_iter().chain(settings) {
-        note(report, problem);
+        note(report, format!("cannot bind the machine id: {err}; this boot has a random one"));
     }
 }
 
@@ -342,16 +291,6 @@ fn link_logins(report: &mut Report) {
     if let Err(err) = linked {
         note(report, format!("no login on serial consoles: {err:#}"));
     }
-}
-
-fn finish(disk: &BootDisk, report: &Report) -> Result<()> {
-    let json = serde_json::to_vec_pretty(report)?;
-    files::write_if_changed(Path::new(os_facts::report::PATH), &json, 0o644)?;
-    if trial::is_in(Path::new(STATE), report.slot) {
-        files::write_if_changed(Path::new(trial::PATH), b"", 0o644)?;
-    }
-    files::write_if_changed(Path::new("/run/udev/rules.d/61-os-disk.rules"), disk::udev_rules(disk).as_bytes(), 0o644)?;
-    Ok(())
 }
 
 fn switch_root() -> Result<std::convert::Infallible> {

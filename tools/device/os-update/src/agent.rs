@@ -5,26 +5,22 @@ use crate::health;
 use crate::machine::{Device, Machine};
 use crate::outcome::{Done, Found, Outcome, describe};
 use crate::policy::Policy;
-use crate::state::{Phase, State, Store, Verdict};
+use crate::state::{Phase, State, Verdict};
 use crate::step::Event;
 use crate::trust;
 use crate::version;
 use anyhow::{Context, Result, bail, ensure};
-use os_boot::Loader;
 use os_channel::channel::{Asking, Held};
 use os_channel::{Channel, Choice, Release};
 use os_config_model::types::{Mode, Trial};
 use os_dbus::{Bus, RaucSlot, Tried, Verb};
 use os_facts::Slot;
 use os_facts::clock::now;
-use os_facts::identity;
-use os_facts::place::STATE;
 use os_sys::{files, log};
 use os_transport::Source;
 use rustix::fs::{FlockOperation, flock};
 use semver::Version;
 use std::fs::File;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 /// Held by whoever carries an update on.
@@ -37,10 +33,10 @@ pub(crate) const STOP: &str = "/run/os/update.stop";
 const STOP_PATIENCE: Duration = Duration::from_secs(120);
 /// How often it is tried again to keep a release, and after how long: RAUC is started for it, on a board that is busy.
 const KEEP_RETRIES: u32 = 3;
-const KEEP_PAUSE: Duration = Duration::from_secs(20);
+const KEEP_PAUSE: Duration = if cfg!(test) { Duration::from_millis(5) } else { Duration::from_secs(20) };
 /// The journal of the last boot that failed its health check.
 pub const FAILED_JOURNAL: &str = "failed-boot.log";
-/// Who typed nothing on a console for so long is not there; less than os-rescue.timer waits.
+/// Who typed nothing on a console for so long is not there.
 const TYPED: Duration = Duration::from_secs(10 * 60);
 /// Lines of [`FAILED_JOURNAL`].
 const JOURNAL_LINES: &str = "400";
@@ -78,9 +74,9 @@ fn takes_root() -> &'static str {
 }
 
 /// Takes the lock. `patience`: at most so long; what only looks at the slots holds it for a moment.
-async fn take_lock(patience: Option<Duration>) -> Result<File> {
-    std::fs::create_dir_all("/run/os")?;
-    let lock = File::create(LOCK).with_context(|| format!("cannot create {LOCK}{}", takes_root()))?;
+async fn take_lock(machine: &Machine, patience: Option<Duration>) -> Result<File> {
+    std::fs::create_dir_all(machine.at("/run/os"))?;
+    let lock = File::create(machine.at(LOCK)).with_context(|| format!("cannot create {LOCK}{}", takes_root()))?;
     let Some(patience) = patience else {
         flock(&lock, FlockOperation::LockExclusive)?;
         return Ok(lock);
@@ -109,7 +105,7 @@ impl Agent {
     /// # Errors
     /// When another one is at work and `wait` does not say to wait for it.
     pub async fn new(wait: bool) -> Result<Self> {
-        Self::with(take_lock(if wait { None } else { Some(LOCK_PATIENCE) }).await?).await
+        Self::of(Machine::this(), wait).await
     }
 
     /// The same for an operator who does not want what is being installed.
@@ -117,15 +113,24 @@ impl Agent {
     /// # Errors
     /// When whoever is at work does not stop.
     pub async fn take_over() -> Result<Self> {
-        files::write_if_changed(Path::new(STOP), b"", 0o600)
-            .with_context(|| format!("the installation cannot be stopped{}", takes_root()))?;
-        let lock = take_lock(Some(STOP_PATIENCE)).await;
-        let _ = std::fs::remove_file(STOP);
-        Self::with(lock?).await
+        Self::take_over_of(Machine::this()).await
     }
 
-    async fn with(lock: File) -> Result<Self> {
-        let machine = Machine::new(Store::device());
+    async fn of(machine: Machine, wait: bool) -> Result<Self> {
+        let lock = take_lock(&machine, if wait { None } else { Some(LOCK_PATIENCE) }).await?;
+        Self::with(machine, lock).await
+    }
+
+    async fn take_over_of(machine: Machine) -> Result<Self> {
+        let stop = machine.at(STOP);
+        files::write_if_changed(&stop, b"", 0o600)
+            .with_context(|| format!("the installation cannot be stopped{}", takes_root()))?;
+        let lock = take_lock(&machine, Some(STOP_PATIENCE)).await;
+        let _ = std::fs::remove_file(stop);
+        Self::with(machine, lock?).await
+    }
+
+    async fn with(machine: Machine, lock: File) -> Result<Self> {
         let mut state = machine.store.load();
         if state.lost {
             state.lost = false;
@@ -137,7 +142,8 @@ impl Agent {
         {
             log::warn(&format!("{err}"));
         }
-        let mut agent = Self { course: Course { device: machine, state }, policy: Policy::load(), _lock: lock };
+        let policy = machine.policy();
+        let mut agent = Self { course: Course { device: machine, state }, policy, _lock: lock };
         if matches!(agent.course.state.phase, Phase::Installing { .. }) {
             // Whoever held the lock before was killed. What RAUC still writes has lost its source.
             agent.course.device.stop_rauc().await;
@@ -259,7 +265,14 @@ impl Agent {
         let (running, compatible) = (self.running_version().await?, self.compatible().await?);
         let list = self.read_channel(&source, &name)?;
         self.raise_clock(list.issued).await;
-        Ok(Look { source, list, running, compatible, id: device_id(), refused: self.course.state.refused_digests() })
+        Ok(Look {
+            source,
+            list,
+            running,
+            compatible,
+            id: self.course.device.id(),
+            refused: self.course.state.refused_digests(),
+        })
     }
 
     /// What speaks against going on; a person's wish is above it.
@@ -394,7 +407,7 @@ impl Agent {
         if !people.is_empty() {
             return Ok(format!("{} is logged in; the rescue system stays", people.join(", ")));
         }
-        let slots = Loader::of_this_device()?.give_back()?;
+        let slots = self.course.device.loader()?.give_back()?;
         if slots.is_empty() {
             return Ok("no slot needs its tries back; the rescue system stays".to_owned());
         }
@@ -422,7 +435,7 @@ impl Agent {
 
     fn read_channel(&mut self, source: &Source, name: &str) -> Result<Channel> {
         let Course { device, state } = &mut self.course;
-        let list = trust::read(source, name, Path::new(trust::BUILT_IN), &device.store, state);
+        let list = trust::read(source, name, &device.at(trust::BUILT_IN), &device.store, state);
         state.checked = Some(now());
         if let Err(err) = &list {
             state.last = format!("{err:#}");
@@ -466,10 +479,6 @@ impl Agent {
     }
 }
 
-pub(crate) fn device_id() -> String {
-    identity::read_id(&Path::new(STATE).join(identity::DEVICE_ID)).unwrap_or_default()
-}
-
 /// Ends RAUC after a look at the slots, unless an update is at work.
 pub async fn let_rauc_rest(bus: &Bus) {
     // Only root may create it, and only root may stop units.
@@ -478,3 +487,6 @@ pub async fn let_rauc_rest(bus: &Bus) {
         let _ = bus.let_rauc_rest().await;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,6 +76,7 @@ fn percent(progress: &Path) -> i32 {
 mod tests {
     use super::*;
     use crate::state::{Phase, State, Target};
+    use os_dbus::fake::PrivateBus;
     use std::io::{BufRead as _, BufReader};
     use std::os::unix::fs::PermissionsExt;
     use std::process::{Child, ChildStdout, Command, Stdio};
@@ -84,7 +85,7 @@ mod tests {
     /// A private bus, and a program that says what it was called with.
     struct Desk {
         dir: tempfile::TempDir,
-        daemon: Child,
+        bus: PrivateBus,
     }
 
     impl Desk {
@@ -99,24 +100,8 @@ mod tests {
                 esac"#;
             std::fs::write(&program, script).unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-            let config = format!(
-                "<busconfig><type>session</type><listen>unix:path={}</listen><policy context=\"default\">\
-                 <allow send_destination=\"*\"/><allow receive_sender=\"*\"/><allow own=\"*\"/></policy></busconfig>",
-                dir.path().join("bus").display()
-            );
-            std::fs::write(dir.path().join("bus.conf"), config).unwrap();
-            let daemon = Command::new("dbus-daemon")
-                .args(["--nofork", "--config-file"])
-                .arg(dir.path().join("bus.conf"))
-                .stderr(Stdio::inherit())
-                .spawn()
-                .expect("the tests need dbus-daemon; install it with: sudo apt-get install dbus-daemon");
-            let start = Instant::now();
-            while !dir.path().join("bus").exists() {
-                assert!(start.elapsed() < Duration::from_secs(20), "no bus");
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            Self { dir, daemon }
+            let bus = PrivateBus::start(dir.path()).unwrap();
+            Self { dir, bus }
         }
 
         fn service(&self) -> Service {
@@ -127,20 +112,17 @@ mod tests {
             }
         }
 
-        fn address(&self) -> String {
-            format!("unix:path={}", self.dir.path().join("bus").display())
-        }
-
         /// Asks as any program would; what it said, or its error.
         fn ask(&self, words: &[&str]) -> String {
-            let out = Command::new("busctl").arg(format!("--address={}", self.address())).args(words).output().unwrap();
+            let out =
+                Command::new("busctl").arg(format!("--address={}", self.bus.address())).args(words).output().unwrap();
             String::from_utf8([out.stdout, out.stderr].concat()).unwrap().trim().to_owned()
         }
 
         /// Everything that is said on the bus from now on, a line of JSON each.
         fn listen(&self) -> (Child, BufReader<ChildStdout>) {
             let mut child = Command::new("busctl")
-                .arg(format!("--address={}", self.address()))
+                .arg(format!("--address={}", self.bus.address()))
                 .args(["monitor", "--json=short"])
                 .stdout(Stdio::piped())
                 .stderr(Stdio::piped())
@@ -158,18 +140,11 @@ mod tests {
         }
     }
 
-    impl Drop for Desk {
-        fn drop(&mut self) {
-            let _ = self.daemon.kill();
-            let _ = self.daemon.wait();
-        }
-    }
-
     #[test]
     fn a_program_on_the_bus_asks_for_updates_and_the_service_goes_when_nobody_does() {
         let desk = Desk::new();
         let service = desk.service();
-        let address = desk.address();
+        let address = desk.bus.address().to_owned();
         let serving = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(os_dbus::updates::serve_at(&address, service, Duration::from_secs(3)))

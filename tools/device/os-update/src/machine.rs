@@ -1,14 +1,18 @@
 //! What an update does to the device: marks for the bootloader, restarts. Each has a way that does without D-Bus and
 //! without RAUC: a release that broke them is left by it.
 
+use crate::policy::Policy;
 use crate::state::{State, Store};
 use anyhow::{Context, Result};
-use os_boot::{Fate, Loader, State as Choice};
+use os_boot::{Fate, Loader, LoaderError, State as Choice};
 use os_dbus::{Bus, BusError, Tried, Verb};
 use os_facts::Slot;
-use os_facts::report::Report;
+use os_facts::identity;
+use os_facts::place::{STATE, under};
+use os_facts::report::{self, Report};
 use os_sys::cmd::Cmd;
 use os_sys::log;
+use std::path::{Path, PathBuf};
 use tokio::sync::OnceCell;
 
 /// Status that an operator can give to a slot.
@@ -56,16 +60,41 @@ pub(crate) trait Device {
 /// This device.
 #[derive(Debug)]
 pub(crate) struct Machine {
+    root: PathBuf,
     bus: OnceCell<Bus>,
     pub(crate) store: Store,
 }
 
 impl Machine {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { bus: OnceCell::new(), store }
+    pub(crate) fn this() -> Self {
+        Self::under(Path::new("/"), None)
     }
 
-    /// The system bus, from the first moment that it is needed.
+    /// One whose root is somewhere else; without a bus it is the system's, once it is needed.
+    pub(crate) fn under(root: &Path, bus: Option<Bus>) -> Self {
+        Self { root: root.to_owned(), bus: OnceCell::new_with(bus), store: Store::under(root) }
+    }
+
+    /// Where a path of the device is.
+    pub(crate) fn at(&self, path: &str) -> PathBuf {
+        under(&self.root, path)
+    }
+
+    /// The bootloader.
+    pub(crate) fn loader(&self) -> Result<Loader, LoaderError> {
+        Loader::under(&self.root)
+    }
+
+    pub(crate) fn policy(&self) -> Policy {
+        Policy::under(&self.root)
+    }
+
+    /// The identifier of the device; empty where it has none.
+    pub(crate) fn id(&self) -> String {
+        identity::read_id(&self.at(STATE).join(identity::DEVICE_ID)).unwrap_or_default()
+    }
+
+    /// The bus, from the first moment that it is needed.
     pub(crate) async fn bus(&self) -> Result<&Bus, BusError> {
         self.bus.get_or_try_init(Bus::system).await
     }
@@ -81,10 +110,10 @@ impl Machine {
 
 impl Device for Machine {
     fn booted(&self) -> Result<Slot> {
-        if let Some(report) = Report::of_this_boot() {
+        if let Some(report) = Report::load(&self.at(report::PATH)) {
             return Ok(report.slot);
         }
-        let cmdline = std::fs::read_to_string("/proc/cmdline").unwrap_or_default();
+        let cmdline = std::fs::read_to_string(self.at("/proc/cmdline")).unwrap_or_default();
         let slot = cmdline.split_ascii_whitespace().find_map(|word| word.strip_prefix("rauc.slot="));
         Ok(slot.context("neither the initramfs nor the bootloader says which slot this is")?.parse()?)
     }
@@ -98,7 +127,7 @@ impl Device for Machine {
     }
 
     fn fate(&self, slot: Slot) -> Option<Fate> {
-        Loader::of_this_device().ok()?.fate(slot).ok()
+        self.loader().ok()?.fate(slot).ok()
     }
 
     async fn mark(&self, mark: Mark, slot: Slot) -> Result<()> {
@@ -112,7 +141,7 @@ impl Device for Machine {
     }
 
     fn mark_directly(&self, mark: Mark, slot: Slot) -> Result<()> {
-        mark_in(&Loader::of_this_device()?, mark, slot)
+        mark_in(&self.loader()?, mark, slot)
     }
 
     async fn restart(&self) -> Result<()> {
@@ -120,7 +149,7 @@ impl Device for Machine {
         let Err(err) = queued.await else { return Ok(()) };
         // systemctl has a socket of its own to systemd.
         log::warn(&format!("{err}; restarting without the bus"));
-        let systemctl = |options: &[&str]| Cmd::new("systemctl").args(options).arg("reboot").run();
+        let systemctl = |options: &[&str]| Cmd::new(self.at("/usr/bin/systemctl")).args(options).arg("reboot").run();
         Ok(systemctl(&["--no-block"]).or_else(|_| systemctl(&["--no-block", "--force"]))?)
     }
 
@@ -141,7 +170,6 @@ pub(crate) fn mark_in(loader: &Loader, mark: Mark, slot: Slot) -> Result<()> {
 mod tests {
     use super::*;
     use os_boot::{Bootloader, counters};
-    use std::path::Path;
 
     #[test]
     fn marks_reach_the_bootloader_without_rauc() {

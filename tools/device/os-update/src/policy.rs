@@ -4,10 +4,11 @@ use crate::eos;
 use os_config_model::types::{Mode, Trial, Update};
 use os_config_model::window::Window;
 use os_dbus::{Bus, BusError};
+use os_facts::place::under;
 use os_sys::cmd::{Cmd, CmdError};
 use os_transport::Source;
 use serde::Serialize;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Where a channel of the image's own stands.
 const BUILT_IN_CHANNEL: &str = "/etc/os/channel";
@@ -32,6 +33,7 @@ pub struct Policy {
     pub limit: u64,
     /// The same as config.json says it, and where releases come from.
     pub shown: Shown,
+    root: PathBuf,
 }
 
 /// What is in force, for `os update status`. The form is stable; fields are only ever added.
@@ -56,9 +58,14 @@ impl Shown {
 impl Policy {
     /// Reads what is in force.
     pub fn load() -> Self {
-        let (decision, _) = os_config_model::decide::from_store(&os_config_model::store::Store::device());
+        Self::under(Path::new("/"))
+    }
+
+    /// The same of a device whose root is somewhere else.
+    pub(crate) fn under(root: &Path) -> Self {
+        let (decision, _) = os_config_model::decide::from_store(&os_config_model::store::Store::under(root));
         let Update { channel, mode, window, metered, rate_limit, trial } = decision.accepted.config.os.update;
-        let file = |path: &str| std::fs::read_to_string(path).ok();
+        let file = |path: &str| std::fs::read_to_string(under(root, path)).ok();
         let channel = address(channel, file(eos::PATH), file(BUILT_IN_CHANNEL));
         let (mode, trial) = (mode.unwrap_or_default(), trial.unwrap_or_default());
         let (metered, rate_limit) = (metered == Some(true), rate_limit.unwrap_or(0));
@@ -75,6 +82,7 @@ impl Policy {
             metered,
             limit: rate_limit.saturating_mul(1024),
             shown: Shown { channel: shown, mode, window, metered, rate_limit, trial },
+            root: root.to_owned(),
         }
     }
 
@@ -91,7 +99,8 @@ impl Policy {
         if over_network && !self.metered && bus.is_metered().await? {
             return Ok(Some("the connection is metered; os.update.metered allows it".to_owned()));
         }
-        Ok(inhibitor(Path::new(INHIBIT)).or_else(|| HOOKS.iter().find_map(|dir| refusal(Path::new(dir)))))
+        let hooks = || HOOKS.iter().find_map(|dir| refusal(&under(&self.root, dir)));
+        Ok(inhibitor(&under(&self.root, INHIBIT)).or_else(hooks))
     }
 }
 

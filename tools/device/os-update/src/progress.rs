@@ -41,6 +41,13 @@ impl Progress {
         }
     }
 
+    /// Writes it down. It is no reason to stop when that fails.
+    pub(crate) fn save(&self, path: &Path) {
+        if let Ok(text) = serde_json::to_vec(self) {
+            let _ = files::write_if_changed(path, &text, 0o644);
+        }
+    }
+
     /// What was written down last; none when nothing is being installed.
     pub fn load(path: &Path) -> Option<Self> {
         serde_json::from_slice(&std::fs::read(path).ok()?).ok()
@@ -59,18 +66,6 @@ impl fmt::Display for Progress {
             None => Ok(()),
         }
     }
-}
-
-/// Writes it down. It is no reason to stop when that fails.
-pub(crate) fn save(progress: &Progress) {
-    if let Ok(text) = serde_json::to_vec(progress) {
-        let _ = files::write_if_changed(Path::new(PATH), &text, 0o644);
-    }
-}
-
-/// Nothing is being installed any more.
-pub(crate) fn end() {
-    let _ = std::fs::remove_file(PATH);
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use os_channel::Seen;
 use os_facts::Slot;
+use os_facts::place::under;
 use os_sys::files::{self, FileError, Written};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -209,7 +210,12 @@ pub struct Store {
 impl Store {
     /// The device's own.
     pub fn device() -> Self {
-        Self { dir: DIR.into(), ram: RAM.into() }
+        Self::under(Path::new("/"))
+    }
+
+    /// That of a device whose root is somewhere else.
+    pub(crate) fn under(root: &Path) -> Self {
+        Self { dir: under(root, DIR), ram: under(root, RAM) }
     }
 
     /// In another directory.

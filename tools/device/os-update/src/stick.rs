@@ -76,7 +76,7 @@ fn choose(found: Vec<PathBuf>, own: Option<&str>) -> Result<PathBuf> {
 fn write_report(dir: &Path, text: &str) -> Result<()> {
     let host = os_sys::host_name();
     let path = dir.join(format!("update-{}.txt", if host.is_empty() { "device" } else { &host }));
-    let line = format!("{} {host} ({}): {text}\r\n", os_sys::date::local(now()), crate::agent::device_id());
+    let line = format!("{} {host} ({}): {text}\r\n", os_sys::date::local(now()), crate::machine::Machine::this().id());
     // What earlier devices and earlier times said stays.
     stick::append(&path, &line).with_context(|| format!("cannot add to {}", path.display()))
 }

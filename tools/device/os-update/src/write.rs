@@ -9,7 +9,6 @@ use os_dbus::{BusError, RaucSlot, Verb};
 use os_sys::log;
 use os_transport::relay::Relay;
 use std::cell::Cell;
-use std::path::Path;
 use std::time::Duration;
 
 /// How often is looked whether the installation is to stop.
@@ -54,12 +53,13 @@ impl Machine {
                 log::info(&progress.to_string());
             }
         };
+        let saved = self.at(progress::PATH);
         let progress = |percent: i32| {
             let progress = Progress::new(version, percent, relay.map(Relay::passed));
-            progress::save(&progress);
+            progress.save(&saved);
             told(&progress);
         };
-        match index::forget_unfinished(Path::new(index::DATA)) {
+        match index::forget_unfinished(&self.at(index::DATA)) {
             Ok(true) => log::info("the slot is half written; what is there is not fetched again"),
             Ok(false) => {}
             Err(err) => log::warn(&format!("{err}; more is fetched than must be")),
@@ -84,7 +84,8 @@ impl Machine {
                 Err(stopped.into())
             }
         };
-        progress::end();
+        // Nothing is being installed any more.
+        let _ = std::fs::remove_file(&saved);
         done?;
         told(&Progress::new(version, 100, relay.map(|relay| relay.passed().ended())));
         // It was looked at, and read again to be written: in between somebody may have put another one there.
@@ -102,7 +103,7 @@ impl Machine {
     async fn stopped(&self, asked: Asked) -> Stopped {
         loop {
             tokio::time::sleep(STOP_INTERVAL).await;
-            if Path::new(STOP).exists() {
+            if self.at(STOP).exists() {
                 return Stopped("an operator stopped it");
             }
             if asked == Asked::Timer && self.store.paused() {
