@@ -1,8 +1,10 @@
 # The front door: make image · make run · make test · make check · make bench; make help has the others.
 # Everything is built below build/ and tools/target/. V=production picks another variant; HOST_TOOLS=1 uses the QEMU, RAUC
-# and mkfs of this host instead of the tools tree.
+# and mkfs of this host instead of the tools tree. ARCH=arm64 builds and boots for arm64; the suite runs on x86_64 alone so far.
 
 V ?= development
+ARCH ?= x86_64
+export OS_ARCH := $(ARCH)
 BIN = tools/target/debug
 CARGO = cargo --quiet
 ifdef HOST_TOOLS
@@ -11,7 +13,7 @@ endif
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 help:
-	@echo "make image   build the disk image of the lab lane   (V=production for another variant)"
+	@echo "make image   build the disk image of the lab lane   (V=production for another variant, ARCH=arm64)"
 	@echo "make run     boot it in QEMU, built as it was the last time; Ctrl-A X leaves   (RUNFLAGS=--fresh: from the image again)"
 	@echo "make bundle  make a signed update bundle of it"
 	@echo "make test    lints, unit tests, and the end-to-end run in QEMU"

@@ -29,7 +29,7 @@ impl Bootloader {
     }
 
     /// Where its files are, from the top of the boot partition.
-    fn directory(self) -> &'static str {
+    pub fn directory(self) -> &'static str {
         match self {
             Self::Grub => "EFI/BOOT",
             Self::UBoot => "os",

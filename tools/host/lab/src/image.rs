@@ -1,6 +1,7 @@
 //! Builds the disk image of the lab lane: Debian's binary packages, our tools, our tree, our layout.
 //!
 //! - [`base`] is the Debian part, cached by its package list
+//! - `cross` makes programs for another architecture than the host's
 //! - [`compose`] makes the root tree of it (under fakeroot, in a process of its own)
 //! - [`initramfs`] collects os-init and what it calls, [`modules`] knows the kernel's modules
 //! - [`slot`] makes the two partition images of a slot, with verity
@@ -13,6 +14,7 @@ pub mod boot;
 pub mod budget;
 pub mod bundle;
 pub mod compose;
+mod cross;
 pub mod data;
 pub mod disk;
 pub mod initramfs;
@@ -22,7 +24,7 @@ pub mod slot;
 pub mod wishes;
 
 use crate::image::wishes::Wishes;
-use crate::repo::{MACHINE, Repo};
+use crate::repo::Repo;
 use crate::step::{Inputs, Steps};
 use crate::tools_tree;
 use anyhow::{Context, Result, bail};
@@ -65,10 +67,12 @@ pub fn build(repo: &Repo, options: &Options) -> Result<PathBuf> {
         boot::check(config)?;
     }
     check_host(repo)?;
+    cross::check(repo.arch)?;
     let start = Instant::now();
     let lab = repo.lab();
     let steps = Steps::new(&lab.join(&options.variant));
-    os_sys::say!("Building the {} image for {MACHINE} in {}", options.variant, repo.build.display());
+    let machine = repo.arch.machine();
+    os_sys::say!("Building the {} image for {machine} in {}", options.variant, repo.build.display());
     let vars = repo.vars()?;
     let keys = keys::ensure(repo)?;
     // What does not need one another is made side by side: cargo compiles while Debian is fetched and unpacked.
@@ -179,14 +183,15 @@ pub fn size(repo: &Repo) -> Result<()> {
 fn build_tools(repo: &Repo, steps: &Steps, profile: &str) -> Result<PathBuf> {
     let dir = repo.root.join("tools");
     steps.always("tools (cargo)", || {
-        Cmd::new("cargo")
+        cross::cargo(repo.arch)
             .dir(&dir)
             .args(["build", "--quiet", "--locked", "--profile", profile, "--package", BINARY])
+            .args(cross::target(repo.arch))
             .run()
             .context("cannot build the tools")
     })?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| dir.join("target"), PathBuf::from);
-    Ok(target.join(profile))
+    Ok(if repo.arch.is_native() { target } else { target.join(repo.arch.target()) }.join(profile))
 }
 
 /// Adds a list file to the inputs of a step.

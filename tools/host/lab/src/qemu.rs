@@ -1,7 +1,8 @@
-//! Starts virtual machines with an image: x86-64, UEFI, one disk, a watchdog.
+//! Starts virtual machines with an image: one disk, a watchdog, and UEFI or U-Boot.
 
+use crate::arch::Arch;
 use crate::repo::Repo;
-use crate::tools_tree;
+use crate::{tools_tree, uboot};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
 use std::io::Read;
@@ -38,11 +39,13 @@ const PROBE_LIMIT: Duration = Duration::from_secs(20);
 /// A machine to be.
 #[derive(Debug, Clone)]
 pub struct Machine {
+    /// What it is.
+    pub arch: Arch,
     /// Disk.
     pub disk: PathBuf,
     /// Form of the disk: `qcow2` or `raw`.
     pub format: &'static str,
-    /// The machine's own copy of the UEFI variables.
+    /// The machine's own copy of what its firmware keeps ([`firmware_vars`]).
     pub firmware_vars: PathBuf,
     /// Memory in MiB.
     pub memory: u32,
@@ -91,21 +94,35 @@ impl Machine {
     /// # Errors
     /// When the firmware is not installed.
     pub fn command(&self) -> Result<Command> {
-        let (code, _) = firmware()?;
-        let mut cmd = Command::new("qemu-system-x86_64");
-        let accel: &[&str] = match self.accel {
-            Accel::Kvm => &["-accel", "kvm", "-cpu", "host"],
+        let mut cmd = Command::new(program(self.arch));
+        let accel: &[&str] = match (self.accel, self.arch) {
+            (Accel::Kvm, _) => &["-accel", "kvm", "-cpu", "host"],
+            (Accel::Tcg, Arch::Arm64) => &["-accel", "tcg,thread=multi", "-cpu", "cortex-a53"],
             // Without the first two "off" QEMU 7.2 makes 6.12 kernels oops at random; 10.0 did not in six boots with
             // cx16, three of them with la57 too, which is no proof, and they cost nothing measurable. Without the others the kernel
             // clears and copies memory by single bytes, which is fast on hardware alone: one sample in sixteen of a boot.
-            Accel::Tcg => &["-accel", "tcg,thread=multi", "-cpu", "max,cx16=off,la57=off,erms=off,fsrm=off"],
+            (Accel::Tcg, Arch::X86_64) => {
+                &["-accel", "tcg,thread=multi", "-cpu", "max,cx16=off,la57=off,erms=off,fsrm=off"]
+            }
         };
-        cmd.args(["-machine", "q35", "-nodefaults", "-no-user-config", "-vga", "none"])
-            .args(accel)
-            .args(["-m", &self.memory.to_string(), "-smp", &self.cpus.to_string()])
-            .arg("-drive")
-            .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", code.display()))
-            .arg("-drive")
+        let board = match self.arch {
+            Arch::X86_64 => "q35",
+            Arch::Arm64 => "virt",
+        };
+        cmd.args(["-machine", board, "-nodefaults", "-no-user-config", "-vga", "none"]).args(accel).args([
+            "-m",
+            &self.memory.to_string(),
+            "-smp",
+            &self.cpus.to_string(),
+        ]);
+        match self.arch {
+            Arch::X86_64 => {
+                let code = format!("if=pflash,format=raw,unit=0,readonly=on,file={}", uefi()?.0.display());
+                cmd.arg("-drive").arg(code)
+            }
+            Arch::Arm64 => cmd.arg("-bios").arg(uboot::firmware()?),
+        };
+        cmd.arg("-drive")
             .arg(format!("if=pflash,format=raw,unit=1,file={}", self.firmware_vars.display()))
             .arg("-drive")
             .arg(self.drive())
@@ -127,11 +144,37 @@ impl Machine {
     }
 }
 
-/// Firmware image and the template of its variables.
+/// QEMU for an architecture.
+pub fn program(arch: Arch) -> String {
+    format!("qemu-system-{}", arch.qemu())
+}
+
+/// The firmware of a machine.
 ///
 /// # Errors
-/// When OVMF is not installed.
-pub fn firmware() -> Result<(PathBuf, PathBuf)> {
+/// When it is not installed.
+pub fn firmware(arch: Arch) -> Result<PathBuf> {
+    match arch {
+        Arch::X86_64 => Ok(uefi()?.0),
+        Arch::Arm64 => uboot::firmware(),
+    }
+}
+
+/// Makes what the firmware of a new machine keeps: UEFI its variables, U-Boot its environment.
+///
+/// # Errors
+/// When the firmware is not installed, or does not start.
+pub fn firmware_vars(arch: Arch, path: &Path) -> Result<()> {
+    match arch {
+        Arch::X86_64 => {
+            std::fs::copy(uefi()?.1, path).map(drop).with_context(|| format!("cannot write {}", path.display()))
+        }
+        Arch::Arm64 => uboot::settings(path),
+    }
+}
+
+/// UEFI's image and the template of its variables.
+fn uefi() -> Result<(PathBuf, PathBuf)> {
     let dir = tools_tree::root().join("usr/share/OVMF");
     for (code, vars) in [("OVMF_CODE_4M.fd", "OVMF_VARS_4M.fd"), ("OVMF_CODE.fd", "OVMF_VARS.fd")] {
         let (code, vars) = (dir.join(code), dir.join(vars));
@@ -172,7 +215,8 @@ pub fn overlay(image: &Path, disk: &Path, size: u64) -> Result<()> {
 /// # Errors
 /// When there is no built slot to probe with.
 pub fn accel(repo: &Repo, variant: &str) -> Result<Accel> {
-    if !Path::new("/dev/kvm").exists() {
+    // The kernel is probed on a PC only.
+    if !Path::new("/dev/kvm").exists() || !repo.arch.is_native() || repo.arch != Arch::X86_64 {
         return Ok(Accel::Tcg);
     }
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();

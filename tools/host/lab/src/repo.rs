@@ -1,13 +1,11 @@
 //! Where things are.
 
+use crate::arch::Arch;
 use anyhow::{Context, Result, bail};
 use os_layout::vars::Vars;
 use os_slotmake::size::Room;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-
-/// The machine whose disk the lab builds; the same name and layout as the Yocto machine.
-pub const MACHINE: &str = "qemux86-64";
 
 /// The checkout and the directory that everything is built in.
 #[derive(Debug, Clone)]
@@ -16,6 +14,8 @@ pub struct Repo {
     pub root: PathBuf,
     /// Build directory.
     pub build: PathBuf,
+    /// What images are built for.
+    pub arch: Arch,
     /// What the builder wishes of the variables ([`WISHES`]), by name.
     pub wishes: BTreeMap<String, String>,
 }
@@ -37,12 +37,21 @@ impl Repo {
         };
         let build = std::env::var_os("OS_BUILD_DIR").map_or_else(|| root.join("build"), PathBuf::from);
         let wish = |name: &&str| Some(((*name).to_owned(), std::env::var(name).ok()?));
-        Ok(Self { root: root.to_owned(), build, wishes: WISHES.iter().filter_map(wish).collect() })
+        let wishes = WISHES.iter().filter_map(wish).collect();
+        Ok(Self { root: root.to_owned(), build, arch: Arch::wanted()?, wishes })
     }
 
     /// The lab's own build directory.
     pub fn lab(&self) -> PathBuf {
-        self.build.join("lab")
+        self.of_arch("lab")
+    }
+
+    /// A directory of the build directory that each architecture has one of.
+    pub fn of_arch(&self, name: &str) -> PathBuf {
+        match self.arch {
+            Arch::X86_64 => self.build.join(name),
+            other => self.build.join(format!("{name}-{}", other.word())),
+        }
     }
 
     /// The core layer.
@@ -57,7 +66,7 @@ impl Repo {
 
     /// The built disk image of a variant.
     pub fn image(&self, variant: &str) -> PathBuf {
-        self.build.join(format!("os-image-{variant}-{MACHINE}.img"))
+        self.build.join(format!("os-image-{variant}-{}.img", self.arch.machine()))
     }
 
     /// Every variable of the distro fragments that both lanes read.
@@ -66,7 +75,10 @@ impl Repo {
     /// When a fragment cannot be read or is not understood.
     pub fn vars(&self) -> Result<Vars> {
         let mut vars = Vars::default();
-        vars.set("MACHINE", MACHINE);
+        vars.set("MACHINE", self.arch.machine());
+        for name in self.arch.includes() {
+            vars.load(&self.meta_os().join(name))?;
+        }
         for name in ["os-layout.inc", "os-boot.inc", "os-update.inc", "os-version.inc"] {
             vars.load(&self.meta_os().join("conf/distro/include").join(name))?;
         }

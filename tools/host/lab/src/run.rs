@@ -1,5 +1,6 @@
 //! `lab run`: a virtual machine with the image, on this terminal.
 
+use crate::arch::Arch;
 use crate::image::{self, wishes::Wishes};
 use crate::qemu::{self, Machine};
 use crate::repo::Repo;
@@ -69,18 +70,19 @@ pub fn run(mut repo: Repo, options: &Options) -> Result<ExitCode> {
     }
     let image = repo.image(&options.variant);
     ensure!(image.exists(), "there is no {}; make image V={} builds it", image.display(), options.variant);
-    let dir = repo.build.join("run").join(&options.variant);
+    let dir = repo.of_arch("run").join(&options.variant);
     std::fs::create_dir_all(&dir)?;
     let lock = File::create(dir.join("lock"))?;
     let login = login(&repo, options.ssh_port, &dir);
     if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
         bail!("this machine runs already, in another terminal. Log in with\n  {login}");
     }
-    let (disk, firmware_vars) = prepare(&image, &dir, options)?;
+    let (disk, firmware_vars) = prepare(repo.arch, &image, &dir, options)?;
     let accel = if options.tcg { qemu::Accel::Tcg } else { qemu::accel(&repo, &options.variant)? };
     let mut forwards = vec![(options.ssh_port, 22222), (options.web_port, 80)];
     forwards.extend(&options.forward);
     let machine = Machine {
+        arch: repo.arch,
         disk,
         format: "qcow2",
         firmware_vars,
@@ -102,9 +104,9 @@ pub fn run(mut repo: Repo, options: &Options) -> Result<ExitCode> {
     }
     let mut command = machine.command()?;
     command.args(["-display", "none", "-serial", "mon:stdio"]).stdout(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .context("cannot start qemu-system-x86_64; install it with: sudo apt-get install qemu-system-x86")?;
+    let mut child = command.spawn().with_context(|| {
+        format!("cannot start {}; the tools tree has it (without --host-tools)", qemu::program(repo.arch))
+    })?;
     let console = child.stdout.take().context("no console from QEMU")?;
     show(console, &hint);
     Ok(if child.wait()?.success() { ExitCode::SUCCESS } else { ExitCode::from(1) })
@@ -120,7 +122,7 @@ fn login(repo: &Repo, port: u16, dir: &Path) -> String {
 }
 
 /// The machine's disk, and the variables of its firmware.
-fn prepare(image: &Path, dir: &Path, options: &Options) -> Result<(PathBuf, PathBuf)> {
+fn prepare(arch: Arch, image: &Path, dir: &Path, options: &Options) -> Result<(PathBuf, PathBuf)> {
     let (disk, firmware_vars) = (dir.join("disk.qcow2"), dir.join("firmware-vars.fd"));
     // The disk holds what differs from the image; over another one it would be neither.
     let (below, identity) = (dir.join("image"), qemu::identity(image)?);
@@ -139,7 +141,7 @@ fn prepare(image: &Path, dir: &Path, options: &Options) -> Result<(PathBuf, Path
     }
     std::fs::write(&below, &identity)?;
     qemu::overlay(image, &disk, options.disk << 30)?;
-    std::fs::copy(qemu::firmware()?.1, &firmware_vars)?;
+    qemu::firmware_vars(arch, &firmware_vars)?;
     Ok((disk, firmware_vars))
 }
 

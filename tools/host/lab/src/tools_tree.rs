@@ -146,7 +146,11 @@ fn ensure(repo: &Repo) -> Result<PathBuf> {
             std::env::consts::ARCH
         );
     }
-    let tools = Tools::parse(&repo::list(&repo.data("tools.txt"))?)?;
+    let mut lines = repo::list(&repo.data("tools.txt"))?;
+    if !repo.arch.is_native() {
+        lines.extend(repo::list(&repo.data("tools-emulation.txt"))?);
+    }
+    let tools = Tools::parse(&lines)?;
     let mirror = std::env::var("OS_DEBIAN_MIRROR").ok().filter(|m| !m.is_empty());
     let mut inputs = Inputs::new().text(SUITE).text(mirror.as_deref().unwrap_or(""));
     for package in &tools.packages {
@@ -156,7 +160,8 @@ fn ensure(repo: &Repo) -> Result<PathBuf> {
         inputs = inputs.text(&program.name).text(&program.script("usr/bin"));
     }
     fs::create_dir_all(&repo.build).with_context(|| format!("cannot create {}", repo.build.display()))?;
-    let out = repo.build.canonicalize()?.join("tools-tree");
+    let out =
+        repo.build.canonicalize()?.join(if repo.arch.is_native() { "tools-tree" } else { "tools-tree-emulation" });
     Steps::new(&repo.build).quiet().run("tools tree", inputs, &out, |dir| tools.make(dir, mirror.as_deref()))?;
     Ok(out)
 }

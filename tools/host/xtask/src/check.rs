@@ -25,7 +25,8 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("packing, seal and bundle of a slot", sealed),
         ("addresses of the engine and their keys", bridge),
         ("what the OS needs of a kernel", kernel),
-        ("grub.cfg, boot files and counters", boot),
+        ("grub.cfg, boot.cmd, boot files and counters", boot),
+        ("links in /etc", links),
         ("units of the tools and SYSTEMD_SERVICE of the recipe", units),
         ("crates that recipes are given", sources),
         ("initramfs programs of both lanes", initramfs),
@@ -204,6 +205,13 @@ fn boot(repo: &Repo) -> Result<()> {
         ensure!(recipe.contains(counter), "os-boot-files.bb does not set {counter}");
     }
     Ok(())
+}
+
+fn links(repo: &Repo) -> Result<()> {
+    let recipe = read(repo, "meta-os/recipes-core/os-base/os-base.bb")?;
+    let made = recipe.lines().filter_map(|line| line.trim().strip_prefix("ln -s ")).map(str::to_owned).collect();
+    let link = |(name, target): (&str, &str)| format!("{target} ${{D}}${{datadir}}/os/overrides/{name}");
+    same("links of compose.rs and os-base.bb", &compose::LINKS.map(link).into(), &made)
 }
 
 fn units(repo: &Repo) -> Result<()> {

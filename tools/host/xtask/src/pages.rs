@@ -124,7 +124,12 @@ mod tests {
         write("docs/README.md", "[one](one.md#two-words--more) and [two](adr/two.md)");
         write("docs/one.md", "# One\n\n## Two `words` & more\n```\n# none\n```\n[here](#one)");
         write("docs/adr/two.md", "[up](../one.md)");
-        let repo = Repo { root: root.clone(), build: root.join("build"), wishes: Default::default() };
+        let repo = Repo {
+            root: root.clone(),
+            build: root.join("build"),
+            arch: Default::default(),
+            wishes: Default::default(),
+        };
         check(&repo).unwrap();
 
         write("docs/adr/three.md", "[a](../one.md#none) [b](four.md)");

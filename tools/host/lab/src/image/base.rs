@@ -1,6 +1,6 @@
 //! The Debian part of the image, as one tar archive.
 
-use crate::image::with_list;
+use crate::image::{cross, with_list};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use anyhow::{Context, Result};
@@ -27,7 +27,8 @@ pub fn packages(repo: &Repo, list: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for line in repo::list(&path)? {
         let (debian, _) = line.split_once(':').with_context(|| format!("{}: no colon in: {line}", path.display()))?;
-        names.extend(debian.split_ascii_whitespace().filter(|n| *n != "-").map(str::to_owned));
+        let name = |name: &str| name.replace("@ARCH@", repo.arch.debian());
+        names.extend(debian.split_ascii_whitespace().filter(|n| *n != "-").map(name));
     }
     names.sort();
     names.dedup();
@@ -41,7 +42,7 @@ pub fn packages(repo: &Repo, list: &str) -> Result<Vec<String>> {
 /// When mmdebstrap fails, mostly for want of network.
 pub fn build(repo: &Repo, steps: &Steps) -> Result<Output> {
     let mirror = std::env::var("OS_DEBIAN_MIRROR").ok().filter(|m| !m.is_empty());
-    let mut inputs = Inputs::new().text(SUITE).text(mirror.as_deref().unwrap_or(""));
+    let mut inputs = Inputs::new().text(SUITE).text(repo.arch.debian()).text(mirror.as_deref().unwrap_or(""));
     for hook in [DPKG, NO_INITRD, NO_INITRD_END, LEFT_OVER] {
         inputs = inputs.text(hook);
     }
@@ -56,6 +57,7 @@ pub fn build(repo: &Repo, steps: &Steps) -> Result<Output> {
         let mut cmd = Cmd::new("mmdebstrap")
             .args(["--variant=minbase", "--aptopt=APT::Install-Recommends \"false\""])
             .arg(format!("--include={}", [packages(repo, LIST)?, packages(repo, DEVELOPMENT)?].concat().join(",")))
+            .args(cross::emulation(repo.arch))
             .arg(format!("--setup-hook={DPKG}"))
             // Packages that were fetched before. apt checks them.
             .arg("--setup-hook=mkdir -p \"$1/var/cache/apt/archives\"")

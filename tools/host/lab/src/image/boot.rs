@@ -4,7 +4,7 @@ use crate::image::Options;
 use crate::image::keys::Keys;
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
-use crate::tools_tree;
+use crate::{tools_tree, uboot};
 use anyhow::{Context, Result, bail};
 use os_boot::counters;
 use os_layout::vars::Vars;
@@ -22,7 +22,9 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
         Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => default_config(&keys.ssh_public()?)?,
     };
+    let loader = repo::need(vars, "OS_BOOTLOADER")?;
     let grub_cfg = repo.meta_os().join("recipes-bsp/grub/files/grub.cfg");
+    let script = repo.meta_os().join("recipes-bsp/u-boot/files/boot.cmd");
     let files = repo::need(vars, "OS_BOOT_FILES")?;
     let modules = repo::need(vars, "OS_GRUB_MODULES")?;
     let size = repo::room(vars, "OS_BOOT_SIZE")?.bytes;
@@ -33,15 +35,23 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
         .text(&size.to_string())
         .text(&tools_tree::identity()?)
         .text(&String::from_utf8_lossy(&counters::fresh()))
-        .path(&grub_cfg)?;
+        .text(&loader)
+        .path(&grub_cfg)?
+        .path(&script)?;
     let out = repo.lab().join(&options.variant).join("boot");
     let identity = steps.run("boot partition", inputs, &out, |dir| {
-        Cmd::new("grub-mkimage")
-            .args(["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"])
-            .arg(dir.join("grub-efi-bootx64.efi"))
-            .args(modules.split_ascii_whitespace())
-            .run()?;
-        fs::copy(&grub_cfg, dir.join("grub.cfg"))?;
+        match loader.as_str() {
+            "grub" => {
+                Cmd::new("grub-mkimage")
+                    .args(["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"])
+                    .arg(dir.join("grub-efi-bootx64.efi"))
+                    .args(modules.split_ascii_whitespace())
+                    .run()?;
+                fs::copy(&grub_cfg, dir.join("grub.cfg"))?;
+            }
+            "u-boot" => uboot::script(&script, &dir.join("boot.scr"))?,
+            other => bail!("OS_BOOTLOADER is '{other}', which the lab cannot put on a disk"),
+        }
         fs::write(dir.join("grubenv"), counters::fresh())?;
         fs::write(dir.join("config.json"), &config)?;
         image(dir, &files, size)

@@ -14,7 +14,7 @@ pub fn build(repo: &Repo, variant: &str) -> Result<PathBuf> {
     let vars = repo.vars()?;
     let version = repo::need(&vars, "OS_VERSION")?;
     let images = Images::built(repo, variant)?;
-    let bundle = repo.build.join(format!("os-bundle-{variant}-{}.raucb", repo::MACHINE));
+    let bundle = repo.build.join(format!("os-bundle-{variant}-{}.raucb", repo.arch.machine()));
     make(&keys::ensure(repo)?, &repo::need(&vars, "OS_COMPATIBLE")?, &version, &images, &bundle)?;
     os_sys::say!("{}\n  {} MiB", bundle.display(), std::fs::metadata(&bundle)?.len() >> 20);
     Ok(bundle)

@@ -2,12 +2,16 @@
 //! the files must belong to root and nothing else of the build has to.
 
 use crate::image::{base, initramfs, modules, slot};
-use crate::repo::{self, MACHINE, Repo};
+use crate::repo::{self, Repo};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+
+/// Links in /etc to what is there on a device alone, as os-base.bb makes them.
+pub const LINKS: [(&str, &str); 2] =
+    [("hostname", "../mnt/state/os/hostname"), ("resolv.conf", "../run/os/network/resolv.conf")];
 
 /// Arguments of the process.
 #[derive(Debug, Clone, clap::Args)]
@@ -55,7 +59,7 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     Cmd::new("tar").arg("-xpf").arg(&args.base).arg("-C").arg(tree).arg("--exclude=./dev/*").run()?;
     keep_for_later(tree, &args.out)?;
     if args.variant != "development" {
-        leave_out(tree, &base::packages(repo, base::DEVELOPMENT)?)?;
+        leave_out(tree, &base::packages(repo, base::DEVELOPMENT)?, repo.arch.debian())?;
     }
     name_keymaps(&tree.join("usr/share/keymaps"))?;
     modules::unpack(repo, tree)?;
@@ -71,10 +75,11 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
             copy_overlay(&overlay, tree)?;
         }
     }
-    // As os-base.bb.
-    let hostname = tree.join("etc/hostname");
-    let _ = fs::remove_file(&hostname);
-    symlink("../mnt/state/os/hostname", &hostname)?;
+    for (name, target) in LINKS {
+        let link = tree.join("etc").join(name);
+        let _ = fs::remove_file(&link);
+        symlink(target, &link)?;
+    }
     let manual = args.out.join("manual");
     os_cli::manual::write(&manual).with_context(|| format!("cannot write to {}", manual.display()))?;
     Cmd::new("make")
@@ -107,10 +112,11 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
     }
     let release = format!(
         "NAME=\"{name}\"\nID=os\nPRETTY_NAME=\"{name} {version} ({variant})\"\nVERSION_ID={version}\nVARIANT_ID={variant}\n\
-         BUILD_ID=lab\nOS_MACHINE={MACHINE}\nOS_COMPATIBLE={compatible}\n",
+         BUILD_ID=lab\nOS_MACHINE={machine}\nOS_COMPATIBLE={compatible}\n",
         name = repo::need(&vars, "OS_NAME")?,
         version = repo::need(&vars, "OS_VERSION")?,
         variant = args.variant,
+        machine = repo.arch.machine(),
     );
     write(tree, "usr/lib/os-release", &release)?;
     // Debian's PAM reads it at every login, and says so where it is not there.
@@ -125,10 +131,10 @@ fn compose(repo: &Repo, args: &Args, tree: &Path) -> Result<()> {
 }
 
 /// Removes the files of packages; what dpkg knows of them tells which. Directories stay.
-fn leave_out(tree: &Path, packages: &[String]) -> Result<()> {
+fn leave_out(tree: &Path, packages: &[String], arch: &str) -> Result<()> {
     let known = tree.join("var/lib/dpkg/info");
     for package in packages {
-        let lists = [format!("{package}.list"), format!("{package}:amd64.list")].map(|name| known.join(name));
+        let lists = [format!("{package}.list"), format!("{package}:{arch}.list")].map(|name| known.join(name));
         let list = lists.iter().find(|list| list.exists()).with_context(|| format!("{package} is not in the base"))?;
         for path in os_sys::files::read_text(list)?.lines() {
             let path = tree.join(path.trim_start_matches('/'));

@@ -36,7 +36,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
         let tree = dir.join("tree");
         let preload = tree.join("preload");
         fs::create_dir_all(&preload)?;
-        demo(&base.path, &page, &preload)?;
+        demo(&base.path, &page, repo.arch.debian(), &preload)?;
         os_slotmake::data::image(as_root("mke2fs"), &tree, &dir.join(&name), &size, &mkfs)?;
         Ok(fs::remove_dir_all(&tree)?)
     })?;
@@ -44,7 +44,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
 }
 
 /// A container image of one static program and one page, as `docker save` writes it (OCI layout with manifest.json).
-fn demo(base: &Path, page: &Path, preload: &Path) -> Result<()> {
+fn demo(base: &Path, page: &Path, arch: &str, preload: &Path) -> Result<()> {
     let work = preload.join("work");
     fs::create_dir_all(&work)?;
     Cmd::new("tar").arg("-xf").arg(base).arg("-C").arg(&work).arg("./usr/bin/busybox").run()?;
@@ -55,7 +55,7 @@ fn demo(base: &Path, page: &Path, preload: &Path) -> Result<()> {
     fs::remove_dir_all(&work)?;
     let layer_digest = hex(&Sha256::digest(&layer));
     let config = serde_json::to_vec(&serde_json::json!({
-        "architecture": "amd64", "os": "linux", "created": "2026-01-01T00:00:00Z",
+        "architecture": arch, "os": "linux", "created": "2026-01-01T00:00:00Z",
         "config": { "Cmd": ["/bin/busybox", "sh", "-c", DEMO_COMMAND], "ExposedPorts": { "8080/tcp": {} }, "User": "65534:65534" },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
     }))?;

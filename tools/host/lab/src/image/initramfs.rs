@@ -1,5 +1,6 @@
 //! Collects the initramfs: os-init, the programs it calls, their libraries, and the modules that find a disk.
 
+use crate::arch::Arch;
 use crate::image::modules::Modules;
 use crate::repo::{self, Repo};
 use anyhow::{Context, Result, bail};
@@ -9,9 +10,6 @@ use std::fs::{self, File};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-/// Where a Debian system of this architecture keeps its libraries.
-const LIB_DIRS: &[&str] = &["usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib"];
-
 /// Writes `initramfs` (cpio, compressed with lz4) to `out`. `shell` is a static busybox for `os.rescue`, or none.
 ///
 /// # Errors
@@ -19,7 +17,7 @@ const LIB_DIRS: &[&str] = &["usr/lib/x86_64-linux-gnu", "usr/lib64", "usr/lib"];
 pub fn build(repo: &Repo, tree: &Path, shell: Option<&Path>, epoch: u64, out: &Path) -> Result<()> {
     let stage = out.join("initramfs.d");
     fs::create_dir_all(&stage)?;
-    let mut stage = Stage { tree, dir: &stage, modules: BTreeSet::new() };
+    let mut stage = Stage { tree, dir: &stage, arch: repo.arch, modules: BTreeSet::new() };
     stage.skeleton()?;
     stage.binary("usr/lib/os/os-tools")?;
     symlink("usr/lib/os/os-tools", stage.dir.join("init"))?;
@@ -55,6 +53,7 @@ pub fn build(repo: &Repo, tree: &Path, shell: Option<&Path>, epoch: u64, out: &P
 struct Stage<'a> {
     tree: &'a Path,
     dir: &'a Path,
+    arch: Arch,
     modules: BTreeSet<String>,
 }
 
@@ -97,9 +96,10 @@ impl Stage<'_> {
         }
         if let Some(interpreter) = elf.interpreter {
             let name = Path::new(interpreter).file_name().unwrap_or_default();
-            let target = self.dir.join("usr/lib64").join(name);
+            let dir = self.dir.join(self.arch.loader_dir());
+            let target = dir.join(name);
             if !target.exists() {
-                fs::create_dir_all(self.dir.join("usr/lib64"))?;
+                fs::create_dir_all(&dir)?;
                 fs::copy(self.find_library(&name.to_string_lossy())?, target)?;
             }
         }
@@ -108,7 +108,7 @@ impl Stage<'_> {
 
     fn library(&self, name: &str) -> Result<()> {
         let target = self.dir.join("usr/lib").join(name);
-        if target.exists() || self.dir.join("usr/lib64").join(name).exists() {
+        if target.exists() || self.dir.join(self.arch.loader_dir()).join(name).exists() {
             return Ok(());
         }
         fs::copy(self.find_library(name)?, &target)?;
@@ -116,7 +116,12 @@ impl Stage<'_> {
     }
 
     fn find_library(&self, name: &str) -> Result<PathBuf> {
-        let found = LIB_DIRS.iter().map(|dir| self.tree.join(dir).join(name)).find(|p| p.exists());
+        // Where Debian keeps libraries of this architecture.
+        let own = format!("usr/lib/{}", self.arch.gnu());
+        let found = [own.as_str(), self.arch.loader_dir(), "usr/lib"]
+            .into_iter()
+            .map(|dir| self.tree.join(dir).join(name))
+            .find(|p| p.exists());
         found.with_context(|| format!("the base has no library {name}"))
     }
 

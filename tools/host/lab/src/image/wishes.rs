@@ -82,7 +82,12 @@ mod tests {
     #[test]
     fn what_is_not_said_is_as_it_was_and_what_is_said_counts() {
         let dir = tempfile::tempdir().unwrap();
-        let mut repo = Repo { root: dir.path().into(), build: dir.path().into(), wishes: BTreeMap::new() };
+        let mut repo = Repo {
+            root: dir.path().into(),
+            build: dir.path().into(),
+            arch: Default::default(),
+            wishes: BTreeMap::new(),
+        };
         let mut options = Options { variant: "development".to_owned(), config: None, preload: Vec::new() };
         assert_eq!(Wishes::last(&repo, "development"), Wishes::default());
         repo.wishes.insert("OS_UPDATE_CHANNEL".to_owned(), "http://a/b".to_owned());

@@ -84,6 +84,7 @@ impl<'a> Watch<'a> {
     fn start(plan: &'a Plan<'a>) -> Result<(Self, Option<Visitor>)> {
         let [ssh, closed, web] = free_ports()?;
         let machine = Machine {
+            arch: lab::arch::Arch::X86_64,
             services: Vec::new(),
             disk: plan.disk.to_owned(),
             format: "qcow2",

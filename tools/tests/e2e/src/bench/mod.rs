@@ -205,7 +205,7 @@ impl Bench<'_> {
         let _ = std::fs::remove_file(&disk);
         qemu::overlay(image, &disk, DISK)?;
         let firmware_vars = self.dir.join(format!("{}-vars.fd", system.name()));
-        std::fs::copy(qemu::firmware()?.1, &firmware_vars)?;
+        qemu::firmware_vars(lab::arch::Arch::X86_64, &firmware_vars)?;
         Ok((disk, firmware_vars))
     }
 

@@ -163,7 +163,10 @@ impl Crash<'_> {
         let dir = self.work.join("counters");
         std::fs::create_dir_all(&dir)?;
         for name in [counters::FILE, counters::COPY] {
-            std::fs::write(dir.join(name), self.boot_file(disk, &format!("EFI/BOOT/{name}")).unwrap_or_default())?;
+            std::fs::write(
+                dir.join(name),
+                self.boot_file(disk, &format!("{}/{name}", self.artifacts.loader_dir())).unwrap_or_default(),
+            )?;
         }
         let mut counters = Counters::load(&dir)?;
         // Starts that were cut three times in a row; the rescue system gives the tries back.

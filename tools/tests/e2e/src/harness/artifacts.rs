@@ -7,10 +7,12 @@ use crate::harness::fat::Fat;
 use crate::harness::settled::Settled;
 use crate::harness::volume;
 use anyhow::{Context, Result, bail, ensure};
+use lab::arch::Arch;
 use lab::image::bundle::Images;
 use lab::image::keys::{self, Keys};
 use lab::qemu::{self, Accel};
 use lab::repo::Repo;
+use os_boot::Bootloader;
 use os_disk::gpt::{Partition, Table};
 use os_sys::cmd::Cmd;
 use serde_json::Value;
@@ -106,6 +108,7 @@ pub(crate) struct Artifacts {
     /// Names of the slots, the first one first.
     pub(crate) slots: Vec<String>,
     pub(crate) demo: Option<Demo>,
+    pub(crate) arch: Arch,
     pub(crate) accel: Accel,
     /// Where chains have their directories.
     pub(crate) work: PathBuf,
@@ -121,7 +124,8 @@ impl Artifacts {
 
     fn lab_with(repo: &Repo, variant: &str, keys: Keys) -> Result<Self> {
         let accel = qemu::accel(repo, variant)?;
-        Self::new(repo.image(variant), Images::built(repo, variant)?, keys, accel, repo.build.join("e2e"))
+        let work = repo.of_arch("e2e");
+        Self::new(repo.image(variant), Images::built(repo, variant)?, keys, (repo.arch, accel), work)
     }
 
     /// What BitBake deployed; the names are those of os-layout.inc and of the image class.
@@ -148,11 +152,13 @@ impl Artifacts {
         } else {
             packed
         };
-        let accel = if Path::new("/dev/kvm").exists() { probe(&slot.kernel, &work)? } else { Accel::Tcg };
-        Self::new(image, slot, keys, accel, work)
+        let arch = if machine == Arch::Arm64.machine() { Arch::Arm64 } else { Arch::X86_64 };
+        let may_probe = Path::new("/dev/kvm").exists() && arch == Arch::X86_64;
+        let accel = if may_probe { probe(&slot.kernel, &work)? } else { Accel::Tcg };
+        Self::new(image, slot, keys, (arch, accel), work)
     }
 
-    fn new(image: PathBuf, slot: Images, keys: Keys, accel: Accel, work: PathBuf) -> Result<Self> {
+    fn new(image: PathBuf, slot: Images, keys: Keys, (arch, accel): (Arch, Accel), work: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&work)?;
         let mut disk = File::open(&image)
             .with_context(|| format!("there is no {}; make image or kas build makes it", image.display()))?;
@@ -184,10 +190,20 @@ impl Artifacts {
             root_hash,
             slots,
             demo,
+            arch,
             accel,
             settled: Settled::new(work.join("settled")),
             work,
         })
+    }
+
+    /// Where the bootloader has its files, from the top of the boot partition.
+    pub(crate) fn loader_dir(&self) -> &'static str {
+        match self.arch {
+            Arch::X86_64 => Bootloader::Grub,
+            Arch::Arm64 => Bootloader::UBoot,
+        }
+        .directory()
     }
 
     /// A partition of the image.

@@ -11,7 +11,7 @@ pub(crate) const AVAHI_NAME: &str = "busctl call org.freedesktop.Avahi / org.fre
 
 /// Prints what the bootloader knows of the slots.
 pub(crate) const COUNTERS: &str =
-    r"grep -ao '^[A-Z]_[A-Z]*=.*\|^ORDER=.*' /mnt/boot/EFI/BOOT/grubenv | sort | tr '\n' ' '";
+    r"grep -ao '^[A-Z]_[A-Z]*=.*\|^ORDER=.*' $(find /mnt/boot -name grubenv) | sort | tr '\n' ' '";
 
 /// What [`COUNTERS`] prints when these slots are good, none has a start that was not confirmed, and `first` comes first.
 pub(crate) fn counters(slots: &[String], good: &[&str], first: &str) -> String {

@@ -16,6 +16,8 @@ pub(crate) struct Disk {
     pub(crate) path: PathBuf,
     /// The boot partition, or the only one of a stick.
     pub(crate) fat: Fat,
+    /// The counters of the bootloader there.
+    pub(crate) counters: String,
     work: PathBuf,
 }
 
@@ -26,7 +28,8 @@ impl Disk {
         copy(&artifacts.image, &path)?;
         File::options().write(true).open(&path)?.set_len(DISK_SIZE)?;
         let fat = Fat::new(&path, artifacts.part("os-boot")?.start);
-        Ok(Self { path, fat, work: dir.to_owned() })
+        let counters = format!("{}/{}", artifacts.loader_dir(), os_boot::counters::FILE);
+        Ok(Self { path, fat, counters, work: dir.to_owned() })
     }
 
     /// A USB stick with a label, of so many MiB, with a partition as sticks have one.
@@ -40,7 +43,7 @@ impl Disk {
         let kib = ((size - 1) << 10).to_string();
         let fat = if size < 256 { "16" } else { "32" };
         Cmd::new("mkfs.fat").args(["-F", fat, "-n", label, "--offset=2048"]).arg(&path).arg(kib).run()?;
-        Ok(Self { fat: Fat::new(&path, 1 << 20), path, work: dir.to_owned() })
+        Ok(Self { fat: Fat::new(&path, 1 << 20), path, counters: String::new(), work: dir.to_owned() })
     }
 
     /// QEMU's arguments for a stick that is not plugged in; see [`crate::harness::vm::Vm::plug`].
@@ -63,9 +66,9 @@ impl Disk {
     /// Changes variables of GRUB's environment block.
     pub(crate) fn set_grub(&self, assignments: &[String]) -> Result<()> {
         let file = self.work.join("grubenv");
-        std::fs::write(&file, self.fat.read("EFI/BOOT/grubenv")?)?;
+        std::fs::write(&file, self.fat.read(&self.counters)?)?;
         Cmd::new("grub-editenv").arg(&file).arg("set").args(assignments).run()?;
-        self.fat.write("EFI/BOOT/grubenv", &std::fs::read(&file)?)
+        self.fat.write(&self.counters, &std::fs::read(&file)?)
     }
 }
 

@@ -57,6 +57,7 @@ impl Lab {
     /// What a machine has unless a scenario wants something else.
     pub(crate) fn machine(&self) -> Start<'_> {
         Start {
+            arch: self.artifacts.arch,
             disk: &self.disk,
             dir: &self.dir,
             key: &self.artifacts.keys.ssh,

@@ -81,13 +81,16 @@ impl Claim<'_> {
 
 fn identity(artifacts: &Artifacts, made: &str) -> Result<String> {
     let mut hasher = DefaultHasher::new();
-    let qemu = Cmd::new("qemu-system-x86_64").arg("--version").read().context("QEMU does not say its version")?;
+    let qemu = Cmd::new(lab::qemu::program(artifacts.arch))
+        .arg("--version")
+        .read()
+        .context("QEMU does not say its version")?;
     (qemu, made, artifacts.accel.processors(), &artifacts.root_hash, artifacts.keys.ssh_public()?).hash(&mut hasher);
     let kernel = Fat::new(&artifacts.slot.kernel, 0);
     for name in ["vmlinuz", "initramfs", "slot.cfg"] {
         kernel.read(name)?.hash(&mut hasher);
     }
-    for path in [lab::qemu::firmware()?.0, artifacts.keys.channel_root.clone()] {
+    for path in [lab::qemu::firmware(artifacts.arch)?, artifacts.keys.channel_root.clone()] {
         std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?.hash(&mut hasher);
     }
     let mut disk = File::open(&artifacts.image)?;

@@ -10,16 +10,13 @@ use os_boot::{Bootloader, Counters, CountersError, Loader, counters};
 use os_facts::Slot;
 use os_sys::cmd::Cmd;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Child;
+use std::time::Duration;
 
 /// What is tested.
 const SCRIPT: &str = include_str!("../../../../../meta-os/recipes-bsp/u-boot/files/boot.cmd");
-/// U-Boot of Debian's package u-boot-qemu.
-const FIRMWARE: &str = "usr/lib/u-boot/qemu_arm64/u-boot.bin";
 /// How long U-Boot may take on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 /// Where the partitions begin, in bytes: boot, kernel A, kernel B.
@@ -27,11 +24,6 @@ const BOOT: u64 = 1 << 20;
 const KERNELS: [u64; 2] = [17 << 20, 25 << 20];
 const TABLE: &str = "label: gpt\nstart=2048, size=32768, type=uefi, name=os-boot\n\
                      start=34816, size=16384, name=os-kernelA\nstart=51200, size=16384, name=os-kernelB\n";
-/// Size of its environment's flash, in bytes.
-const FLASH: u64 = 64 << 20;
-/// What is typed once and saved: only our script is looked for, at once. Boards have it in their configuration.
-const SETTINGS: &str = "setenv bootmeths script; setenv bootdelay 0; saveenv\n";
-
 /// What U-Boot said of a boot.
 #[derive(Debug)]
 pub(crate) struct Boot {
@@ -73,34 +65,15 @@ pub(crate) struct Board {
 impl Board {
     /// Why there can be none on this host, if that is so.
     pub(crate) fn missing() -> Option<String> {
-        let firmware = lab::tools_tree::root().join(FIRMWARE);
-        let qemu = Command::new("qemu-system-aarch64").arg("--version").output();
-        match (firmware.exists(), qemu) {
-            (true, Ok(_)) => None,
-            (false, _) => Some("no U-Boot for QEMU; sudo apt-get install u-boot-qemu".to_owned()),
-            (_, Err(err)) => Some(format!("qemu-system-aarch64: {err}; sudo apt-get install qemu-system-arm")),
-        }
+        let qemu = Cmd::new("qemu-system-aarch64").arg("--version").read().map(drop).map_err(anyhow::Error::from);
+        lab::uboot::firmware().and(qemu).err().map(|err| format!("{err:#}"))
     }
 
     /// One with our boot script and the counters of a new device.
     pub(crate) fn new(dir: &Path) -> Result<Self> {
         let board = Self { dir: dir.to_owned(), disk: dir.join("uboot.raw"), flash: dir.join("uboot.env") };
         board.make_disk()?;
-        let _ = std::fs::remove_file(&board.flash);
-        File::create(&board.flash)?.set_len(FLASH)?;
-        let mut child = board.start(None)?;
-        let typed = board.read_until(&mut child, &["Hit any key"]).and_then(|_| {
-            let stdin = child.stdin.as_mut().context("no console")?;
-            // The first key stops it; a line is read when its prompt is there.
-            stdin.write_all(b" ")?;
-            std::thread::sleep(Duration::from_millis(500));
-            stdin.write_all(b"\n")?;
-            stdin.write_all(SETTINGS.as_bytes())?;
-            Ok(stdin.flush()?)
-        });
-        let saved = typed.and_then(|()| board.read_until(&mut child, &["OK\n", "OK\r\n"]));
-        end(&mut child);
-        saved.context("U-Boot does not save its environment")?;
+        lab::uboot::settings(&board.flash)?;
         Ok(board)
     }
 
@@ -111,11 +84,7 @@ impl Board {
         std::fs::write(&table, TABLE)?;
         std::fs::write(&source, SCRIPT)?;
         Cmd::new("sfdisk").arg("-q").arg(&self.disk).stdin(File::open(&table)?).run()?;
-        Cmd::new("mkimage")
-            .args(["-A", "arm64", "-T", "script", "-C", "none", "-n", "os", "-d"])
-            .arg(&source)
-            .arg(&script)
-            .read()?;
+        lab::uboot::script(&source, &script)?;
         for (start, kib) in [(BOOT, "16384"), (KERNELS[0], "8192"), (KERNELS[1], "8192")] {
             let offset = format!("--offset={}", start / SECTOR);
             Cmd::new("mkfs.fat").arg(&offset).arg(&self.disk).arg(kib).run()?;
@@ -191,8 +160,10 @@ impl Board {
     /// One boot, until the script has decided. `log`: where to keep what is written to the disk.
     pub(crate) fn boot(&self, log: Option<&Path>) -> Result<Boot> {
         let mut child = self.start(log)?;
-        let said = self.read_until(&mut child, &["cannot be started"]);
-        end(&mut child);
+        let said = lab::uboot::read_until(&mut child, &["cannot be started"], LIMIT);
+        let _ = child.kill();
+        let _ = child.wait();
+        deadline::ended(child.id());
         Boot::parse(&said?)
     }
 
@@ -206,50 +177,12 @@ impl Board {
                 log.display()
             ),
         };
-        let child = Command::new("qemu-system-aarch64")
-            .args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256", "-nodefaults", "-no-user-config"])
-            .args(["-display", "none", "-serial", "stdio", "-no-reboot", "-drive"])
-            .arg(format!("if=pflash,format=raw,unit=0,readonly=on,file={}", self.firmware()?.display()))
-            .arg("-drive")
-            .arg(format!("if=pflash,format=raw,unit=1,file={}", self.flash.display()))
+        let child = lab::uboot::machine(&self.flash)?
             .args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk,romfile="])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
             .spawn()
             .context("cannot start qemu-system-aarch64")?;
         deadline::started(child.id());
         Ok(child)
-    }
-
-    /// U-Boot, in a flash as large as the machine's.
-    fn firmware(&self) -> Result<PathBuf> {
-        let path = self.dir.join("uboot.bin");
-        if !path.exists() {
-            std::fs::copy(lab::tools_tree::root().join(FIRMWARE), &path)?;
-            File::options().write(true).open(&path)?.set_len(FLASH)?;
-        }
-        Ok(path)
-    }
-
-    /// Reads the console until it says one of these.
-    fn read_until(&self, child: &mut Child, texts: &[&str]) -> Result<String> {
-        let mut stdout = child.stdout.take().context("no console")?;
-        let (mut said, mut buffer, start) = (String::new(), [0; 4096], Instant::now());
-        let done = loop {
-            let got = stdout.read(&mut buffer)?;
-            said.push_str(&String::from_utf8_lossy(buffer.get(..got).unwrap_or_default()));
-            if texts.iter().any(|text| said.contains(text)) {
-                break Ok(said);
-            }
-            if got == 0 || start.elapsed() > LIMIT || deadline::passed() {
-                let end = said.lines().rev().take(8).collect::<Vec<_>>();
-                let end = end.into_iter().rev().collect::<Vec<_>>().join(" | ");
-                break Err(anyhow::anyhow!("U-Boot did not say '{}'; its last lines: {end}", texts.join("' or '")));
-            }
-        };
-        child.stdout = Some(stdout);
-        done
     }
 
     /// One boot whose writes reach the medium up to each of them in turn, and in part; `look` is given the boot partition of each
@@ -292,12 +225,6 @@ impl Board {
         }
         Ok(tried)
     }
-}
-
-fn end(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
-    deadline::ended(child.id());
 }
 
 #[cfg(test)]

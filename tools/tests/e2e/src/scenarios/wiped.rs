@@ -28,7 +28,7 @@ pub(super) fn data_is_wiped(lab: &Lab, vm: &Vm, checks: &mut Checks) {
 /// bootloader counts on it, and the disk that it is a copy of comes first by name.
 pub(super) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
     let mut vm = lab.boot(lab.disk.copy_to_start_from()?)?;
-    let counters = lab.disk.fat.read("EFI/BOOT/grubenv")?;
+    let counters = lab.disk.fat.read(&lab.disk.counters)?;
     checks.check("of two copies of one disk, the one that the firmware started is used", || {
         vm.wait_ssh()?;
         equal(&vm.ssh("readlink -f /dev/disk/os/disk")?, "/dev/vdb")?;
@@ -52,8 +52,11 @@ pub(super) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     checks.check("its start counts where it was counted", || {
-        vm.wait_for(&format!("grep -aqx {}_TRY=0 /mnt/boot/EFI/BOOT/grubenv", slot(&vm)?), Duration::from_secs(180))?;
-        ensure!(lab.disk.fat.read("EFI/BOOT/grubenv")? == counters, "the other disk was written");
+        vm.wait_for(
+            &format!("grep -aqx {}_TRY=0 $(find /mnt/boot -name grubenv)", slot(&vm)?),
+            Duration::from_secs(180),
+        )?;
+        ensure!(lab.disk.fat.read(&lab.disk.counters)? == counters, "the other disk was written");
         ensure!(lab.disk.fat.read_text("wipe")?.contains("all"), "the wipe was carried out on the other disk");
         Ok(())
     });

@@ -30,6 +30,7 @@ pub(crate) const PATIENCE: u32 = 4;
 /// What a machine is started with.
 #[derive(Debug)]
 pub(crate) struct Start<'a> {
+    pub(crate) arch: lab::arch::Arch,
     pub(crate) disk: &'a Disk,
     pub(crate) dir: &'a Path,
     pub(crate) key: &'a Path,
@@ -105,12 +106,13 @@ impl Vm {
         if let Some(frozen) = options.frozen {
             extra.extend(["-incoming".to_owned(), format!("exec:cat {}", frozen.display())]);
         } else if !firmware_vars.exists() {
-            std::fs::copy(lab::qemu::firmware()?.1, &firmware_vars)?;
+            lab::qemu::firmware_vars(options.arch, &firmware_vars)?;
         }
         let qmp = options.dir.join("qmp");
         let own = std::env::current_exe()?;
         let mut traces = Vec::new();
         let machine = Machine {
+            arch: options.arch,
             disk: options.disk.path.clone(),
             format: "raw",
             firmware_vars,
