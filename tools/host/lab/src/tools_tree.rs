@@ -160,9 +160,13 @@ fn ensure(repo: &Repo) -> Result<PathBuf> {
         inputs = inputs.text(&program.name).text(&program.script("usr/bin"));
     }
     fs::create_dir_all(&repo.build).with_context(|| format!("cannot create {}", repo.build.display()))?;
-    let out =
-        repo.build.canonicalize()?.join(if repo.arch.is_native() { "tools-tree" } else { "tools-tree-emulation" });
-    Steps::new(&repo.build).quiet().run("tools tree", inputs, &out, |dir| tools.make(dir, mirror.as_deref()))?;
+    // A step of its own for each: one does not take the other for out of date.
+    let (step, name) = match repo.arch.is_native() {
+        true => ("tools tree", "tools-tree"),
+        false => ("tools tree for emulation", "tools-tree-emulation"),
+    };
+    let out = repo.build.canonicalize()?.join(name);
+    Steps::new(&repo.build).quiet().run(step, inputs, &out, |dir| tools.make(dir, mirror.as_deref()))?;
     Ok(out)
 }
 
