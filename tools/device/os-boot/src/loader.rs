@@ -18,10 +18,20 @@ pub enum Bootloader {
 }
 
 impl Bootloader {
-    const ALL: [Self; 2] = [Self::Grub, Self::UBoot];
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Grub, Self::UBoot];
+
+    /// The one that a board names (`OS_BOOTLOADER`).
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn named(word: &str) -> Result<Self, LoaderError> {
+        let known = Self::ALL.into_iter().find(|known| known.word() == word);
+        known.ok_or_else(|| LoaderError::Unknown { found: word.to_owned() })
+    }
 
     /// Its name in `board.conf` (`OS_BOOTLOADER`).
-    fn word(self) -> &'static str {
+    pub fn word(self) -> &'static str {
         match self {
             Self::Grub => "grub",
             Self::UBoot => "u-boot",
@@ -86,9 +96,7 @@ impl Loader {
     }
 
     fn of(board: Board, boot: &Path) -> Result<Self, LoaderError> {
-        let word = board.bootloader;
-        let known = Bootloader::ALL.into_iter().find(|known| known.word() == word);
-        Ok(Self::new(known.ok_or(LoaderError::Unknown { found: word })?, boot))
+        Ok(Self::new(Bootloader::named(&board.bootloader)?, boot))
     }
 
     /// One of some kind, with its boot partition mounted at `boot`.

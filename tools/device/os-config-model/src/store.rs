@@ -47,7 +47,7 @@ impl Store {
 
     /// That of a device whose root is somewhere else.
     pub fn under(root: &Path) -> Self {
-        Self::at(&place::under(root, place::BOOT), &place::under(root, "/mnt/state/os/config"))
+        Self::at(&place::under(root, place::BOOT), &place::under(root, place::STATE).join("os/config"))
     }
 
     /// A boot partition and a state directory anywhere.

@@ -11,6 +11,7 @@
 //!
 //! The owner is numeric: the list is read before there is a user database.
 
+use os_facts::place;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -30,8 +31,8 @@ impl Partition {
     /// Where it is mounted.
     pub fn mountpoint(self) -> &'static str {
         match self {
-            Self::State => "/mnt/state",
-            Self::Data => "/mnt/data",
+            Self::State => place::STATE,
+            Self::Data => place::DATA,
         }
     }
 }

@@ -113,21 +113,18 @@ impl Agent {
     /// # Errors
     /// When whoever is at work does not stop.
     pub async fn take_over() -> Result<Self> {
-        Self::take_over_of(Machine::this()).await
-    }
-
-    async fn of(machine: Machine, wait: bool) -> Result<Self> {
-        let lock = take_lock(&machine, if wait { None } else { Some(LOCK_PATIENCE) }).await?;
-        Self::with(machine, lock).await
-    }
-
-    async fn take_over_of(machine: Machine) -> Result<Self> {
+        let machine = Machine::this();
         let stop = machine.at(STOP);
         files::write_if_changed(&stop, b"", 0o600)
             .with_context(|| format!("the installation cannot be stopped{}", takes_root()))?;
         let lock = take_lock(&machine, Some(STOP_PATIENCE)).await;
         let _ = std::fs::remove_file(stop);
         Self::with(machine, lock?).await
+    }
+
+    async fn of(machine: Machine, wait: bool) -> Result<Self> {
+        let lock = take_lock(&machine, if wait { None } else { Some(LOCK_PATIENCE) }).await?;
+        Self::with(machine, lock).await
     }
 
     async fn with(machine: Machine, lock: File) -> Result<Self> {

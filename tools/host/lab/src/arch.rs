@@ -36,6 +36,11 @@ impl Arch {
         }
     }
 
+    /// That of a machine; none where the lab has no such machine.
+    pub fn of_machine(machine: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|arch| arch.machine() == machine)
+    }
+
     /// Its name here.
     pub fn word(self) -> &'static str {
         match self {
@@ -114,6 +119,7 @@ mod tests {
     fn an_architecture_is_named_by_its_word_and_others_are_answered_with_those_there_are() {
         for arch in Arch::ALL {
             assert_eq!(Arch::parse(arch.word()).unwrap(), arch);
+            assert_eq!(Arch::of_machine(arch.machine()), Some(arch));
         }
         assert_eq!(Arch::parse("riscv64").unwrap_err().to_string(), "OS_ARCH is 'riscv64'; there are x86_64, arm64");
     }

@@ -191,7 +191,7 @@ fn build_tools(repo: &Repo, steps: &Steps, profile: &str) -> Result<PathBuf> {
             .context("cannot build the tools")
     })?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| dir.join("target"), PathBuf::from);
-    Ok(if repo.arch.is_native() { target } else { target.join(repo.arch.target()) }.join(profile))
+    Ok(target.join(cross::output(repo.arch)).join(profile))
 }
 
 /// Adds a list file to the inputs of a step.

@@ -4,6 +4,9 @@ use crate::size::Room;
 use crate::{SlotError, kernel, verity};
 use std::path::PathBuf;
 
+/// The files of the kernel partition.
+pub const FILES: [&str; 4] = ["vmlinuz", "initramfs", "slot.cfg", "slot.env"];
+
 /// What a slot is made of, and where it goes.
 #[derive(Debug, Clone)]
 pub struct Slot {
@@ -40,12 +43,8 @@ impl Slot {
         let environment = self.config.with_extension("env");
         std::fs::write(&environment, kernel::environment(&verity, &self.arguments))
             .map_err(SlotError::file("write", &environment))?;
-        let files = [
-            ("vmlinuz", &*self.kernel),
-            ("initramfs", &*self.initramfs),
-            ("slot.cfg", &*self.config),
-            ("slot.env", &*environment),
-        ];
+        let sources = [&self.kernel, &self.initramfs, &self.config, &environment];
+        let files: Vec<_> = FILES.into_iter().zip(sources.map(PathBuf::as_path)).collect();
         kernel::image(&self.image, &files, &self.room, self.epoch)
     }
 }

@@ -4,6 +4,7 @@ use crate::crates_inc::RECIPES;
 use anyhow::{Context, Result, ensure};
 use lab::image::{base, bundle, compose, disk};
 use lab::repo::{self, Repo};
+use os_boot::Bootloader;
 use os_config_model::keys::KEYS;
 use os_disk::ext4::MKFS;
 use os_facts::Role;
@@ -188,18 +189,25 @@ fn sealed(repo: &Repo) -> Result<()> {
 fn boot(repo: &Repo) -> Result<()> {
     let layout = disk::layout(repo, &repo.vars()?)?;
     let cfg = read(repo, "meta-os/recipes-bsp/grub/files/grub.cfg")?;
+    let number = |name: &str| layout.find(name).map(|p| p.number).unwrap_or_default();
     for (slot, name) in [("gpt2", "os-kernelA"), ("gpt3", "os-kernelB")] {
-        let number = layout.find(name).map(|p| p.number).unwrap_or_default();
+        let number = number(name);
         ensure!(
             cfg.contains(slot) && slot == format!("gpt{number}"),
             "grub.cfg takes {name} for {slot}, it is {number}"
         );
     }
     let script = read(repo, "meta-os/recipes-bsp/u-boot/files/boot.cmd")?;
-    let parts = ["os-kernelA", "os-kernelB"].map(|name| layout.find(name).map(|p| p.number).unwrap_or_default());
-    let [a, b] = parts;
+    let (a, b) = (number("os-kernelA"), number("os-kernelB"));
     let line = format!("then setenv os_part ${{os_disk}}:{a}; else setenv os_part ${{os_disk}}:{b}; fi");
     ensure!(script.contains(&line), "boot.cmd takes other partitions for the kernels than {a} and {b}");
+    let places =
+        [("distro/include/os-layout.inc", Bootloader::Grub), ("machine/include/os-u-boot.inc", Bootloader::UBoot)];
+    for (include, bootloader) in places {
+        let entry = format!("grubenv;{}/{}", bootloader.directory(), os_boot::counters::FILE);
+        let files = assignment(&read(repo, &format!("meta-os/conf/{include}"))?, "OS_BOOT_FILES")?;
+        ensure!(files.contains(&entry), "{include} has no {entry} in OS_BOOT_FILES, where os-boot looks for it");
+    }
     let recipe = read(repo, "meta-os/recipes-core/os-boot-files/os-boot-files.bb")?;
     for counter in os_boot::counters::FRESH {
         ensure!(recipe.contains(counter), "os-boot-files.bb does not set {counter}");

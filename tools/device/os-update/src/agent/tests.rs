@@ -383,6 +383,12 @@ async fn the_rescue_system_gives_tries_back_only_where_they_were_used_up() {
     let said = desk.agent().await.leave_rescue().await.unwrap();
     assert_eq!(said, "no slot needs its tries back; the rescue system stays");
     assert!(desk.done().is_empty());
+    let used_up = String::from_utf8(counters::fresh()).unwrap().replace("A_TRY=0", "A_TRY=3");
+    write(&desk.loader().directory().join(counters::FILE), used_up);
+    let said = desk.agent().await.leave_rescue().await.unwrap();
+    assert_eq!(said, "nobody came to the rescue system; slot A is tried again");
+    assert_eq!(desk.loader().counters().unwrap().next(), Some(Slot::A));
+    assert_eq!(desk.done(), ["StartUnit reboot.target"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use crate::{tools_tree, uboot};
 use anyhow::{Context, Result, bail};
-use os_boot::counters;
+use os_boot::{Bootloader, counters};
 use os_layout::vars::Vars;
 use os_sys::cmd::Cmd;
 use osctl::image::listed;
@@ -22,7 +22,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
         Some(path) => fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?,
         None => default_config(&keys.ssh_public()?)?,
     };
-    let loader = repo::need(vars, "OS_BOOTLOADER")?;
+    let loader = Bootloader::named(&repo::need(vars, "OS_BOOTLOADER")?)?;
     let grub_cfg = repo.meta_os().join("recipes-bsp/grub/files/grub.cfg");
     let script = repo.meta_os().join("recipes-bsp/u-boot/files/boot.cmd");
     let files = repo::need(vars, "OS_BOOT_FILES")?;
@@ -35,13 +35,13 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
         .text(&size.to_string())
         .text(&tools_tree::identity()?)
         .text(&String::from_utf8_lossy(&counters::fresh()))
-        .text(&loader)
+        .text(loader.word())
         .path(&grub_cfg)?
         .path(&script)?;
     let out = repo.lab().join(&options.variant).join("boot");
     let identity = steps.run("boot partition", inputs, &out, |dir| {
-        match loader.as_str() {
-            "grub" => {
+        match loader {
+            Bootloader::Grub => {
                 Cmd::new("grub-mkimage")
                     .args(["-O", "x86_64-efi", "-p", "/EFI/BOOT", "-o"])
                     .arg(dir.join("grub-efi-bootx64.efi"))
@@ -49,8 +49,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
                     .run()?;
                 fs::copy(&grub_cfg, dir.join("grub.cfg"))?;
             }
-            "u-boot" => uboot::script(&script, &dir.join("boot.scr"))?,
-            other => bail!("OS_BOOTLOADER is '{other}', which the lab cannot put on a disk"),
+            Bootloader::UBoot => uboot::script(&script, &dir.join("boot.scr"))?,
         }
         fs::write(dir.join("grubenv"), counters::fresh())?;
         fs::write(dir.join("config.json"), &config)?;

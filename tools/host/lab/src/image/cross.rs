@@ -24,6 +24,11 @@ pub(super) fn target(arch: Arch) -> Vec<&'static str> {
     if arch.is_native() { Vec::new() } else { vec!["--target", arch.target()] }
 }
 
+/// Where cargo puts what it makes, below its own directory.
+pub(super) fn output(arch: Arch) -> &'static str {
+    if arch.is_native() { "" } else { arch.target() }
+}
+
 fn linker(arch: Arch) -> String {
     format!("{}-gcc", arch.gnu())
 }

@@ -16,6 +16,7 @@ use os_boot::counters::{self, Counters};
 use os_disk::gpt::Table;
 use os_facts::Slot;
 use os_init::storage::Check;
+use os_slotmake::slot::FILES;
 use os_update::state::{Phase, Store};
 use os_update::step::{Event, step};
 use std::collections::BTreeMap;
@@ -165,7 +166,7 @@ impl Crash<'_> {
         for name in [counters::FILE, counters::COPY] {
             std::fs::write(
                 dir.join(name),
-                self.boot_file(disk, &format!("{}/{name}", self.artifacts.loader_dir())).unwrap_or_default(),
+                self.boot_file(disk, &format!("{}/{name}", self.artifacts.loader_dir)).unwrap_or_default(),
             )?;
         }
         let mut counters = Counters::load(&dir)?;
@@ -225,7 +226,7 @@ impl Crash<'_> {
         let (kernel, root) = (start(&format!("os-kernel{slot}"))?, start(&format!("os-root{slot}"))?);
         let kernel = Fat::new(disk, kernel);
         'releases: for known in self.known {
-            for name in ["slot.cfg", "vmlinuz", "initramfs"] {
+            for name in FILES {
                 let wanted = Fat::new(&known.kernel, 0).read(name)?;
                 let found = kernel.read(name);
                 if found.is_err() || found.is_ok_and(|found| found != wanted) {

@@ -12,7 +12,7 @@ use lab::image::bundle::Images;
 use lab::image::keys::{self, Keys};
 use lab::qemu::{self, Accel};
 use lab::repo::Repo;
-use os_boot::Bootloader;
+use os_boot::{Bootloader, counters};
 use os_disk::gpt::{Partition, Table};
 use os_sys::cmd::Cmd;
 use serde_json::Value;
@@ -109,6 +109,8 @@ pub(crate) struct Artifacts {
     pub(crate) slots: Vec<String>,
     pub(crate) demo: Option<Demo>,
     pub(crate) arch: Arch,
+    /// Where the bootloader has its files, from the top of the boot partition.
+    pub(crate) loader_dir: &'static str,
     pub(crate) accel: Accel,
     /// Where chains have their directories.
     pub(crate) work: PathBuf,
@@ -125,7 +127,7 @@ impl Artifacts {
     fn lab_with(repo: &Repo, variant: &str, keys: Keys) -> Result<Self> {
         let accel = qemu::accel(repo, variant)?;
         let work = repo.of_arch("e2e");
-        Self::new(repo.image(variant), Images::built(repo, variant)?, keys, (repo.arch, accel), work)
+        Self::new(repo.image(variant), Images::built(repo, variant)?, keys, accel, work)
     }
 
     /// What BitBake deployed; the names are those of os-layout.inc and of the image class.
@@ -152,13 +154,12 @@ impl Artifacts {
         } else {
             packed
         };
-        let arch = if machine == Arch::Arm64.machine() { Arch::Arm64 } else { Arch::X86_64 };
-        let may_probe = Path::new("/dev/kvm").exists() && arch == Arch::X86_64;
+        let may_probe = Path::new("/dev/kvm").exists() && arch(&machine) == Arch::X86_64;
         let accel = if may_probe { probe(&slot.kernel, &work)? } else { Accel::Tcg };
-        Self::new(image, slot, keys, (arch, accel), work)
+        Self::new(image, slot, keys, accel, work)
     }
 
-    fn new(image: PathBuf, slot: Images, keys: Keys, (arch, accel): (Arch, Accel), work: PathBuf) -> Result<Self> {
+    fn new(image: PathBuf, slot: Images, keys: Keys, accel: Accel, work: PathBuf) -> Result<Self> {
         std::fs::create_dir_all(&work)?;
         let mut disk = File::open(&image)
             .with_context(|| format!("there is no {}; make image or kas build makes it", image.display()))?;
@@ -174,11 +175,14 @@ impl Artifacts {
         let field = |name: &str| {
             os_sys::release::field_of(&release, name).with_context(|| format!("os-release of the image has no {name}"))
         };
+        let machine = field("OS_MACHINE")?;
         let demo = demo(&image, part(&parts, "os-data")?, &work)?;
         Ok(Self {
             version: field("VERSION_ID")?,
             variant: field("VARIANT_ID")?,
-            machine: field("OS_MACHINE")?,
+            loader_dir: loader_dir(&image, part(&parts, "os-boot")?)?,
+            arch: arch(&machine),
+            machine,
             compatible: field("OS_COMPATIBLE")?,
             console: console.split(',').next().unwrap_or_default().to_owned(),
             image,
@@ -190,20 +194,10 @@ impl Artifacts {
             root_hash,
             slots,
             demo,
-            arch,
             accel,
             settled: Settled::new(work.join("settled")),
             work,
         })
-    }
-
-    /// Where the bootloader has its files, from the top of the boot partition.
-    pub(crate) fn loader_dir(&self) -> &'static str {
-        match self.arch {
-            Arch::X86_64 => Bootloader::Grub,
-            Arch::Arm64 => Bootloader::UBoot,
-        }
-        .directory()
     }
 
     /// A partition of the image.
@@ -240,6 +234,19 @@ impl Artifacts {
 
 fn part<'a>(parts: &'a [Partition], name: &str) -> Result<&'a Partition> {
     parts.iter().find(|p| p.name == name).with_context(|| format!("the image has no partition {name}"))
+}
+
+/// What a machine is emulated as; one that the lab does not know is a PC.
+fn arch(machine: &str) -> Arch {
+    Arch::of_machine(machine).unwrap_or_default()
+}
+
+/// The directory of the bootloader whose counters are on the boot partition.
+fn loader_dir(image: &Path, boot: &Partition) -> Result<&'static str> {
+    let fat = Fat::new(image, boot.start);
+    let mut dirs = Bootloader::ALL.into_iter().map(Bootloader::directory);
+    let found = dirs.find(|dir| fat.read(&format!("{dir}/{}", counters::FILE)).is_ok());
+    found.with_context(|| format!("os-boot has the counters ({}) of no bootloader", counters::FILE))
 }
 
 /// Names of the slots, from those of their partitions.

@@ -28,7 +28,7 @@ impl Disk {
         copy(&artifacts.image, &path)?;
         File::options().write(true).open(&path)?.set_len(DISK_SIZE)?;
         let fat = Fat::new(&path, artifacts.part("os-boot")?.start);
-        let counters = format!("{}/{}", artifacts.loader_dir(), os_boot::counters::FILE);
+        let counters = format!("{}/{}", artifacts.loader_dir, os_boot::counters::FILE);
         Ok(Self { path, fat, counters, work: dir.to_owned() })
     }
 
@@ -61,6 +61,11 @@ impl Disk {
         copy(&self.path, &path)?;
         let drive = format!("if=none,id=copy,format=raw,cache=unsafe,discard=unmap,file={}", path.display());
         Ok(["-drive", &drive, "-device", "virtio-blk-pci,drive=copy,bootindex=0"].map(str::to_owned).to_vec())
+    }
+
+    /// Where the counters are on the running device.
+    pub(crate) fn mounted_counters(&self) -> String {
+        format!("{}/{}", os_facts::place::BOOT, self.counters)
     }
 
     /// Changes variables of GRUB's environment block.

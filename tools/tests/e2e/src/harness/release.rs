@@ -131,7 +131,7 @@ impl Maker {
 /// Gives a root its hash tree; the kernel partition names its hash.
 fn seal(root: &Path, kernel: &Fat) -> Result<()> {
     let arguments = verity::append_tree(root)?.arguments();
-    configure(kernel, &|text| sealed_with(text, &arguments).unwrap_or_default())
+    configure(kernel, &|text| sealed_with(text, &arguments).context("it names no hash of the root"))
 }
 
 /// The same text with another hash and size of the root; they stand beside each other.
@@ -149,9 +149,10 @@ fn noise(version: &str, size: u64) -> Vec<u8> {
 }
 
 /// Changes what the bootloader reads of a slot.
-fn configure(kernel: &Fat, change: &dyn Fn(&str) -> String) -> Result<()> {
+fn configure(kernel: &Fat, change: &dyn Fn(&str) -> Result<String>) -> Result<()> {
     for name in ["slot.cfg", "slot.env"] {
-        kernel.write(name, change(&kernel.read_text(name)?).as_bytes())?;
+        let text = change(&kernel.read_text(name)?).context(name)?;
+        kernel.write(name, text.as_bytes())?;
     }
     Ok(())
 }
@@ -161,7 +162,7 @@ pub(crate) fn arguments(more: String) -> impl Fn(&Fat) -> Result<()> {
     move |kernel: &Fat| {
         configure(kernel, &|text| {
             let text = text.replace("$os_args ", &format!("$os_args {more} "));
-            text.replace("os_slot_args=", &format!("os_slot_args={more} "))
+            Ok(text.replace("os_slot_args=", &format!("os_slot_args={more} ")))
         })
     }
 }

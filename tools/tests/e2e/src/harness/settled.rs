@@ -87,7 +87,7 @@ fn identity(artifacts: &Artifacts, made: &str) -> Result<String> {
         .context("QEMU does not say its version")?;
     (qemu, made, artifacts.accel.processors(), &artifacts.root_hash, artifacts.keys.ssh_public()?).hash(&mut hasher);
     let kernel = Fat::new(&artifacts.slot.kernel, 0);
-    for name in ["vmlinuz", "initramfs", "slot.cfg"] {
+    for name in os_slotmake::slot::FILES {
         kernel.read(name)?.hash(&mut hasher);
     }
     for path in [lab::qemu::firmware(artifacts.arch)?, artifacts.keys.channel_root.clone()] {

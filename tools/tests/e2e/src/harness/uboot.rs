@@ -4,7 +4,7 @@
 use crate::harness::deadline;
 use crate::harness::fat::Fat;
 use crate::harness::trace::{Kind, SECTOR, Trace};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use os_boot::arguments;
 use os_boot::{Bootloader, Counters, CountersError, Loader, counters};
 use os_facts::Slot;
@@ -24,6 +24,7 @@ const BOOT: u64 = 1 << 20;
 const KERNELS: [u64; 2] = [17 << 20, 25 << 20];
 const TABLE: &str = "label: gpt\nstart=2048, size=32768, type=uefi, name=os-boot\n\
                      start=34816, size=16384, name=os-kernelA\nstart=51200, size=16384, name=os-kernelB\n";
+
 /// What U-Boot said of a boot.
 #[derive(Debug)]
 pub(crate) struct Boot {
@@ -91,7 +92,7 @@ impl Board {
         }
         let boot = self.boot_partition();
         boot.write("boot.scr", &std::fs::read(&script)?)?;
-        boot.make_dir("os")?;
+        boot.make_dir(Bootloader::UBoot.directory())?;
         for (slot, start) in ["A", "B"].into_iter().zip(KERNELS) {
             let environment = format!("os_slot_args=os.roothash={slot} console=ttyAMA0 quiet\n");
             Fat::new(&self.disk, start).write("slot.env", environment.as_bytes())?;
@@ -108,16 +109,16 @@ impl Board {
 
     /// Replaces a file of the counters' directory.
     pub(crate) fn put(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        self.boot_partition().write(&format!("os/{name}"), bytes)
+        self.boot_partition().write(&at(name), bytes)
     }
 
     /// The counters' directory of a disk, as `os-boot` finds it below the boot partition that is returned.
     fn taken_from(&self, disk: &Path) -> Result<tempfile::TempDir> {
         let dir = tempfile::tempdir()?;
-        std::fs::create_dir(dir.path().join("os"))?;
+        std::fs::create_dir(loader(dir.path()).directory())?;
         for name in [counters::FILE, counters::COPY, arguments::FILE] {
-            if let Ok(bytes) = Fat::new(disk, BOOT).read(&format!("os/{name}")) {
-                std::fs::write(dir.path().join("os").join(name), bytes)?;
+            if let Ok(bytes) = Fat::new(disk, BOOT).read(&at(name)) {
+                std::fs::write(dir.path().join(at(name)), bytes)?;
             }
         }
         Ok(dir)
@@ -125,23 +126,23 @@ impl Board {
 
     pub(crate) fn counters(&self) -> Result<Counters> {
         let dir = self.taken_from(&self.disk)?;
-        Ok(Loader::new(Bootloader::UBoot, dir.path()).counters()?)
+        Ok(loader(dir.path()).counters()?)
     }
 
     /// Tells the bootloader something, as a device does.
     pub(crate) fn tell(&self, tell: impl FnOnce(&Loader) -> Result<(), CountersError>) -> Result<()> {
         let dir = self.taken_from(&self.disk)?;
-        tell(&Loader::new(Bootloader::UBoot, dir.path()))?;
+        tell(&loader(dir.path()))?;
         for name in [counters::FILE, counters::COPY] {
-            self.put(name, &std::fs::read(dir.path().join("os").join(name))?)?;
+            self.put(name, &std::fs::read(dir.path().join(at(name)))?)?;
         }
         Ok(())
     }
 
     pub(crate) fn tell_arguments(&self, text: &str) -> Result<()> {
         let dir = self.taken_from(&self.disk)?;
-        Loader::new(Bootloader::UBoot, dir.path()).set_arguments(text)?;
-        self.put(arguments::FILE, &std::fs::read(dir.path().join("os").join(arguments::FILE))?)
+        loader(dir.path()).set_arguments(text)?;
+        self.put(arguments::FILE, &std::fs::read(dir.path().join(at(arguments::FILE)))?)
     }
 
     /// Every file of the boot partition, in the order of the alphabet.
@@ -220,11 +221,18 @@ impl Board {
                 look(&format!("in write {number}, after sector {at}"))?;
             }
         }
-        if tried == 1 {
-            bail!("nothing was written");
-        }
         Ok(tried)
     }
+}
+
+/// U-Boot as `os-boot` tells it things, with its boot partition at a directory.
+pub(crate) fn loader(boot: &Path) -> Loader {
+    Loader::new(Bootloader::UBoot, boot)
+}
+
+/// A file of the counters' directory, from the top of the boot partition.
+fn at(name: &str) -> String {
+    format!("{}/{name}", Bootloader::UBoot.directory())
 }
 
 #[cfg(test)]

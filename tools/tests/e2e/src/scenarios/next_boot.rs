@@ -59,7 +59,7 @@ pub(super) fn next_boot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     checks.check("the health of the boot was confirmed", || {
-        let confirmed = format!("grep -aqx {}_TRY=0 $(find /mnt/boot -name grubenv)", slot(&vm)?);
+        let confirmed = format!("grep -aqx {}_TRY=0 {}", slot(&vm)?, lab.disk.mounted_counters());
         vm.wait_for(&confirmed, Duration::from_secs(180)).map(drop)
     });
     vm.ssh("os config set os.encryption.data key")?;

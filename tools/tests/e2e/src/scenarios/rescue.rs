@@ -21,14 +21,16 @@ pub(super) fn rescue_and_wipe(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     checks.check("the counters stay as they are", || {
-        let text = vm.ssh("grep -a TRY $(find /mnt/boot -name grubenv)")?;
+        let text = vm.ssh(&format!("grep -a TRY {}", lab.disk.mounted_counters()))?;
         ensure!(used_up.iter().all(|tries| text.contains(tries)), "{text}");
         Ok(())
     });
     checks.check("it stays while somebody is logged in", || {
         vm.ssh("systemctl start os-rescue.service")?;
-        let said = vm
-            .ssh("journalctl -b -u os-rescue.service -o cat --no-pager; grep -a TRY $(find /mnt/boot -name grubenv)")?;
+        let said = vm.ssh(&format!(
+            "journalctl -b -u os-rescue.service -o cat --no-pager; grep -a TRY {}",
+            lab.disk.mounted_counters()
+        ))?;
         ensure!(said.contains("root is logged in") && said.contains(first), "{said}");
         vm.ssh("systemctl is-active os-rescue.timer").map(drop)
     });

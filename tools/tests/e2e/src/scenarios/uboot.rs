@@ -4,9 +4,9 @@
 use crate::harness::checks::Checks;
 use crate::harness::device::equal;
 use crate::harness::lab::Lab;
-use crate::harness::uboot::{Board, Boot};
+use crate::harness::uboot::{Board, Boot, loader};
 use anyhow::{Context, Result, ensure};
-use os_boot::{Bootloader, Counters, Loader, State, counters};
+use os_boot::{Counters, State, counters};
 use os_facts::Slot;
 
 /// What a person added to the kernel's arguments.
@@ -44,7 +44,7 @@ pub(super) fn uboot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     });
     checks.check("counters that are damaged lead to their copy, and without one the first slot is started", || {
         let whole = counters::fresh();
-        let headless = [&b"#"[..], &whole[..counters::fresh().len() - 1]].concat();
+        let headless = [&b"#"[..], &whole[..whole.len() - 1]].concat();
         let short = whole[..512].to_vec();
         for damage in [vec![0xa5; 1024], vec![0; 1024], headless, short, Vec::new()] {
             board.tell(|loader| loader.set_primary(Slot::B))?;
@@ -61,7 +61,7 @@ pub(super) fn uboot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         board.put(counters::FILE, &counters::fresh())?;
         board.put(counters::COPY, &counters::fresh())?;
         let tried = board.cut_everywhere(|dir| {
-            let found = Loader::new(Bootloader::UBoot, dir).counters()?;
+            let found = loader(dir).counters()?;
             ensure!(found.next() == Some(Slot::A), "no slot, or another one, would be started");
             Ok(())
         })?;
@@ -86,7 +86,7 @@ fn counted(board: &Board) -> Result<Boot> {
     ensure!(boot.arguments.contains(OWN) == first, "own arguments are for the first try: {boot:?}");
     ensure!(boot.arguments.contains(&format!("os.roothash={wanted}")), "not the slot's own arguments: {boot:?}");
     let after = board.counters()?;
-    for slot in [Slot::A, Slot::B] {
+    for slot in Slot::BOTH {
         let more = u32::from(slot == wanted);
         ensure!(tries(&after, slot)? == tries(&before, slot)? + more, "slot {slot} is counted wrong");
     }

@@ -53,7 +53,7 @@ pub(super) fn wiped(lab: &Lab, checks: &mut Checks) -> Result<()> {
     });
     checks.check("its start counts where it was counted", || {
         vm.wait_for(
-            &format!("grep -aqx {}_TRY=0 $(find /mnt/boot -name grubenv)", slot(&vm)?),
+            &format!("grep -aqx {}_TRY=0 {}", slot(&vm)?, lab.disk.mounted_counters()),
             Duration::from_secs(180),
         )?;
         ensure!(lab.disk.fat.read(&lab.disk.counters)? == counters, "the other disk was written");
