@@ -27,6 +27,12 @@ pub fn environment(verity: &Verity, arguments: &str) -> String {
     format!("os_slot_args={} {arguments}\n", verity.arguments())
 }
 
+/// The same for the Raspberry Pi's firmware: `cmdline.txt`.
+pub fn command_line(verity: &Verity, arguments: &str) -> String {
+    let arguments = arguments.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    format!("{} {arguments}\n", verity.arguments())
+}
+
 /// Makes the partition of files, each with its name there. `epoch` is the time that all of them have, in seconds.
 ///
 /// # Errors
@@ -76,6 +82,10 @@ mod tests {
         assert_eq!(
             environment(&verity, "console=tty0  console=ttyS0 quiet"),
             "os_slot_args=os.roothash=ab os.rootsize=4096 console=tty0 console=ttyS0 quiet\n"
+        );
+        assert_eq!(
+            command_line(&verity, "console=tty0  console=ttyS0 quiet"),
+            "os.roothash=ab os.rootsize=4096 console=tty0 console=ttyS0 quiet\n"
         );
     }
 

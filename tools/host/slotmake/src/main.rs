@@ -35,7 +35,7 @@ enum Command {
         /// Kernel arguments: consoles, and what every slot has
         #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
         arguments: String,
-        /// Where to write slot.cfg; slot.env is written beside it
+        /// Where to write slot.cfg; slot.env and cmdline.txt are written beside it
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
         /// Where to write the image of the kernel partition

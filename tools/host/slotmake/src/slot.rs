@@ -5,7 +5,7 @@ use crate::{SlotError, kernel, verity};
 use std::path::PathBuf;
 
 /// The files of the kernel partition.
-pub const FILES: [&str; 4] = ["vmlinuz", "initramfs", "slot.cfg", "slot.env"];
+pub const FILES: [&str; 5] = ["vmlinuz", "initramfs", "slot.cfg", "slot.env", "cmdline.txt"];
 
 /// What a slot is made of, and where it goes.
 #[derive(Debug, Clone)]
@@ -20,7 +20,7 @@ pub struct Slot {
     pub initramfs: PathBuf,
     /// Kernel arguments: consoles, and what every slot has.
     pub arguments: String,
-    /// Where to write `slot.cfg`; `slot.env` is written beside it.
+    /// Where to write `slot.cfg`; `slot.env` and `cmdline.txt` are written beside it.
     pub config: PathBuf,
     /// Where to write the image of the kernel partition.
     pub image: PathBuf,
@@ -43,7 +43,10 @@ impl Slot {
         let environment = self.config.with_extension("env");
         std::fs::write(&environment, kernel::environment(&verity, &self.arguments))
             .map_err(SlotError::file("write", &environment))?;
-        let sources = [&self.kernel, &self.initramfs, &self.config, &environment];
+        let line = self.config.with_file_name("cmdline.txt");
+        std::fs::write(&line, kernel::command_line(&verity, &self.arguments))
+            .map_err(SlotError::file("write", &line))?;
+        let sources = [&self.kernel, &self.initramfs, &self.config, &environment, &line];
         let files: Vec<_> = FILES.into_iter().zip(sources.map(PathBuf::as_path)).collect();
         kernel::image(&self.image, &files, &self.room, self.epoch)
     }
@@ -86,7 +89,7 @@ mod tests {
         assert!(fs::read(&one.image).unwrap() == fs::read(&other.image).unwrap());
         assert!(fs::read(&one.root).unwrap() == fs::read(&other.root).unwrap());
         let listed = Cmd::new("mdir").env("TZ", "UTC").arg("-i").arg(&one.image).arg("::").read().unwrap();
-        assert_eq!(listed.matches("2023-11-14  22:13").count(), 4, "{listed}");
+        assert_eq!(listed.matches("2023-11-14  22:13").count(), 5, "{listed}");
         // Over what was there before, and longer.
         fs::write(&one.image, vec![1; 8 << 20]).unwrap();
         made(a.path(), 1_400_000_000);

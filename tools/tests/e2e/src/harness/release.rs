@@ -150,7 +150,7 @@ fn noise(version: &str, size: u64) -> Vec<u8> {
 
 /// Changes what the bootloader reads of a slot.
 fn configure(kernel: &Fat, change: &dyn Fn(&str) -> Result<String>) -> Result<()> {
-    for name in ["slot.cfg", "slot.env"] {
+    for name in ["slot.cfg", "slot.env", "cmdline.txt"] {
         let text = change(&kernel.read_text(name)?).context(name)?;
         kernel.write(name, text.as_bytes())?;
     }
@@ -162,7 +162,8 @@ pub(crate) fn arguments(more: String) -> impl Fn(&Fat) -> Result<()> {
     move |kernel: &Fat| {
         configure(kernel, &|text| {
             let text = text.replace("$os_args ", &format!("$os_args {more} "));
-            Ok(text.replace("os_slot_args=", &format!("os_slot_args={more} ")))
+            let text = text.replace("os_slot_args=", &format!("os_slot_args={more} "));
+            Ok(if text.starts_with("os.roothash=") { format!("{more} {text}") } else { text })
         })
     }
 }
@@ -205,6 +206,7 @@ mod tests {
                 "linux \"k\" $os_args os.roothash=cd os.rootsize=8192 quiet\ninitrd\n",
             ),
             ("os_slot_args=os.roothash=ab os.rootsize=1\n", "os_slot_args=os.roothash=cd os.rootsize=8192\n"),
+            ("os.roothash=ab os.rootsize=1 quiet\n", "os.roothash=cd os.rootsize=8192 quiet\n"),
         ] {
             assert_eq!(sealed_with(text, new).as_deref(), Some(wanted));
         }
