@@ -12,7 +12,7 @@ pub const VARIABLE: &str = "os_user_args";
 /// The arguments are not where the bootloader reads them.
 #[derive(Debug, thiserror::Error)]
 pub enum ArgumentsError {
-    /// There is no directory of its own on the boot partition.
+    /// There is no directory of its own on the boot partition, or nothing that passes arguments on.
     #[error("the bootloader of this board takes no further arguments")]
     Unsupported,
     /// They do not fit.

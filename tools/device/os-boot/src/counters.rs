@@ -1,6 +1,6 @@
 //! Order, goodness and tries of the slots, as `grub.cfg` reads and counts them.
 
-use crate::block::{Block, BlockError, SIZE};
+use crate::block::{Block, BlockError};
 use os_facts::Slot;
 use std::fs::File;
 use std::io::{self, Write};
@@ -188,6 +188,12 @@ impl Counters {
         slots
     }
 
+    /// Counts a try of a slot.
+    pub(crate) fn count(&mut self, slot: Slot) {
+        let tries = self.number(slot, "TRY") + 1;
+        self.0.set(&format!("{slot}_TRY"), &tries.to_string());
+    }
+
     /// Says whether a slot may be started; its tries begin anew.
     pub fn set_state(&mut self, slot: Slot, state: State) {
         self.0.set(&format!("{slot}_OK"), if state == State::Good { "1" } else { "0" });
@@ -197,8 +203,8 @@ impl Counters {
 
 /// In place: nothing but the bytes changes, no size, no allocation. All variables are in the first of the two sectors,
 /// which a disk writes whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let in_place = path.metadata().is_ok_and(|m| m.len() == SIZE as u64);
+pub(crate) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let in_place = path.metadata().is_ok_and(|m| m.len() == bytes.len() as u64);
     if in_place {
         let file = File::options().write(true).open(path)?;
         file.write_all_at(bytes, 0)?;
@@ -218,6 +224,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::block::SIZE;
 
     fn counters(lines: &str) -> Counters {
         let mut block = Block::default();

@@ -1,7 +1,7 @@
 //! Brings the kernel of a slot into memory, as the bootloader would: with the arguments that the slot says itself.
 
 use crate::loader::Loader;
-use crate::start::Start;
+use crate::start::{self, Start};
 use anyhow::{Context, Result};
 use os_facts::{Role, Slot};
 use os_sys::cmd::Cmd;
@@ -13,14 +13,6 @@ use std::path::Path;
 const DIR: &str = "/run/os-kexec";
 /// A larger file is none that was made for us, in bytes.
 const MAX: u64 = 64 << 10;
-
-/// The arguments that the bootloader gives a slot: with the boot partition's identifier, the tries as they are counted there, and
-/// a person's own.
-fn arguments(slot: Slot, boot: &str, tries: &str, own: &str, start: &Start<'_>) -> String {
-    let first = format!("os.slot={slot} rauc.slot={slot} os.boot={boot} {tries}");
-    let parts = [&first, own, start.arguments];
-    parts.iter().flat_map(|part| part.split_ascii_whitespace()).collect::<Vec<_>>().join(" ")
-}
 
 /// Loads the kernel of a slot with kexec(8); nothing is started yet.
 ///
@@ -39,8 +31,10 @@ pub fn load(slot: Slot) -> Result<()> {
     // Not what this boot was started with: a device's first boot gives its partitions identifiers of their own.
     let ask = Cmd::new("blkid").args(["-p", "-o", "value", "-s", "PART_ENTRY_UUID"]).arg(Role::Boot.device());
     let boot = ask.read().context("the boot partition has no identifier")?;
-    let tries = loader.tries().map(|tries| format!("os.tries={tries}"));
-    let arguments = arguments(slot, boot.trim(), &tries.unwrap_or_default(), &own, &start);
+    let boot = format!("os.boot={}", boot.trim());
+    // As they are counted there.
+    let tries = loader.tries().map(|tries| format!("os.tries={tries}")).unwrap_or_default();
+    let arguments = start::arguments(slot, &[&boot, &tries, &own, start.arguments]);
     Ok(Cmd::new("kexec")
         .args(["--kexec-file-syscall", "--load"])
         .arg(dir.join(start.kernel))
@@ -61,7 +55,7 @@ mod tests {
         let start = Start::parse(TEXT).unwrap();
         assert_eq!((start.kernel, start.initramfs), ("vmlinuz", "initramfs"));
         assert_eq!(
-            arguments(Slot::B, "1ab58d16", "os.tries=1,0", "mitigations=auto  x=1", &start),
+            start::arguments(Slot::B, &["os.boot=1ab58d16", "os.tries=1,0", "mitigations=auto  x=1", start.arguments]),
             "os.slot=B rauc.slot=B os.boot=1ab58d16 os.tries=1,0 mitigations=auto x=1 os.roothash=ab os.rootsize=4096 quiet"
         );
     }

@@ -7,6 +7,7 @@
 //!
 //! - [`loader`] is the bootloader of a disk
 //! - [`counters`] are the order and the tries of the slots, in GRUB's environment [`block`]
+//! - [`tryboot`] is the Raspberry Pi's firmware, for which the initramfs counts
 //! - [`arguments`] are those that a person adds to the kernel's
 //! - [`start`] is what a slot says of how it is started, [`kexec`] does that
 //! - [`applet`] is what RAUC calls
@@ -18,6 +19,7 @@ pub mod counters;
 pub mod kexec;
 pub mod loader;
 pub mod start;
+pub mod tryboot;
 
 pub use counters::{Counters, CountersError, Fate, State, Tries};
 pub use loader::{Bootloader, Loader, LoaderError};

@@ -2,9 +2,11 @@
 
 use crate::arguments::{self, ArgumentsError};
 use crate::counters::{Counters, CountersError, Fate, State, Tries};
+use crate::tryboot::{self, Choice, Started};
 use os_facts::Slot;
 use os_facts::board::{self, Board, BoardError};
 use os_facts::place;
+use os_facts::report::{self, Report};
 use os_sys::files::Written;
 use std::path::{Path, PathBuf};
 
@@ -15,11 +17,21 @@ pub enum Bootloader {
     Grub,
     /// U-Boot, which runs our boot script.
     UBoot,
+    /// The Raspberry Pi's firmware; the initramfs counts ([`tryboot`]).
+    RpiTryboot,
 }
 
 impl Bootloader {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Grub, Self::UBoot];
+    pub const ALL: [Self; 3] = [Self::Grub, Self::UBoot, Self::RpiTryboot];
+
+    /// That of this device's kind.
+    ///
+    /// # Errors
+    /// As [`Loader::of_this_device`].
+    pub fn of_this_device() -> Result<Self, LoaderError> {
+        Self::named(&Board::of_this_device()?.bootloader)
+    }
 
     /// The one that a board names (`OS_BOOTLOADER`).
     ///
@@ -35,6 +47,7 @@ impl Bootloader {
         match self {
             Self::Grub => "grub",
             Self::UBoot => "u-boot",
+            Self::RpiTryboot => "rpi-tryboot",
         }
     }
 
@@ -42,7 +55,7 @@ impl Bootloader {
     pub fn directory(self) -> &'static str {
         match self {
             Self::Grub => "EFI/BOOT",
-            Self::UBoot => "os",
+            Self::UBoot | Self::RpiTryboot => "os",
         }
     }
 }
@@ -67,7 +80,10 @@ pub enum LoaderError {
 /// The bootloader of one disk.
 #[derive(Debug, Clone)]
 pub struct Loader {
+    bootloader: Bootloader,
+    boot: PathBuf,
     directory: PathBuf,
+    running: Option<Slot>,
 }
 
 impl Loader {
@@ -84,7 +100,8 @@ impl Loader {
     /// # Errors
     /// As [`Loader::of_this_device`].
     pub fn under(root: &Path) -> Result<Self, LoaderError> {
-        Self::of(Board::load(&place::under(root, board::PATH))?, &place::under(root, place::BOOT))
+        let loader = Self::of(Board::load(&place::under(root, board::PATH))?, &place::under(root, place::BOOT))?;
+        Ok(loader.running(Report::load(&place::under(root, report::PATH)).map(|report| report.slot)))
     }
 
     /// That of this device's kind, with the boot partition of some disk mounted at `boot`.
@@ -101,7 +118,13 @@ impl Loader {
 
     /// One of some kind, with its boot partition mounted at `boot`.
     pub fn new(bootloader: Bootloader, boot: &Path) -> Self {
-        Self { directory: boot.join(bootloader.directory()) }
+        Self { bootloader, boot: boot.to_owned(), directory: boot.join(bootloader.directory()), running: None }
+    }
+
+    /// With the slot that runs.
+    #[must_use]
+    pub fn running(self, running: Option<Slot>) -> Self {
+        Self { running, ..self }
     }
 
     /// Where its files are.
@@ -146,7 +169,18 @@ impl Loader {
     /// # Errors
     /// As [`Loader::set_primary`].
     pub fn set_state(&self, slot: Slot, state: State) -> Result<(), CountersError> {
-        self.change(|counters| counters.set_state(slot, state))
+        self.change(|counters| counters.set_state(slot, state))?;
+        let Some(running) = self.running.filter(|_| self.bootloader == Bootloader::RpiTryboot) else { return Ok(()) };
+        // What runs is called good, or the other one bad, because it does not work or is about to be written.
+        if (slot == running) == (state == State::Good) { tryboot::commit(&self.boot, running) } else { Ok(()) }
+    }
+
+    /// Chooses the slot to start and counts its try, in the initramfs that a firmware started which does neither.
+    ///
+    /// # Errors
+    /// As [`Loader::set_primary`].
+    pub fn choose(&self, started: Started) -> Result<Choice, CountersError> {
+        tryboot::choose(&self.boot, &self.directory, started)
     }
 
     /// Gives the slots that were never called bad their tries back, and says which; for when none is left to start.
@@ -172,6 +206,9 @@ impl Loader {
     /// # Errors
     /// When there are too many of them, or the boot partition does not take them.
     pub fn set_arguments(&self, text: &str) -> Result<Written, ArgumentsError> {
+        if self.bootloader == Bootloader::RpiTryboot && !text.is_empty() {
+            return Err(ArgumentsError::Unsupported);
+        }
         arguments::write(&self.directory, text)
     }
 
@@ -202,6 +239,8 @@ mod tests {
             assert_eq!((next(), loader.fate(Slot::B).unwrap()), (Some(Slot::A), Fate::Marked));
             assert_eq!(loader.give_back().unwrap(), []);
             assert_eq!(loader.tries().unwrap().to_string(), "0,0");
+            assert_eq!(loader.set_arguments("quiet").is_ok(), bootloader != Bootloader::RpiTryboot);
+            assert!(loader.set_arguments("").is_ok());
         }
     }
 }

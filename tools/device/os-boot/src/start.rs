@@ -1,5 +1,13 @@
 //! What a slot says of how it is started: `slot.cfg` on its kernel partition, which GRUB runs as a script.
 
+use os_facts::Slot;
+
+/// The arguments of a kernel: which slot it is of, to us and to RAUC, and what else there is, in this order.
+pub fn arguments(slot: Slot, more: &[&str]) -> String {
+    let words = more.iter().flat_map(|part| part.split_ascii_whitespace());
+    words.fold(format!("os.slot={slot} rauc.slot={slot}"), |line, word| line + " " + word)
+}
+
 /// A kernel and what goes with it; our `slot.cfg` has these two lines and no others.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Start<'a> {

@@ -5,6 +5,7 @@
 //! cannot be mounted the device boots without them and says so.
 
 mod find;
+mod firmware;
 mod furnish;
 mod persistent;
 mod volumes;
@@ -15,6 +16,7 @@ use crate::disk::{self, BootDisk};
 use crate::{logins, modules, nodes, wipe, zram};
 use anyhow::{Context, Result, bail};
 use furnish::Root;
+use os_boot::tryboot::Started;
 use os_config_model::sysctl::Kernel;
 use os_facts::place::IMAGE_ETC;
 use os_facts::protection::Protection;
@@ -49,8 +51,8 @@ pub fn main() -> std::process::ExitCode {
         eprintln!("os-init boots the machine and runs only as process 1 of the initramfs.");
         return std::process::ExitCode::from(2);
     }
-    let cmdline = match early() {
-        Ok(cmdline) => cmdline,
+    let (cmdline, started) = match early() {
+        Ok(early) => early,
         Err(err) => {
             console::error(&format!("{err:#}"));
             restart();
@@ -61,7 +63,7 @@ pub fn main() -> std::process::ExitCode {
         let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
     }
     // `boot` returns only on failure: success is the exec of systemd.
-    let Err(err) = boot(&cmdline);
+    let Err(err) = boot(&cmdline, started);
     console::error(&format!("cannot boot slot {}: {err:#}", cmdline.slot));
     if cmdline.rescue {
         console::warn("os.rescue is set: here is a shell; the machine restarts when it ends");
@@ -85,26 +87,31 @@ fn fs(kind: &str, target: &str, flags: MountFlags, data: &str) -> Result<()> {
     mount(kind, target, kind, flags, Some(data.as_c_str())).with_context(|| format!("cannot mount {kind} on {target}"))
 }
 
-fn early() -> Result<Cmdline> {
+fn early() -> Result<(Cmdline, Option<Started>)> {
     let safe = MountFlags::NOSUID | MountFlags::NODEV;
     fs("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")?;
     fs("proc", "/proc", safe | MountFlags::NOEXEC, "")?;
     fs("sysfs", "/sys", safe | MountFlags::NOEXEC, "")?;
     fs("tmpfs", "/run", safe, "mode=0755")?;
     let text = files::read_text(Path::new("/proc/cmdline"))?;
-    let cmdline = Cmdline::parse(&text);
+    let mut cmdline = Cmdline::parse(&text);
     for word in &cmdline.complaints {
         console::warn(&format!("kernel argument not understood: {word}"));
     }
-    Ok(cmdline)
+    let started = firmware::started(&cmdline);
+    cmdline.slot = started.map_or(cmdline.slot, |started| started.slot);
+    Ok((cmdline, started))
 }
 
-fn boot(cmdline: &Cmdline) -> Result<std::convert::Infallible> {
+fn boot(cmdline: &Cmdline, started: Option<Started>) -> Result<std::convert::Infallible> {
     let mut report = Report { slot: cmdline.slot, ..Report::default() };
     modules::load_named();
     console::info("looking for the disk");
     let find::Booted { disk, has_twin } = find::booted(cmdline, &mut report)?;
     console::info(&format!("booting from {}", disk.name));
+    if let Some(started) = started {
+        firmware::choose(started, &disk, &mut report)?;
+    }
     mount_root(cmdline, &disk, &mut report)?;
     console::info("the root is mounted");
     read_less_ahead(&mut report);

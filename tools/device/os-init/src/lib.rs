@@ -2,6 +2,7 @@
 //!
 //! - [`boot`] is the flow: find the disk, verify the root, check and mount state and data, switch root
 //! - [`cmdline`], [`disk`], [`modules`], [`storage`], [`encryption`], [`wipe`], [`zram`], [`persist`] are its steps
+//! - [`restart`] tells the firmware which slot to try
 //! - [`needs`] is what the OS needs of a kernel
 //! - what it found is kept for `os status` as [`os_facts::report`]
 //! - [`logins`] links a login for each serial console, [`nodes`] makes device nodes of drivers that are not loaded yet
@@ -18,6 +19,7 @@ pub mod needs;
 pub mod nodes;
 pub mod persist;
 pub mod reserve;
+pub mod restart;
 pub mod storage;
 pub mod wipe;
 pub mod zram;

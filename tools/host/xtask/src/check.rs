@@ -4,10 +4,10 @@ use crate::crates_inc::RECIPES;
 use anyhow::{Context, Result, ensure};
 use lab::image::{base, bundle, compose, disk};
 use lab::repo::{self, Repo};
-use os_boot::Bootloader;
+use os_boot::{Bootloader, tryboot};
 use os_config_model::keys::KEYS;
 use os_disk::ext4::MKFS;
-use os_facts::Role;
+use os_facts::{Role, Slot};
 use os_init::needs::{NEEDS, When, modules};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -201,8 +201,15 @@ fn boot(repo: &Repo) -> Result<()> {
     let (a, b) = (number("os-kernelA"), number("os-kernelB"));
     let line = format!("then setenv os_part ${{os_disk}}:{a}; else setenv os_part ${{os_disk}}:{b}; fi");
     ensure!(script.contains(&line), "boot.cmd takes other partitions for the kernels than {a} and {b}");
-    let places =
-        [("distro/include/os-layout.inc", Bootloader::Grub), ("machine/include/os-u-boot.inc", Bootloader::UBoot)];
+    for slot in Slot::BOTH {
+        let (taken, number) = (tryboot::partition(slot), number(&Role::Kernel(slot).to_string()));
+        ensure!(taken == number, "os-boot has the firmware start partition {taken} for slot {slot}, it is {number}");
+    }
+    let places = [
+        ("distro/include/os-layout.inc", Bootloader::Grub),
+        ("machine/include/os-u-boot.inc", Bootloader::UBoot),
+        ("machine/include/os-rpi-tryboot.inc", Bootloader::RpiTryboot),
+    ];
     for (include, bootloader) in places {
         let entry = format!("grubenv;{}/{}", bootloader.directory(), os_boot::counters::FILE);
         let files = assignment(&read(repo, &format!("meta-os/conf/{include}"))?, "OS_BOOT_FILES")?;

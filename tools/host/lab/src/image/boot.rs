@@ -1,4 +1,4 @@
-//! The boot partition: GRUB, its counters, and `config.json`.
+//! The boot partition: the bootloader and its counters, and `config.json`.
 
 use crate::image::Options;
 use crate::image::keys::Keys;
@@ -25,6 +25,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
     let loader = Bootloader::named(&repo::need(vars, "OS_BOOTLOADER")?)?;
     let grub_cfg = repo.meta_os().join("recipes-bsp/grub/files/grub.cfg");
     let script = repo.meta_os().join("recipes-bsp/u-boot/files/boot.cmd");
+    let autoboot = repo.meta_os().join("recipes-bsp/rpi-tryboot/files/autoboot.txt");
     let files = repo::need(vars, "OS_BOOT_FILES")?;
     let modules = repo::need(vars, "OS_GRUB_MODULES")?;
     let size = repo::room(vars, "OS_BOOT_SIZE")?.bytes;
@@ -37,7 +38,8 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
         .text(&String::from_utf8_lossy(&counters::fresh()))
         .text(loader.word())
         .path(&grub_cfg)?
-        .path(&script)?;
+        .path(&script)?
+        .path(&autoboot)?;
     let out = repo.lab().join(&options.variant).join("boot");
     let identity = steps.run("boot partition", inputs, &out, |dir| {
         match loader {
@@ -50,6 +52,9 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, keys: &Keys, steps: &S
                 fs::copy(&grub_cfg, dir.join("grub.cfg"))?;
             }
             Bootloader::UBoot => uboot::script(&script, &dir.join("boot.scr"))?,
+            Bootloader::RpiTryboot => {
+                fs::copy(&autoboot, dir.join("autoboot.txt"))?;
+            }
         }
         fs::write(dir.join("grubenv"), counters::fresh())?;
         fs::write(dir.join("config.json"), &config)?;
