@@ -3,6 +3,7 @@
 use crate::size::{Room, len};
 use crate::{SlotError, verity::Verity};
 use os_sys::cmd::{Cmd, CmdError};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::Path;
 
@@ -33,7 +34,7 @@ pub fn command_line(verity: &Verity, arguments: &str) -> String {
     format!("{} {arguments}\n", verity.arguments())
 }
 
-/// Makes the partition of files, each with its name there. `epoch` is the time that all of them have, in seconds.
+/// Makes the partition of files, each with its path there. `epoch` is the time that all of them have, in seconds.
 ///
 /// # Errors
 /// When the files do not fit, or a program fails.
@@ -41,15 +42,16 @@ pub fn image(image: &Path, files: &[(&str, &Path)], room: &Room, epoch: u64) -> 
     blank(image, room)?;
     Cmd::new("mkfs.vfat").args(["--invariant", "-n", LABEL, "-i", VOLUME_ID]).arg(image).run()?;
     let size = files.iter().map(|(_, file)| len(file)).sum::<Result<u64, _>>()?;
+    let mtools = |program| Cmd::new(program).env("SOURCE_DATE_EPOCH", epoch.to_string()).env("TZ", "UTC");
+    let mut made = BTreeSet::new();
     for (name, file) in files {
-        let copied = Cmd::new("mcopy")
-            .env("SOURCE_DATE_EPOCH", epoch.to_string())
-            .env("TZ", "UTC")
-            .arg("-i")
-            .arg(image)
-            .arg(file)
-            .arg(format!("::{name}"))
-            .run();
+        for (at, _) in name.match_indices('/') {
+            let dir = name.get(..at).unwrap_or_default();
+            if made.insert(dir) {
+                mtools("mmd").arg("-i").arg(image).arg(format!("::{dir}")).run()?;
+            }
+        }
+        let copied = mtools("mcopy").arg("-i").arg(image).arg(file).arg(format!("::{name}")).run();
         match copied {
             Err(cause @ CmdError::Failed { .. }) => {
                 let (what, image, room) = ((*name).to_owned(), image.to_owned(), room.clone());

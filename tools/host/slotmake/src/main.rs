@@ -32,6 +32,9 @@ enum Command {
         /// Initramfs
         #[arg(long, value_name = "FILE")]
         initramfs: PathBuf,
+        /// Directory with what else the kernel partition holds, such as device trees
+        #[arg(long, value_name = "DIRECTORY")]
+        more: Option<PathBuf>,
         /// Kernel arguments: consoles, and what every slot has
         #[arg(long, value_name = "WORDS", allow_hyphen_values = true)]
         arguments: String,
@@ -77,10 +80,10 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), SlotError> {
     match command {
-        Command::Slot { root, root_size, kernel, initramfs, arguments, config, image, size, epoch } => {
+        Command::Slot { root, root_size, kernel, initramfs, more, arguments, config, image, size, epoch } => {
             let root_room = Room::of("OS_ROOT_SIZE", &root_size)?;
             let room = Room::of("OS_KERNEL_SIZE", &size)?;
-            Slot { root, root_room, kernel, initramfs, arguments, config, image, room, epoch }.make()
+            Slot { root, root_room, kernel, initramfs, more, arguments, config, image, room, epoch }.make()
         }
         Command::Data { tree, image, size, options } => {
             let room = Room::of("OS_DATA_SIZE", &size)?;

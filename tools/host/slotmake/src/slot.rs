@@ -2,9 +2,10 @@
 
 use crate::size::Room;
 use crate::{SlotError, kernel, verity};
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
-/// The files of the kernel partition.
+/// The files of every kernel partition.
 pub const FILES: [&str; 5] = ["vmlinuz", "initramfs", "slot.cfg", "slot.env", "cmdline.txt"];
 
 /// What a slot is made of, and where it goes.
@@ -18,6 +19,8 @@ pub struct Slot {
     pub kernel: PathBuf,
     /// Initramfs.
     pub initramfs: PathBuf,
+    /// Directory with what else the bootloader reads there, such as device trees (`dtb/amlogic/meson-sm1-odroid-c4.dtb`).
+    pub more: Option<PathBuf>,
     /// Kernel arguments: consoles, and what every slot has.
     pub arguments: String,
     /// Where to write `slot.cfg`; `slot.env` and `cmdline.txt` are written beside it.
@@ -39,25 +42,40 @@ impl Slot {
         let verity = verity::append_tree(&self.root)?;
         self.root_room.takes(&self.root)?;
         let config = kernel::config(&verity, &self.arguments);
-        std::fs::write(&self.config, config).map_err(SlotError::file("write", &self.config))?;
+        fs::write(&self.config, config).map_err(SlotError::file("write", &self.config))?;
         let environment = self.config.with_extension("env");
-        std::fs::write(&environment, kernel::environment(&verity, &self.arguments))
+        fs::write(&environment, kernel::environment(&verity, &self.arguments))
             .map_err(SlotError::file("write", &environment))?;
         let line = self.config.with_file_name("cmdline.txt");
-        std::fs::write(&line, kernel::command_line(&verity, &self.arguments))
-            .map_err(SlotError::file("write", &line))?;
+        fs::write(&line, kernel::command_line(&verity, &self.arguments)).map_err(SlotError::file("write", &line))?;
         let sources = [&self.kernel, &self.initramfs, &self.config, &environment, &line];
-        let files: Vec<_> = FILES.into_iter().zip(sources.map(PathBuf::as_path)).collect();
+        let more = self.more.as_deref().map(|dir| below(dir, "")).transpose()?.unwrap_or_default();
+        let mut files: Vec<_> = FILES.into_iter().zip(sources.map(PathBuf::as_path)).collect();
+        files.extend(more.iter().map(|(name, file)| (name.as_str(), file.as_path())));
         kernel::image(&self.image, &files, &self.room, self.epoch)
     }
+}
+
+/// All files of a directory, in the order of their names, each with its path there; `within` is the path of the directory.
+fn below(dir: &Path, within: &str) -> Result<Vec<(String, PathBuf)>, SlotError> {
+    let failed = || SlotError::file("read", dir);
+    let mut entries = fs::read_dir(dir).map_err(failed())?.collect::<Result<Vec<_>, _>>().map_err(failed())?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    let mut files = Vec::new();
+    for entry in entries {
+        let (path, name) = (entry.path(), format!("{within}{}", entry.file_name().to_string_lossy()));
+        match path.is_dir() {
+            true => files.extend(below(&path, &format!("{name}/"))?),
+            false => files.push((name, path)),
+        }
+    }
+    Ok(files)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use os_sys::cmd::Cmd;
-    use std::fs;
-    use std::path::Path;
     use std::time::{Duration, SystemTime};
 
     fn made(dir: &Path, changed: u64) -> Slot {
@@ -72,6 +90,7 @@ mod tests {
             root_room: Room::of("OS_ROOT_SIZE", "1M").unwrap(),
             kernel: at("vmlinuz"),
             initramfs: at("initramfs"),
+            more: None,
             arguments: "console=ttyS0 quiet".to_owned(),
             config: at("slot.cfg"),
             image: at("kernel.vfat"),
@@ -94,6 +113,27 @@ mod tests {
         fs::write(&one.image, vec![1; 8 << 20]).unwrap();
         made(a.path(), 1_400_000_000);
         assert!(fs::read(&one.image).unwrap() == fs::read(&other.image).unwrap());
+    }
+
+    #[test]
+    fn more_files_keep_their_directories() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slot = made(dir.path(), 0);
+        let without = fs::read(&slot.image).unwrap();
+        let trees = dir.path().join("trees");
+        for (name, text) in [("dtb/amlogic/b.dtb", "b"), ("dtb/amlogic/a.dtb", "a"), ("config.txt", "c")] {
+            fs::create_dir_all(trees.join(name).parent().unwrap()).unwrap();
+            fs::write(trees.join(name), text).unwrap();
+        }
+        slot.more = Some(trees);
+        slot.make().unwrap();
+        let read = |path: &str| Cmd::new("mtype").arg("-i").arg(&slot.image).arg(format!("::{path}")).read().unwrap();
+        assert_eq!(read("dtb/amlogic/a.dtb") + &read("dtb/amlogic/b.dtb") + &read("config.txt"), "abc");
+        let listed = Cmd::new("mdir").env("TZ", "UTC").arg("-i").arg(&slot.image).arg("::dtb").read().unwrap();
+        assert_eq!(listed.matches("2023-11-14  22:13").count(), listed.matches("202").count(), "{listed}");
+        assert!(without != fs::read(&slot.image).unwrap());
+        slot.more = Some(dir.path().join("none"));
+        assert!(slot.make().unwrap_err().to_string().contains("none"));
     }
 
     #[test]

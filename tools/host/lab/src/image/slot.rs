@@ -67,6 +67,8 @@ pub fn build(
             root_room: room(vars, "OS_ROOT_SIZE")?,
             kernel: dir.join("vmlinuz"),
             initramfs: dir.join("initramfs"),
+            // QEMU brings the device tree of its machine.
+            more: None,
             arguments: [repo::need(vars, "OS_CONSOLES")?, repo::need(vars, "OS_KERNEL_ARGS")?].join(" "),
             config: dir.join("slot.cfg"),
             image: dir.join(repo::need(vars, "OS_KERNEL_IMAGE")?),
