@@ -4,6 +4,8 @@
 #   OS_ROOT_FSTYPE    filesystem of the root slot (erofs, squashfs-lz4)
 #   OS_ROOT_IMAGE     root filesystem with its dm-verity tree behind it: the root slot
 #   OS_KERNEL_IMAGE   FAT with kernel, initramfs and slot.cfg: the kernel slot
+#   OS_KERNEL_FILES   what else the kernel slot holds, such as device trees: SOURCE;PATH, SOURCE in the deploy directory
+#   OS_BOOT_DEPENDS   tasks that deploy what OS_BOOT_FILES names and is not our own
 #   OS_DATA_IMAGE     data partition as it is flashed
 #   OS_KERNEL_ARGS, OS_CONSOLES   kernel arguments (os-boot.inc)
 #   OS_WKS_FILE       kickstart file of the disk
@@ -20,6 +22,10 @@ OS_DATA_IMAGE = "${IMGDEPLOYDIR}/os-data-${MACHINE}.ext4"
 IMAGE_FSTYPES = "wic.zst wic.bmap"
 IMAGE_OVERHEAD_FACTOR = "1.0"
 IMAGE_ROOTFS_EXTRA_SPACE = "0"
+
+OS_KERNEL_FILES ?= ""
+# Set by the distribution (os-layout.inc, and what belongs to the bootloader).
+OS_BOOT_DEPENDS ?= ""
 
 OS_PRELOAD ?= ""
 do_rootfs[file-checksums] += "${@' '.join('%s:True %s.json:False' % (f, f.removesuffix('.tar')) for f in (d.getVar('OS_PRELOAD') or '').split())}"
@@ -44,18 +50,25 @@ do_image_os_slot[depends] += "\
     dosfstools-native:do_populate_sysroot \
     e2fsprogs-native:do_populate_sysroot \
     mtools-native:do_populate_sysroot \
+    os-boot-files:do_deploy \
     os-initramfs:do_image_complete \
     os-slotmake-native:do_populate_sysroot \
     virtual/kernel:do_deploy \
 "
-do_image_wic[depends] += "grub-efi:do_deploy os-boot-files:do_deploy"
+do_image_wic[depends] += "${OS_BOOT_DEPENDS} os-boot-files:do_deploy"
 
 IMAGE_CMD:os_slot() {
     cp --dereference ${IMGDEPLOYDIR}/${IMAGE_LINK_NAME}.${OS_ROOT_FSTYPE} ${OS_ROOT_IMAGE}
+    rm -rf ${WORKDIR}/os-kernel
+    install -d ${WORKDIR}/os-kernel
+    # Quoted: a semicolon would end the command.
+    for file in $(echo '${OS_KERNEL_FILES}'); do
+        install -D -m 0644 "${DEPLOY_DIR_IMAGE}/${file%%;*}" "${WORKDIR}/os-kernel/${file#*;}"
+    done
     os-slotmake slot \
         --root ${OS_ROOT_IMAGE} --root-size ${OS_ROOT_SIZE} \
         --kernel ${DEPLOY_DIR_IMAGE}/${KERNEL_IMAGETYPE} \
-        --initramfs ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}.cpio.lz4 \
+        --initramfs ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}.cpio.lz4 --more ${WORKDIR}/os-kernel \
         --arguments "${OS_CONSOLES} ${OS_KERNEL_ARGS}" --config ${WORKDIR}/slot.cfg \
         --image ${OS_KERNEL_IMAGE} --size ${OS_KERNEL_SIZE} --epoch "$SOURCE_DATE_EPOCH"
 

@@ -54,3 +54,7 @@ RDEPENDS:${PN} = "\
     wpa-supplicant \
     zstd \
 "
+
+# What the machine asks for beside it, such as firmware.
+RDEPENDS:${PN}:append = " ${MACHINE_EXTRA_RDEPENDS}"
+RRECOMMENDS:${PN} = "${MACHINE_EXTRA_RRECOMMENDS}"
