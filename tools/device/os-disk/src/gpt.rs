@@ -8,6 +8,7 @@
 mod entry;
 mod header;
 
+use crate::Barrier;
 pub use crate::guid::Guid;
 use entry::{Entries, Entry};
 use header::Header;
@@ -57,33 +58,6 @@ pub struct NewPartition<'a> {
     pub size: u64,
     /// The attribute "legacy BIOS bootable".
     pub bootable: bool,
-}
-
-/// A disk whose writes can be ordered.
-pub trait Barrier {
-    /// Returns when everything that was written is on the medium.
-    ///
-    /// # Errors
-    /// When the medium does not take it.
-    fn barrier(&mut self) -> std::io::Result<()>;
-}
-
-impl Barrier for std::fs::File {
-    fn barrier(&mut self) -> std::io::Result<()> {
-        self.sync_data()
-    }
-}
-
-impl Barrier for &std::fs::File {
-    fn barrier(&mut self) -> std::io::Result<()> {
-        self.sync_data()
-    }
-}
-
-impl<T> Barrier for std::io::Cursor<T> {
-    fn barrier(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
 }
 
 /// Sector sizes that disks have, in bytes.
@@ -249,8 +223,12 @@ impl Table {
         Ok(disk.write_all(bytes)?)
     }
 
-    /// Writes the protective MBR, which tells older programs that the disk is in use. A boot program in it stays.
+    /// Writes the protective MBR, which tells older programs that the disk is in use. A boot program in it stays, and so does
+    /// a hybrid one, whose other entries are for a boot ROM that knows no GPT.
     fn protect<D: Read + Write + Seek>(&self, disk: &mut D) -> Result<(), GptError> {
+        if crate::mbr::is_hybrid(disk)? {
+            return Ok(());
+        }
         let sectors = u32::try_from((self.disk_size / self.sector).saturating_sub(1)).unwrap_or(u32::MAX);
         let [a, b, c, d] = sectors.to_le_bytes();
         // One entry: no flags, first sector as cylinder, head and sector, type, last sector, first sector, sectors.

@@ -36,6 +36,24 @@ impl Role {
         Self::EACH.into_iter().find(|role| role.to_string() == name)
     }
 
+    /// Its number in an MBR, which has no names: three primary partitions, and logical ones from 5.
+    pub const fn mbr_number(self) -> u32 {
+        match self {
+            Self::Boot => 1,
+            Self::Kernel(Slot::A) => 2,
+            Self::Kernel(Slot::B) => 3,
+            Self::Root(Slot::A) => 5,
+            Self::Root(Slot::B) => 6,
+            Self::State => 7,
+            Self::Data => 8,
+        }
+    }
+
+    /// The role of a partition of an MBR.
+    pub fn of_mbr_number(number: u32) -> Option<Self> {
+        Self::EACH.into_iter().find(|role| role.mbr_number() == number)
+    }
+
     /// The device node on the running system; `os-init` has udev make it for the disk that was booted from.
     pub fn device(self) -> PathBuf {
         PathBuf::from(format!("/dev/disk/os/{self}"))
@@ -65,6 +83,10 @@ mod tests {
             assert_eq!(Role::of(&role.to_string()), Some(role));
         }
         assert_eq!(Role::of("os-kernelC"), None);
+        let numbers = Role::EACH.map(Role::mbr_number);
+        assert_eq!(numbers, [1, 2, 3, 5, 6, 7, 8]);
+        assert_eq!(numbers.map(Role::of_mbr_number), Role::EACH.map(Some));
+        assert_eq!(Role::of_mbr_number(4), None);
         assert_eq!(Role::Kernel(Slot::B).device(), PathBuf::from("/dev/disk/os/os-kernelB"));
     }
 }

@@ -1,6 +1,7 @@
 //! Tables as we write them, as others may, and as attackers would.
 
 use super::*;
+use crate::test_disks::{Bounded, Recorder};
 use std::io::Cursor;
 
 fn image(size: usize) -> Cursor<Vec<u8>> {
@@ -72,41 +73,6 @@ fn torn_primary_is_replaced_by_the_backup() {
     assert_eq!(parts.len(), 2);
 }
 
-/// A disk that remembers what it was at each barrier.
-struct Recorder {
-    disk: Cursor<Vec<u8>>,
-    epochs: Vec<Vec<u8>>,
-}
-
-impl Barrier for Recorder {
-    fn barrier(&mut self) -> std::io::Result<()> {
-        self.epochs.push(self.disk.get_ref().clone());
-        Ok(())
-    }
-}
-
-impl Read for Recorder {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.disk.read(buf)
-    }
-}
-
-impl Write for Recorder {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        self.disk.write(buf)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Recorder {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        self.disk.seek(to)
-    }
-}
-
 #[test]
 fn whatever_part_of_a_write_reaches_the_medium_a_whole_table_is_left() {
     // The first boot on a larger disk has no backup at its end; later ones have.
@@ -119,7 +85,7 @@ fn whatever_part_of_a_write_reaches_the_medium_a_whole_table_is_left() {
         }
         table.grow(2, None).unwrap();
         table.randomize().unwrap();
-        let mut recorder = Recorder { epochs: vec![disk.get_ref().clone()], disk };
+        let mut recorder = Recorder::new(disk);
         table.write(&mut recorder).unwrap();
         for pair in recorder.epochs.windows(2) {
             let [before, after] = pair else { unreachable!() };
@@ -211,38 +177,6 @@ proptest! {
                 let _ = table.write(&mut Bounded(disk));
             }
         }
-    }
-}
-
-/// A disk with an end.
-struct Bounded(Cursor<Vec<u8>>);
-
-impl Read for Bounded {
-    fn read(&mut self, buf: &mut [u8]) -> std::io::Result<usize> {
-        self.0.read(buf)
-    }
-}
-
-impl Write for Bounded {
-    fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
-        let (at, end) = (self.0.position(), self.0.get_ref().len() as u64);
-        if at + buf.len() as u64 > end { Err(std::io::ErrorKind::StorageFull.into()) } else { self.0.write(buf) }
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Seek for Bounded {
-    fn seek(&mut self, to: SeekFrom) -> std::io::Result<u64> {
-        self.0.seek(to)
-    }
-}
-
-impl Barrier for Bounded {
-    fn barrier(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 

@@ -2,29 +2,26 @@
 
 use super::fat::Volume;
 use anyhow::{Context, Result, bail};
-use os_disk::gpt::Table;
+use os_disk::table::Table;
+use os_facts::Role;
 use std::fs::File;
-use std::io::Seek;
 use std::path::Path;
 
-/// Name of the partition, and label of its filesystem.
-const NAME: &str = "os-boot";
-const SECTOR: u32 = 512;
-
-/// Where the partition starts, in bytes. GPT names its partitions; in an MBR the label of the filesystem tells.
+/// Where the partition starts, in bytes. A GPT names its partitions; in an MBR, which may be of any system, the label of the
+/// filesystem tells.
 pub(super) fn find_boot(image: &Path, file: &mut File) -> Result<u64> {
-    if let Ok(table) = Table::read(file) {
-        let found = table.partitions()?.into_iter().find(|p| p.name == NAME);
-        return Ok(found.with_context(|| format!("its GPT has no partition {NAME}"))?.start);
+    let name = Role::Boot.to_string();
+    let table = Table::read(file).context("it has neither a GPT nor an MBR")?;
+    let parts = table.partitions()?;
+    if let Table::Gpt(_) = table {
+        let found = parts.into_iter().find(|part| part.role == Some(Role::Boot));
+        return Ok(found.with_context(|| format!("its GPT has no partition {name}"))?.start);
     }
-    file.rewind()?;
-    let Ok(mbr) = mbrman::MBR::read_from(file, SECTOR) else { bail!("it has neither a GPT nor an MBR") };
-    let starts = mbr.iter().filter(|(_, p)| p.is_used()).map(|(_, p)| u64::from(p.starting_lba) * u64::from(SECTOR));
-    for start in starts {
-        let label = Volume::open(image, start).ok().and_then(|volume| volume.label());
-        if label.is_some_and(|label| label.eq_ignore_ascii_case(NAME)) {
-            return Ok(start);
+    for part in parts {
+        let label = Volume::open(image, part.start).ok().and_then(|volume| volume.label());
+        if label.is_some_and(|label| label.eq_ignore_ascii_case(&name)) {
+            return Ok(part.start);
         }
     }
-    bail!("its MBR has no partition with a FAT filesystem labelled {NAME}")
+    bail!("its MBR has no partition with a FAT filesystem labelled {name}")
 }
