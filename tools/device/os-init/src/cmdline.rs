@@ -1,7 +1,7 @@
 //! The kernel arguments that the initramfs obeys.
 
 use os_boot::Tries;
-use os_disk::gpt::Guid;
+use os_disk::table::PartId;
 use os_facts::{Slot, WipeScope};
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ pub struct Cmdline {
     /// Slot to boot.
     pub slot: Slot,
     /// Identifier of the boot partition that the bootloader came from.
-    pub boot: Option<Guid>,
+    pub boot: Option<PartId>,
     /// What the bootloader has written to the counters of its disk before it started us.
     pub tries: Option<Tries>,
     /// Verity parameters; none only where the image was built without.
@@ -59,7 +59,10 @@ impl Cmdline {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             let understood = match name {
                 "os.slot" => value.parse().map(|slot| out.slot = slot).is_ok(),
-                "os.boot" => Guid::parse(value).map(|guid| out.boot = Some(guid)).is_ok(),
+                "os.boot" => {
+                    out.boot = PartId::parse(value);
+                    out.boot.is_some()
+                }
                 "os.tries" => {
                     out.tries = Tries::parse(value);
                     out.tries.is_some()
@@ -111,6 +114,12 @@ mod tests {
         assert_eq!(c.wipe, Some(WipeScope::Data));
         assert!(c.complaints.is_empty());
         assert!(!c.rescue);
+    }
+
+    #[test]
+    fn a_boot_partition_in_an_mbr_has_a_short_identifier() {
+        let boot = Cmdline::parse("os.boot=9c86e402-01").boot;
+        assert_eq!(boot, Some(PartId::Mbr { signature: 0x9c86_e402, number: 1 }));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! [`choose`] looks at the tries that the bootloader has just counted.
 
 use os_boot::Tries;
-use os_disk::gpt::{Guid, Partition, Table};
+use os_disk::table::{PartId, Partition, Table};
 use os_facts::Role;
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -15,15 +15,8 @@ use std::path::{Path, PathBuf};
 pub struct Part {
     /// What the table says.
     pub entry: Partition,
-    /// What it is for; none where it is none of ours.
-    pub role: Option<Role>,
     /// Its device node.
     pub device: PathBuf,
-}
-
-/// The role of an entry: a GPT has names.
-fn role_of(entry: &Partition) -> Option<Role> {
-    Role::of(&entry.name)
 }
 
 /// The disk we booted from.
@@ -42,7 +35,7 @@ pub struct BootDisk {
 impl BootDisk {
     /// The partition that has this role.
     pub fn part(&self, role: Role) -> Option<&Part> {
-        self.parts.iter().find(|part| part.role == Some(role))
+        self.parts.iter().find(|part| part.entry.role == Some(role))
     }
 }
 
@@ -72,7 +65,7 @@ pub fn choose(counted: Option<Tries>, found: &[Option<Tries>]) -> Option<(usize,
 }
 
 /// Looks at every disk in `sys` (`/sys/class/block`) with nodes in `dev` (`/dev`).
-pub fn scan(sys: &Path, dev: &Path, boot: Option<Guid>) -> Scan {
+pub fn scan(sys: &Path, dev: &Path, boot: Option<PartId>) -> Scan {
     let mut names: Vec<String> = std::fs::read_dir(sys)
         .into_iter()
         .flatten()
@@ -85,19 +78,19 @@ pub fn scan(sys: &Path, dev: &Path, boot: Option<Guid>) -> Scan {
     for name in names {
         out.seen.push(name.clone());
         let device = dev.join(&name);
-        let Ok(table) = File::open(&device).map_err(Into::into).and_then(|mut file| Table::read(&mut file)) else {
-            continue;
-        };
+        let Ok(mut file) = File::open(&device) else { continue };
+        let Ok(table) = Table::read(&mut file) else { continue };
         let Ok(entries) = table.partitions() else { continue };
-        let is_boot =
-            |entry: &Partition| role_of(entry) == Some(Role::Boot) && boot.is_none_or(|guid| entry.guid == guid);
+        // Where the bootloader does not say which one it is, a name tells. Any disk with an MBR has a first partition.
+        let is_wanted = |id: PartId| boot.map_or(matches!(id, PartId::Gpt(_)), |boot| id == boot);
+        let is_boot = |entry: &Partition| entry.role == Some(Role::Boot) && is_wanted(entry.id);
         let ours = entries.iter().any(is_boot);
         if ours {
             let parts = entries
                 .into_iter()
                 .map(|entry| {
                     let device = dev.join(partition_node(&name, entry.number));
-                    Part { role: role_of(&entry), device, entry }
+                    Part { device, entry }
                 })
                 .collect();
             let missing = table.missing().unwrap_or(0);
@@ -120,7 +113,7 @@ pub fn udev_rules(disk: &BootDisk) -> String {
     let mut rules = format!("SUBSYSTEM==\"block\", KERNEL==\"{}\", SYMLINK+=\"disk/os/disk\"\n", disk.name);
     for part in &disk.parts {
         // What a table says beside that is not to be trusted, and no name for anything.
-        if let Some(role) = part.role {
+        if let Some(role) = part.entry.role {
             let kernel = partition_node(&disk.name, part.entry.number);
             rules.push_str(&format!("SUBSYSTEM==\"block\", KERNEL==\"{kernel}\", SYMLINK+=\"disk/os/{role}\"\n"));
         }
@@ -131,28 +124,40 @@ pub fn udev_rules(disk: &BootDisk) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use os_disk::gpt::NewPartition;
+    use os_disk::{gpt, mbr};
+
+    const SIZE: u64 = 1 << 20;
+
+    fn blank(dir: &Path, name: &str) -> File {
+        let path = dir.join("dev").join(name);
+        let file = File::options().read(true).write(true).create(true).truncate(true).open(path).unwrap();
+        file.set_len(32 * SIZE).unwrap();
+        std::fs::create_dir_all(dir.join("sys").join(name)).unwrap();
+        file
+    }
+
+    fn boot_id(file: &File) -> PartId {
+        Table::read(&mut &*file).unwrap().partitions().unwrap()[0].id
+    }
 
     /// Partitions of 1 MiB each.
-    fn disk(dir: &Path, name: &str, parts: &[&str]) -> Guid {
-        const SIZE: u64 = 1 << 20;
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(dir.join("dev").join(name))
-            .unwrap();
-        file.set_len(8 * SIZE).unwrap();
-        let mut table = Table::new(&mut &file).unwrap();
+    fn disk(dir: &Path, name: &str, parts: &[&str]) -> PartId {
+        let file = blank(dir, name);
+        let mut table = gpt::Table::new(&mut &file).unwrap();
         for (number, name) in (1..).zip(parts) {
-            let kind = Guid::parse("0fc63daf-8483-4772-8e79-3d69d8477de4").unwrap();
+            let kind = gpt::Guid::parse("0fc63daf-8483-4772-8e79-3d69d8477de4").unwrap();
             let start = u64::from(number) * SIZE;
-            table.add(&NewPartition { number, name, kind, start, size: SIZE, bootable: false }).unwrap();
+            table.add(&gpt::NewPartition { number, name, kind, start, size: SIZE, bootable: false }).unwrap();
         }
         table.write(&mut &file).unwrap();
-        std::fs::create_dir_all(dir.join("sys").join(name)).unwrap();
-        Table::read(&mut &file).unwrap().partitions().unwrap()[0].guid
+        boot_id(&file)
+    }
+
+    fn mbr_disk(dir: &Path, name: &str) -> PartId {
+        let file = blank(dir, name);
+        let part = |start| mbr::NewPartition { kind: mbr::LINUX, start: start * SIZE, size: SIZE, active: false };
+        mbr::Table::new(&mut &file, &[4, 5, 6, 8, 10, 12, 14].map(part)).unwrap().write(&mut &file).unwrap();
+        boot_id(&file)
     }
 
     #[test]
@@ -170,6 +175,30 @@ mod tests {
         assert_eq!(scan.found[0].part(Role::Data).unwrap().device, dev.join("sdb2"));
         assert_eq!(scan.seen, ["sda", "sdb", "sdc"]);
         assert_eq!(super::scan(&sys, &dev, None).found.len(), 2);
+    }
+
+    #[test]
+    fn a_disk_with_an_mbr_is_found_by_its_signature_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("dev")).unwrap();
+        mbr_disk(dir.path(), "mmcblk0");
+        let ours = mbr_disk(dir.path(), "mmcblk1");
+        let named = disk(dir.path(), "sda", &["os-boot", "os-data"]);
+        let (sys, dev) = (dir.path().join("sys"), dir.path().join("dev"));
+        let found = super::scan(&sys, &dev, Some(ours)).found;
+        assert_eq!(found.iter().map(|disk| disk.name.as_str()).collect::<Vec<_>>(), ["mmcblk1"]);
+        for role in Role::EACH {
+            let wanted = dev.join(format!("mmcblk1p{}", role.mbr_number()));
+            assert_eq!(found[0].part(role).unwrap().device, wanted);
+        }
+        let rules = udev_rules(&found[0]);
+        assert!(rules.contains("KERNEL==\"mmcblk1p8\", SYMLINK+=\"disk/os/os-data\""), "{rules}");
+        // Nobody's first partition is taken for ours.
+        let found = super::scan(&sys, &dev, None).found;
+        assert_eq!(found.iter().map(|disk| disk.parts[0].entry.id).collect::<Vec<_>>(), [named]);
+        // A copy has the same signature, as one of a GPT has the same identifiers.
+        std::fs::copy(dev.join("mmcblk1"), dev.join("mmcblk0")).unwrap();
+        assert_eq!(super::scan(&sys, &dev, Some(ours)).found.len(), 2);
     }
 
     #[test]
@@ -202,8 +231,9 @@ mod tests {
     #[test]
     fn hostile_partition_names_make_no_rule() {
         let entry = |name: &str| {
-            let entry = Partition { number: 1, name: name.to_owned(), guid: Guid([0; 16]), start: 0, size: 0 };
-            Part { role: role_of(&entry), entry, device: PathBuf::new() }
+            let id = PartId::Mbr { signature: 0, number: 1 };
+            let entry = Partition { number: 1, name: name.to_owned(), role: Role::of(name), id, start: 0, size: 0 };
+            Part { entry, device: PathBuf::new() }
         };
         let disk = BootDisk {
             name: "vda".to_owned(),

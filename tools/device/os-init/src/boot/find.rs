@@ -46,7 +46,7 @@ pub(super) fn booted(cmdline: &Cmdline, report: &mut Report) -> Result<Booted> {
         {
             return Ok(settle(scan.found, at, is_certain, report));
         }
-        let wanted = cmdline.boot.map_or("named os-boot".to_owned(), |guid| format!("with PARTUUID {guid}"));
+        let wanted = cmdline.boot.map_or("named os-boot".to_owned(), |id| format!("with PARTUUID {id}"));
         if start.elapsed() >= cmdline.wait && chosen.is_none() {
             bail!(
                 "no disk has a boot partition {wanted} after {} seconds; disks seen: {}",

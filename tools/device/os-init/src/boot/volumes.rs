@@ -8,7 +8,7 @@ use crate::encryption::{self, Data};
 use crate::{reserve, storage};
 use anyhow::{Context, Result};
 use os_disk::ext4;
-use os_disk::gpt::Table;
+use os_disk::table::Table;
 use os_facts::Role;
 use os_facts::identity;
 use os_facts::protection::Protection;
