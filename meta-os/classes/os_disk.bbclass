@@ -8,11 +8,11 @@
 #   OS_BOOT_DEPENDS   tasks that deploy what OS_BOOT_FILES names and is not our own
 #   OS_DATA_IMAGE     data partition as it is flashed
 #   OS_KERNEL_ARGS, OS_CONSOLES   kernel arguments (os-boot.inc)
-#   OS_WKS_FILE       kickstart file of the disk
+#   OS_WKS_FILE       kickstart file of the disk (os-layout.inc)
 #   OS_PRELOAD        archives on the build machine, as docker save writes them, of apps that come with the system; NAME.json
 #                     beside NAME.tar describes the container. They are there again after a factory reset.
 #
-# Sizes stand in conf/distro/include/os-layout.inc, the order of partitions in files/wic/os-gpt.wks.in.
+# Sizes stand in conf/distro/include/os-layout.inc, the order of partitions in files/wic/.
 
 OS_ROOT_FSTYPE ?= "erofs"
 OS_ROOT_IMAGE = "${IMGDEPLOYDIR}/os-root-${MACHINE}.verity"
@@ -31,7 +31,6 @@ OS_PRELOAD ?= ""
 do_rootfs[file-checksums] += "${@' '.join('%s:True %s.json:False' % (f, f.removesuffix('.tar')) for f in (d.getVar('OS_PRELOAD') or '').split())}"
 
 # A machine may name a kickstart file of its own for WKS_FILE; here the disk is the distribution's.
-OS_WKS_FILE ?= "os-gpt.wks.in"
 WKS_FILE = "${OS_WKS_FILE}"
 # scarthgap searches a directory that wrynose refuses to see; ours is neither.
 # nooelint: oelint.vars.inconspaces

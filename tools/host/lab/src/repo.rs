@@ -21,8 +21,15 @@ pub struct Repo {
 }
 
 /// Variables that a builder may set in the environment, as BitBake passes them through with BB_ENV_PASSTHROUGH_ADDITIONS.
-pub const WISHES: &[&str] =
-    &["OS_ROOT_COMPRESSION", "OS_KERNEL_ARGS", "OS_VERSION", "OS_UPDATE_CHANNEL", "OS_CHANNEL_ROOT", "OS_CLOCK_FLOOR"];
+pub const WISHES: &[&str] = &[
+    "OS_ROOT_COMPRESSION",
+    "OS_KERNEL_ARGS",
+    "OS_VERSION",
+    "OS_UPDATE_CHANNEL",
+    "OS_CHANNEL_ROOT",
+    "OS_CLOCK_FLOOR",
+    "OS_WKS_FILE",
+];
 
 impl Repo {
     /// Finds the checkout from the current directory upwards. `OS_BUILD_DIR` moves the build directory.

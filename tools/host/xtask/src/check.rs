@@ -94,21 +94,45 @@ fn compare_packages(repo: &Repo, list: &str, group: &str, mut lab: BTreeSet<Stri
 
 fn layout(repo: &Repo) -> Result<()> {
     let vars = repo.vars()?;
-    let layout = disk::layout(repo, &vars)?;
-    let names: Vec<&str> = layout.parts.iter().map(|p| p.name()).collect();
-    let wanted = Role::EACH.map(|role| role.to_string());
-    ensure!(names == wanted, "partitions are {names:?}; the bootloader and RAUC count on {wanted:?}");
-    for part in &layout.parts {
-        ensure!(part.start % (4 << 20) == 0, "{} starts at {}, no multiple of 4 MiB", part.name(), part.start);
-    }
-    let size = |name: &str| layout.find(name).map(|p| p.part.size);
-    ensure!(size("os-kernelA") == size("os-kernelB") && size("os-rootA") == size("os-rootB"), "slots differ in size");
     let smallest = repo::room(&vars, "OS_SMALLEST_DISK")?.bytes;
     // A card sold as 4 GB has 4 * 10^9 bytes.
     let smallest = smallest / (1 << 30) * 1_000_000_000;
-    ensure!(layout.disk_size <= smallest, "the image has {} bytes, the smallest medium {smallest}", layout.disk_size);
+    let templates = TEMPLATES.map(|name| Ok::<_, anyhow::Error>((name, disk::template(repo, &vars, name)?)));
+    let [gpt, mbr] = templates;
+    let (gpt, mbr) = (gpt?, mbr?);
+    for (template, layout) in [&gpt, &mbr] {
+        let names: Vec<&str> = layout.parts.iter().map(|p| p.name()).collect();
+        let wanted = Role::EACH.map(|role| role.to_string());
+        ensure!(names == wanted, "{template}: partitions are {names:?}; the bootloader and RAUC count on {wanted:?}");
+        for part in &layout.parts {
+            ensure!(
+                part.start % (4 << 20) == 0,
+                "{template}: {} starts at {}, no multiple of 4 MiB",
+                part.name(),
+                part.start
+            );
+        }
+        let size = |name: &str| layout.find(name).map(|p| p.part.size);
+        let equal = size("os-kernelA") == size("os-kernelB") && size("os-rootA") == size("os-rootB");
+        ensure!(equal, "{template}: slots differ in size");
+        let bytes = layout.disk_size;
+        ensure!(bytes <= smallest, "{template}: the image has {bytes} bytes, the smallest medium {smallest}");
+    }
+    for (gpt, mbr) in gpt.1.parts.iter().zip(&mbr.1.parts) {
+        let (left, right) = (&gpt.part, &mbr.part);
+        let same = left.source == right.source
+            && left.label == right.label
+            && left.mkfs_options == right.mkfs_options
+            && (left.size, left.align) == (right.size, right.align);
+        ensure!(same, "{} differs between {}", gpt.name(), TEMPLATES.join(" and "));
+        let slot = gpt.name().starts_with("os-kernel");
+        ensure!(!slot || gpt.number == mbr.number, "{} has two numbers; grub.cfg and boot.cmd know one", gpt.name());
+    }
     Ok(())
 }
+
+/// The kickstart templates: a disk with a GPT, and one with an MBR.
+const TEMPLATES: [&str; 2] = ["os-gpt.wks.in", "os-mbr.wks.in"];
 
 fn slots(repo: &Repo) -> Result<()> {
     let layout = disk::layout(repo, &repo.vars()?)?;
@@ -190,15 +214,10 @@ fn boot(repo: &Repo) -> Result<()> {
     let layout = disk::layout(repo, &repo.vars()?)?;
     let cfg = read(repo, "meta-os/recipes-bsp/grub/files/grub.cfg")?;
     let number = |name: &str| layout.find(name).map(|p| p.number).unwrap_or_default();
-    for (slot, name) in [("gpt2", "os-kernelA"), ("gpt3", "os-kernelB")] {
-        let number = number(name);
-        ensure!(
-            cfg.contains(slot) && slot == format!("gpt{number}"),
-            "grub.cfg takes {name} for {slot}, it is {number}"
-        );
-    }
-    let script = read(repo, "meta-os/recipes-bsp/u-boot/files/boot.cmd")?;
     let (a, b) = (number("os-kernelA"), number("os-kernelB"));
+    let line = format!("then set os_part={a}; else set os_part={b}; fi");
+    ensure!(cfg.contains(&line), "grub.cfg takes other partitions for the kernels than {a} and {b}");
+    let script = read(repo, "meta-os/recipes-bsp/u-boot/files/boot.cmd")?;
     let line = format!("then setenv os_part ${{os_disk}}:{a}; else setenv os_part ${{os_disk}}:{b}; fi");
     ensure!(script.contains(&line), "boot.cmd takes other partitions for the kernels than {a} and {b}");
     for slot in Slot::BOTH {

@@ -1,7 +1,7 @@
 //! Puts the partition images into one disk image, laid out by the kickstart template that wic reads too.
 
 use crate::image::Options;
-use crate::repo::Repo;
+use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
 use crate::tools_tree;
 use anyhow::{Context, Result, bail};
@@ -24,12 +24,20 @@ pub struct Parts {
     pub data: Output,
 }
 
-/// Reads the kickstart template with every variable filled in.
+/// Reads the kickstart template of the machine with every variable filled in.
 ///
 /// # Errors
 /// When the template or a variable is not understood.
 pub fn layout(repo: &Repo, vars: &Vars) -> Result<Layout> {
-    let path = repo.meta_os().join("files/wic/os-gpt.wks.in");
+    template(repo, vars, &repo::need(vars, "OS_WKS_FILE")?)
+}
+
+/// The same for a template of another name than the machine's.
+///
+/// # Errors
+/// As [`layout`].
+pub fn template(repo: &Repo, vars: &Vars, name: &str) -> Result<Layout> {
+    let path = repo.meta_os().join("files/wic").join(name);
     let name = path.strip_prefix(&repo.root).unwrap_or(&path).display().to_string();
     let text = vars.expand(&name, &os_sys::files::read_text(&path)?)?;
     Ok(Layout::plan(&kickstart::parse(&name, &text)?)?)
