@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, ensure};
 use os_boot::start::Start;
-use os_disk::gpt::{Partition, Table};
+use os_disk::table::{Partition, Table};
 use os_sys::cmd::Cmd;
 use std::collections::BTreeMap;
 use std::fs::{self, File};

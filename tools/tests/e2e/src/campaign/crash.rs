@@ -13,7 +13,7 @@ use crate::harness::trace::{Kind, SECTOR, Trace};
 use crate::harness::volume::{dump, extract, same};
 use anyhow::{Context, Result, bail, ensure};
 use os_boot::counters::{self, Counters};
-use os_disk::gpt::Table;
+use os_disk::table::Table;
 use os_facts::Slot;
 use os_init::storage::Check;
 use os_slotmake::slot::FILES;
@@ -240,7 +240,7 @@ impl Crash<'_> {
     }
 
     /// A copy of a partition after what every boot does to it.
-    fn volume(&self, file: &File, parts: &[os_disk::gpt::Partition], name: &str) -> Result<PathBuf> {
+    fn volume(&self, file: &File, parts: &[os_disk::table::Partition], name: &str) -> Result<PathBuf> {
         let part = parts.iter().find(|p| p.name == name).with_context(|| format!("no {name}"))?;
         let copy = self.work.join(name);
         extract(file, part.start, part.size, &copy)?;

@@ -13,7 +13,7 @@ use lab::image::keys::{self, Keys};
 use lab::qemu::{self, Accel};
 use lab::repo::Repo;
 use os_boot::{Bootloader, counters};
-use os_disk::gpt::{Partition, Table};
+use os_disk::table::{Partition, Table};
 use os_sys::cmd::Cmd;
 use serde_json::Value;
 use std::fs::File;

@@ -2,13 +2,27 @@
 
 use crate::harness::artifacts::Artifacts;
 use crate::harness::fat::Fat;
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
+use os_disk::mbr;
+use os_facts::Role;
 use os_sys::cmd::Cmd;
 use std::fs::File;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// Size of the disk the image is copied to, in bytes: data must have something to grow into.
 const DISK_SIZE: u64 = 6 << 30;
+
+/// Bytes before the first partition of a disk with an MBR, and what partitions there begin at a multiple of.
+const BOOTLOADER: u64 = 4 << 20;
+
+/// What of sector 0 does not belong to it: signature and entries.
+const ENTRIES: std::ops::Range<usize> = 440..512;
+
+/// Stands for the bootloader of a board: bytes that nothing of ours writes.
+fn bootloader() -> Vec<u8> {
+    (0..=250).cycle().take(4 << 20).collect()
+}
 
 /// A disk with the image on it.
 #[derive(Debug, Clone)]
@@ -30,6 +44,55 @@ impl Disk {
         let fat = Fat::new(&path, artifacts.part("os-boot")?.start);
         let counters = format!("{}/{}", artifacts.loader_dir, os_boot::counters::FILE);
         Ok(Self { path, fat, counters, work: dir.to_owned() })
+    }
+
+    /// The same for a board whose boot ROM needs the first sectors: the partitions of the image on a disk with an MBR, and
+    /// [`bootloader`] before the first of them.
+    pub(crate) fn flash_mbr(artifacts: &Artifacts, dir: &Path) -> Result<Self> {
+        let path = dir.join("mbr.raw");
+        let mut disk = File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+        disk.set_len(DISK_SIZE)?;
+        let mut next = BOOTLOADER;
+        let mut parts = Vec::new();
+        for part in &artifacts.parts {
+            parts.push(mbr::NewPartition {
+                kind: if part.role == Some(Role::Boot) { mbr::FAT32 } else { mbr::LINUX },
+                start: next,
+                size: part.size,
+                active: part.role == Some(Role::Boot),
+            });
+            // With room for the entry of a logical one.
+            next = (next + part.size + mbr::EBR_SECTORS * os_disk::SECTOR).next_multiple_of(BOOTLOADER);
+        }
+        disk.write_all(&bootloader())?;
+        mbr::Table::new(&mut disk, &parts)?.write(&mut disk)?;
+        for (from, to) in artifacts.parts.iter().zip(&parts) {
+            Cmd::new("dd")
+                .args([
+                    "bs=1M",
+                    "iflag=skip_bytes,count_bytes",
+                    "oflag=seek_bytes",
+                    "conv=sparse,notrunc",
+                    "status=none",
+                ])
+                .arg(format!("if={}", artifacts.image.display()))
+                .arg(format!("of={}", path.display()))
+                .args([format!("skip={}", from.start), format!("count={}", from.size), format!("seek={}", to.start)])
+                .run()?;
+        }
+        let first = parts.first().context("the image has no partition")?;
+        let counters = format!("{}/{}", artifacts.loader_dir, os_boot::counters::FILE);
+        Ok(Self { fat: Fat::new(&path, first.start), path, counters, work: dir.to_owned() })
+    }
+
+    /// Whether all of [`bootloader`] is still there.
+    pub(crate) fn has_bootloader(&self) -> Result<()> {
+        let (wanted, mut found) = (bootloader(), Vec::new());
+        File::open(&self.path)?.take(BOOTLOADER).read_to_end(&mut found)?;
+        let wrong = |at: &usize| !ENTRIES.contains(at) && found.get(*at) != wanted.get(*at);
+        let first = (0..wanted.len()).find(wrong);
+        ensure!(first.is_none(), "byte {} of the disk was changed", first.unwrap_or_default());
+        Ok(())
     }
 
     /// A USB stick with a label, of so many MiB, with a partition as sticks have one.

@@ -35,6 +35,13 @@ impl Lab {
         Ok(Self { artifacts: Arc::clone(artifacts), dir, stranger, disk, points })
     }
 
+    /// The same with the image on a disk that has an MBR.
+    pub(crate) fn with_mbr(&self) -> Result<Self> {
+        let disk = Disk::flash_mbr(&self.artifacts, &self.dir)?;
+        let (artifacts, dir, stranger) = (Arc::clone(&self.artifacts), self.dir.clone(), self.stranger.clone());
+        Ok(Self { artifacts, dir, stranger, disk, points: self.points })
+    }
+
     pub(crate) fn boot(&self, extra: Vec<String>) -> Result<Vm> {
         Vm::start(&Start { extra, ..self.machine() })
     }

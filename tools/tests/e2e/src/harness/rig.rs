@@ -55,6 +55,11 @@ impl<'a> Rig<'a> {
         json!({ "hostname": NAME, "os": { "update": { "channel": Site::url("stable"), "mode": "manual" } } })
     }
 
+    /// Writes it onto the flashed disk.
+    pub(crate) fn configure(&self) -> Result<()> {
+        self.lab.disk.fat.write("config.json", &self.lab.config(self.config())?)
+    }
+
     fn machine(&self) -> Start<'_> {
         Start {
             web: vec![(WEB, self.site.port), (LIAR, self.liar.port)],
@@ -94,7 +99,7 @@ impl<'a> Rig<'a> {
     }
 
     fn first_boot_with(&self, claim: Claim<'_>, trace: bool) -> Result<Vm> {
-        self.lab.disk.fat.write("config.json", &self.lab.config(self.config())?)?;
+        self.configure()?;
         if trace {
             copy(&self.lab.disk.path, &self.before())?;
         }

@@ -7,6 +7,7 @@ use crate::harness::trace::{Kind, SECTOR, Trace};
 use anyhow::{Context, Result, ensure};
 use os_boot::arguments;
 use os_boot::{Bootloader, Counters, CountersError, Loader, counters};
+use os_disk::table::{PartId, Table};
 use os_facts::Slot;
 use os_sys::cmd::Cmd;
 use std::fs::File;
@@ -22,8 +23,10 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Where the partitions begin, in bytes: boot, kernel A, kernel B.
 const BOOT: u64 = 1 << 20;
 const KERNELS: [u64; 2] = [17 << 20, 25 << 20];
-const TABLE: &str = "label: gpt\nstart=2048, size=32768, type=uefi, name=os-boot\n\
+const GPT: &str = "label: gpt\nstart=2048, size=32768, type=uefi, name=os-boot\n\
                      start=34816, size=16384, name=os-kernelA\nstart=51200, size=16384, name=os-kernelB\n";
+const MBR: &str =
+    "label: dos\nstart=2048, size=32768, type=c, bootable\nstart=34816, size=16384\nstart=51200, size=16384\n";
 
 /// What U-Boot said of a boot.
 #[derive(Debug)]
@@ -31,6 +34,8 @@ pub(crate) struct Boot {
     pub(crate) slot: Slot,
     pub(crate) rescue: bool,
     pub(crate) tries: String,
+    /// The boot partition, as U-Boot names it.
+    pub(crate) id: PartId,
     /// All of the kernel's arguments.
     pub(crate) arguments: String,
 }
@@ -45,12 +50,14 @@ impl Boot {
             let found = arguments.split_ascii_whitespace().find_map(|word| word.strip_prefix(name));
             found.with_context(|| format!("no {name} in {arguments}"))
         };
-        ensure!(word("os.boot=")?.len() == 36, "the boot partition has no identifier: {arguments}");
+        let id = PartId::parse(word("os.boot=")?);
+        let id = id.with_context(|| format!("the boot partition has no identifier: {arguments}"))?;
         ensure!(word("os.slot=")? == word("rauc.slot=")?, "{arguments}");
         Ok(Self {
             slot: word("os.slot=")?.parse()?,
             rescue: arguments.contains("systemd.unit=os-rescue.target"),
             tries: word("os.tries=")?.to_owned(),
+            id,
             arguments: arguments.clone(),
         })
     }
@@ -81,10 +88,9 @@ impl Board {
     fn make_disk(&self) -> Result<()> {
         let _ = std::fs::remove_file(&self.disk);
         File::create(&self.disk)?.set_len(64 << 20)?;
-        let [table, source, script] = ["uboot.table", "boot.cmd", "boot.scr"].map(|name| self.dir.join(name));
-        std::fs::write(&table, TABLE)?;
+        let [source, script] = ["boot.cmd", "boot.scr"].map(|name| self.dir.join(name));
         std::fs::write(&source, SCRIPT)?;
-        Cmd::new("sfdisk").arg("-q").arg(&self.disk).stdin(File::open(&table)?).run()?;
+        self.put_table(GPT)?;
         lab::uboot::script(&source, &script)?;
         for (start, kib) in [(BOOT, "16384"), (KERNELS[0], "8192"), (KERNELS[1], "8192")] {
             let offset = format!("--offset={}", start / SECTOR);
@@ -101,6 +107,24 @@ impl Board {
             self.put(name, &counters::fresh())?;
         }
         Ok(())
+    }
+
+    fn put_table(&self, table: &str) -> Result<()> {
+        let path = self.dir.join("uboot.table");
+        std::fs::write(&path, table)?;
+        let sfdisk = Cmd::new("sfdisk").args(["-q", "--wipe=always", "--wipe-partitions=never"]);
+        Ok(sfdisk.arg(&self.disk).stdin(File::open(&path)?).run()?)
+    }
+
+    /// Gives the disk an MBR; the partitions stay where they are.
+    pub(crate) fn put_mbr(&self) -> Result<()> {
+        self.put_table(MBR)
+    }
+
+    /// The identifier of the boot partition.
+    pub(crate) fn id(&self) -> Result<PartId> {
+        let parts = Table::read(&mut File::open(&self.disk)?)?.partitions()?;
+        Ok(parts.first().context("there is no partition")?.id)
     }
 
     fn boot_partition(&self) -> Fat {

@@ -5,6 +5,7 @@
 //! - [`update`] has releases from a channel, [`bad`] more of those that are no good, [`lies`] are what a server may try,
 //!   [`pressure`] is what containers may take, [`hand`] has releases without a server, [`kexec`] has trials that begin
 //!   with a jump; [`trials`] is what these share
+//! - [`mbr`] has the image on a disk with an MBR
 //! - [`uboot`] has boots of the boot script that boards with U-Boot run
 
 mod bad;
@@ -16,6 +17,7 @@ mod keys;
 mod lies;
 mod live;
 mod lost;
+mod mbr;
 mod next_boot;
 mod pressure;
 mod rescue;

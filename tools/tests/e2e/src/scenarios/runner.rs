@@ -1,6 +1,6 @@
 //! Runs the scenarios, chain by chain.
 
-use super::{bad, first_boot, hand, kexec, keys, lies, lost, next_boot, pressure, rescue, uboot, update};
+use super::{bad, first_boot, hand, kexec, keys, lies, lost, mbr, next_boot, pressure, rescue, uboot, update};
 use crate::harness::artifacts::Artifacts;
 use crate::harness::checks::{Checks, Took};
 use crate::harness::deadline;
@@ -39,6 +39,7 @@ const CHAINS: &[Chain] = &[
     Chain { name: "lies", scenarios: &[("lies", lies::lies)], long: false },
     Chain { name: "pressure", scenarios: &[("all of disk and memory", pressure::pressure)], long: false },
     Chain { name: "u-boot", scenarios: &[("boot script", uboot::uboot)], long: false },
+    Chain { name: "mbr", scenarios: &[("a disk with an MBR", mbr::mbr)], long: true },
     Chain { name: "bad", scenarios: &[("bad releases", bad::bad_releases)], long: true },
     Chain { name: "hand", scenarios: &[("by hand", hand::by_hand)], long: true },
     Chain { name: "cut", scenarios: &[("a cut after a jump", kexec::cut_after_jump)], long: true },

@@ -7,6 +7,7 @@ use crate::harness::lab::Lab;
 use crate::harness::uboot::{Board, Boot, loader};
 use anyhow::{Context, Result, ensure};
 use os_boot::{Counters, State, counters};
+use os_disk::table::PartId;
 use os_facts::Slot;
 
 /// What a person added to the kernel's arguments.
@@ -67,6 +68,15 @@ pub(super) fn uboot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         })?;
         println!("{tried} disks");
         ensure!(tried > 1, "U-Boot wrote nothing");
+        Ok(())
+    });
+    checks.check("U-Boot names the boot partition of a GPT and of an MBR as the device reads it", || {
+        ensure!(matches!(board.id()?, PartId::Gpt(_)) && counted(&board)?.id == board.id()?, "of the GPT");
+        board.put_mbr()?;
+        ensure!(
+            matches!(board.id()?, PartId::Mbr { number: 1, .. }) && counted(&board)?.id == board.id()?,
+            "of the MBR"
+        );
         Ok(())
     });
     checks.check("U-Boot writes nothing but the counters to the boot partition", || {
