@@ -54,7 +54,7 @@ e2e: programs
 	@$(MAKE) --no-print-directory image V=development
 	@cd tools && $(CARGO) build --locked -p e2e
 
-# TARGET=config, files, boot, channel, slot or gpt; SECONDS_MAX says how long.
+# TARGET=config, files, boot, channel, slot, gpt or mbr; SECONDS_MAX says how long.
 fuzz:
 	@cd tools && $(CARGO) fuzz run $(or $(TARGET),config) -- -max_total_time=$(or $(SECONDS_MAX),300) -max_len=4096 -timeout=10
 
