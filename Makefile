@@ -1,12 +1,12 @@
 # The front door: make image · make run · make test · make check · make bench; make help has the others.
 # Everything is built below build/ and tools/target/. V=production picks another variant; HOST_TOOLS=1 uses the QEMU, RAUC
-# and mkfs of this host instead of the tools tree. ARCH=arm64 builds, boots and tests for arm64.
+# and mkfs of this host instead of the tools tree. ARCH=arm64 or armv7 builds, boots and tests for those.
 
 V ?= development
 ARCH ?= x86_64
 export OS_ARCH := $(ARCH)
-# On arm64 there is one chain so far: a first boot, releases, power cuts.
-CHAINS = $(if $(filter arm64,$(ARCH)),update)
+# On ARM, where a machine takes its time, make test has one chain: a first boot, releases, power cuts.
+CHAINS = $(if $(filter-out x86_64,$(ARCH)),update)
 BIN = tools/target/debug
 CARGO = cargo --quiet
 ifdef HOST_TOOLS
@@ -15,12 +15,13 @@ endif
 export PATH := $(HOME)/.cargo/bin:$(PATH)
 
 help:
-	@echo "make image   build the disk image of the lab lane   (V=production for another variant, ARCH=arm64)"
+	@echo "make image   build the disk image of the lab lane   (V=production for another variant, ARCH=arm64 or armv7)"
 	@echo "make run     boot it in QEMU, built as it was the last time; Ctrl-A X leaves   (RUNFLAGS=--fresh: from the image again)"
 	@echo "make bundle  make a signed update bundle of it"
 	@echo "make test    lints, unit tests, and the end-to-end run in QEMU"
 	@echo "make test-long   the end-to-end runs that make test leaves out: more bad releases, kexec, updates by hand"
 	@echo "make check   the part of make test that needs no virtual machine"
+	@echo "make unit    the unit tests of what runs on devices, under emulation   (ARCH=arm64, ARCH=armv7)"
 	@echo "make fuzz    look for input that breaks a parser (takes cargo-fuzz and a nightly Rust)"
 	@echo "make campaign N=10   pull the plug of a virtual machine at random moments of an update, write docs/power.md"
 	@echo "make size    build the device binary as it ships, and compare its size with its budget"
@@ -47,7 +48,10 @@ test: programs
 	@$(BIN)/e2e run $(addprefix --only ,$(CHAINS))
 
 test-long: e2e
-	@$(BIN)/e2e run --only $(or $(CHAINS),long)
+	@$(BIN)/e2e run --only long
+
+unit: programs
+	@$(BIN)/lab unit
 
 # The end-to-end suite, and the image that it boots.
 e2e: programs
@@ -78,4 +82,4 @@ programs: host-packages
 clean:
 	rm -rf build tools/target
 
-.PHONY: help image run bundle check test test-long e2e fuzz campaign size bench host-packages programs clean
+.PHONY: help image run bundle check test test-long unit e2e fuzz campaign size bench host-packages programs clean

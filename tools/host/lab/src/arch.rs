@@ -10,13 +10,15 @@ pub enum Arch {
     X86_64,
     /// QEMU's arm64 machine `virt`; U-Boot starts it.
     Arm64,
+    /// The same with a 32-bit processor.
+    Armv7,
 }
 
 /// Variable of the environment that names one.
 pub const VARIABLE: &str = "OS_ARCH";
 
 impl Arch {
-    const ALL: [Self; 2] = [Self::X86_64, Self::Arm64];
+    const ALL: [Self; 3] = [Self::X86_64, Self::Arm64, Self::Armv7];
 
     /// What [`VARIABLE`] says.
     ///
@@ -46,6 +48,7 @@ impl Arch {
         match self {
             Self::X86_64 => "x86_64",
             Self::Arm64 => "arm64",
+            Self::Armv7 => "armv7",
         }
     }
 
@@ -54,14 +57,33 @@ impl Arch {
         match self {
             Self::X86_64 => "qemux86-64",
             Self::Arm64 => "qemuarm64",
+            Self::Armv7 => "qemuarm",
         }
     }
 
-    /// Debian's name, and that of container images.
+    /// Debian's name.
     pub fn debian(self) -> &'static str {
         match self {
             Self::X86_64 => "amd64",
             Self::Arm64 => "arm64",
+            Self::Armv7 => "armhf",
+        }
+    }
+
+    /// That of container images: architecture, and variant where there is one (OCI image index, `platform`).
+    pub fn container(self) -> (&'static str, Option<&'static str>) {
+        match self {
+            Self::X86_64 => ("amd64", None),
+            Self::Arm64 => ("arm64", None),
+            Self::Armv7 => ("arm", Some("v7")),
+        }
+    }
+
+    /// Debian's kernel, without "linux-image-".
+    pub fn kernel(self) -> &'static str {
+        match self {
+            Self::X86_64 | Self::Arm64 => self.debian(),
+            Self::Armv7 => "armmp",
         }
     }
 
@@ -70,6 +92,7 @@ impl Arch {
         match self {
             Self::X86_64 => "x86_64-unknown-linux-gnu",
             Self::Arm64 => "aarch64-unknown-linux-gnu",
+            Self::Armv7 => "armv7-unknown-linux-gnueabihf",
         }
     }
 
@@ -78,6 +101,7 @@ impl Arch {
         match self {
             Self::X86_64 => "x86_64-linux-gnu",
             Self::Arm64 => "aarch64-linux-gnu",
+            Self::Armv7 => "arm-linux-gnueabihf",
         }
     }
 
@@ -85,7 +109,7 @@ impl Arch {
     pub fn loader_dir(self) -> &'static str {
         match self {
             Self::X86_64 => "usr/lib64",
-            Self::Arm64 => "usr/lib",
+            Self::Arm64 | Self::Armv7 => "usr/lib",
         }
     }
 
@@ -94,6 +118,16 @@ impl Arch {
         match self {
             Self::X86_64 => "x86_64",
             Self::Arm64 => "aarch64",
+            Self::Armv7 => "arm",
+        }
+    }
+
+    /// Class and machine in the header of its programs (elf.h: `ELFCLASS*`, `EM_*`).
+    pub fn elf(self) -> (u8, u8) {
+        match self {
+            Self::X86_64 => (2, 62),
+            Self::Arm64 => (2, 183),
+            Self::Armv7 => (1, 40),
         }
     }
 
@@ -107,6 +141,7 @@ impl Arch {
         match self {
             Self::X86_64 => &[],
             Self::Arm64 => &["conf/machine/include/os-qemuarm64.inc", "conf/machine/include/os-u-boot.inc"],
+            Self::Armv7 => &["conf/machine/include/os-qemuarm.inc", "conf/machine/include/os-u-boot.inc"],
         }
     }
 }
@@ -121,6 +156,9 @@ mod tests {
             assert_eq!(Arch::parse(arch.word()).unwrap(), arch);
             assert_eq!(Arch::of_machine(arch.machine()), Some(arch));
         }
-        assert_eq!(Arch::parse("riscv64").unwrap_err().to_string(), "OS_ARCH is 'riscv64'; there are x86_64, arm64");
+        assert_eq!(
+            Arch::parse("riscv64").unwrap_err().to_string(),
+            "OS_ARCH is 'riscv64'; there are x86_64, arm64, armv7"
+        );
     }
 }

@@ -14,7 +14,7 @@ pub mod boot;
 pub mod budget;
 pub mod bundle;
 pub mod compose;
-mod cross;
+pub(crate) mod cross;
 pub mod data;
 pub mod disk;
 pub mod initramfs;

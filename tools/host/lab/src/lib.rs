@@ -5,7 +5,7 @@
 //! - [`step`] runs build steps once per input and says how long they took
 //! - [`tools_tree`] has the programs that all of this starts
 //! - [`image`] builds the disk image
-//! - [`uboot`] is the firmware of arm64 machines
+//! - [`uboot`] is the firmware of ARM machines, [`unit`] runs unit tests on them
 //! - [`qemu`] starts virtual machines with it, [`run`] one on this terminal
 
 pub mod arch;
@@ -16,3 +16,4 @@ pub mod run;
 pub mod step;
 pub mod tools_tree;
 pub mod uboot;
+pub mod unit;

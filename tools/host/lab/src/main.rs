@@ -33,6 +33,8 @@ enum Command {
     },
     /// Build the device binary as shipped (takes minutes) and compare its size with its budget
     Size,
+    /// Run the unit tests of what runs on devices, for the architecture in OS_ARCH
+    Unit,
     #[command(hide = true)]
     Compose(compose::Args),
 }
@@ -77,6 +79,7 @@ fn run(Args { host_tools, command }: Args) -> Result<ExitCode> {
             bundle::build(&repo, &variant)?;
         }
         Command::Size => image::size(&repo)?,
+        Command::Unit => lab::unit::run(&repo)?,
         Command::Compose(args) => compose::run(&repo, &args)?,
     }
     Ok(ExitCode::SUCCESS)

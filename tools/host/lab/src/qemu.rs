@@ -95,21 +95,11 @@ impl Machine {
     /// When the firmware is not installed.
     pub fn command(&self) -> Result<Command> {
         let mut cmd = Command::new(program(self.arch));
-        let accel: &[&str] = match (self.accel, self.arch) {
-            (Accel::Kvm, _) => &["-accel", "kvm", "-cpu", "host"],
-            (Accel::Tcg, Arch::Arm64) => &["-accel", "tcg,thread=multi", "-cpu", "cortex-a53"],
-            // Without the first two "off" QEMU 7.2 makes 6.12 kernels oops at random; 10.0 did not in six boots with
-            // cx16, three of them with la57 too, which is no proof, and they cost nothing measurable. Without the others the kernel
-            // clears and copies memory by single bytes, which is fast on hardware alone: one sample in sixteen of a boot.
-            (Accel::Tcg, Arch::X86_64) => {
-                &["-accel", "tcg,thread=multi", "-cpu", "max,cx16=off,la57=off,erms=off,fsrm=off"]
-            }
-        };
-        let board = match self.arch {
-            Arch::X86_64 => "q35",
-            Arch::Arm64 => "virt",
-        };
-        cmd.args(["-machine", board, "-nodefaults", "-no-user-config", "-vga", "none"]).args(accel).args([
+        cmd.args(board(self.arch)).args(match self.accel {
+            Accel::Kvm => &["-accel", "kvm", "-cpu", "host"],
+            Accel::Tcg => emulated(self.arch),
+        });
+        cmd.args(["-nodefaults", "-no-user-config", "-vga", "none"]).args([
             "-m",
             &self.memory.to_string(),
             "-smp",
@@ -120,7 +110,7 @@ impl Machine {
                 let code = format!("if=pflash,format=raw,unit=0,readonly=on,file={}", uefi()?.0.display());
                 cmd.arg("-drive").arg(code)
             }
-            Arch::Arm64 => cmd.arg("-bios").arg(uboot::firmware()?),
+            Arch::Arm64 | Arch::Armv7 => cmd.arg("-bios").arg(uboot::firmware(self.arch)?),
         };
         cmd.arg("-drive")
             .arg(format!("if=pflash,format=raw,unit=1,file={}", self.firmware_vars.display()))
@@ -144,9 +134,35 @@ impl Machine {
     }
 }
 
+/// The machine.
+pub(crate) fn board(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        Arch::X86_64 => &["-machine", "q35"],
+        Arch::Arm64 => &["-machine", "virt"],
+        // Debian's kernel has no LPAE: it reaches nothing above 4 GiB.
+        Arch::Armv7 => &["-machine", "virt,highmem=off"],
+    }
+}
+
+/// Its processor in software.
+pub(crate) fn emulated(arch: Arch) -> &'static [&'static str] {
+    match arch {
+        // Without the first two "off" QEMU 7.2 makes 6.12 kernels oops at random; 10.0 did not in six boots with
+        // cx16, three of them with la57 too, which is no proof, and they cost nothing measurable. Without the others the kernel
+        // clears and copies memory by single bytes, which is fast on hardware alone: one sample in sixteen of a boot.
+        Arch::X86_64 => &["-accel", "tcg,thread=multi", "-cpu", "max,cx16=off,la57=off,erms=off,fsrm=off"],
+        Arch::Arm64 => &["-accel", "tcg,thread=multi", "-cpu", "cortex-a53"],
+        Arch::Armv7 => &["-accel", "tcg,thread=multi", "-cpu", "cortex-a15"],
+    }
+}
+
 /// QEMU for an architecture.
-pub fn program(arch: Arch) -> String {
-    format!("qemu-system-{}", arch.qemu())
+pub fn program(arch: Arch) -> &'static str {
+    match arch {
+        Arch::X86_64 => "qemu-system-x86_64",
+        // It has the 32-bit machines, too.
+        Arch::Arm64 | Arch::Armv7 => "qemu-system-aarch64",
+    }
 }
 
 /// The firmware of a machine.
@@ -156,7 +172,7 @@ pub fn program(arch: Arch) -> String {
 pub fn firmware(arch: Arch) -> Result<PathBuf> {
     match arch {
         Arch::X86_64 => Ok(uefi()?.0),
-        Arch::Arm64 => uboot::firmware(),
+        Arch::Arm64 | Arch::Armv7 => uboot::firmware(arch),
     }
 }
 
@@ -169,7 +185,7 @@ pub fn firmware_vars(arch: Arch, path: &Path) -> Result<()> {
         Arch::X86_64 => {
             std::fs::copy(uefi()?.1, path).map(drop).with_context(|| format!("cannot write {}", path.display()))
         }
-        Arch::Arm64 => uboot::settings(path),
+        Arch::Arm64 | Arch::Armv7 => uboot::settings(arch, path),
     }
 }
 

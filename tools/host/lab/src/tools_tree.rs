@@ -13,6 +13,7 @@ use crate::repo::{self, Repo};
 use crate::step::{Inputs, Steps};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::{Cmd, CmdError};
+use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -28,6 +29,8 @@ const TREE: &str = "OS_TOOLS_TREE";
 
 /// Architecture whose packages the tree is made of: that of the image, and of the only hosts it was tried on.
 const ARCH: &str = "x86_64";
+/// Debian's name of it.
+const DEBIAN_ARCH: &str = "amd64";
 
 /// Libraries of the tree, and its loader.
 const LIB: &str = "usr/lib/x86_64-linux-gnu";
@@ -183,7 +186,8 @@ impl Tools {
                     program.env.clone_from(&env);
                     program.args.clone_from(&args);
                 }
-            } else if let Some((package, names)) = line.split_once(':') {
+            } else if let Some((package, names)) = line.rsplit_once(':') {
+                // A package of another architecture is called NAME:ARCHITECTURE, as apt does.
                 tools.packages.push(package.to_owned());
                 let program = |name| Program { name, env: Vec::new(), args: Vec::new() };
                 tools.programs.extend(words(names).into_iter().map(program));
@@ -204,6 +208,11 @@ impl Tools {
             .arg(format!(
                 "--extract-hook=for deb in $MMDEBSTRAP_ESSENTIAL; do echo \"${{deb##*/}}\"; done | sort >\"$1/{PACKAGES}\""
             ));
+        let foreign: BTreeSet<&str> = self.packages.iter().filter_map(|name| Some(name.split_once(':')?.1)).collect();
+        if !foreign.is_empty() {
+            let all: Vec<&str> = std::iter::once(DEBIAN_ARCH).chain(foreign).collect();
+            cmd = cmd.arg(format!("--architectures={}", all.join(",")));
+        }
         if !rustix::process::geteuid().is_root() {
             // Nothing of the packages is run, so that neither namespaces nor another root are needed.
             cmd = cmd.arg("--mode=chrootless");
@@ -314,8 +323,9 @@ mod tests {
 
     #[test]
     fn the_list_names_packages_programs_and_what_they_take() {
-        let tools = Tools::parse(&lines("ovmf:\nmtools: mcopy mmd\nmcopy mmd = A_1=@/x -L @/y=z")).unwrap();
-        assert_eq!(tools.packages, ["ovmf", "mtools"]);
+        let list = "ovmf:\nu-boot:arm64:\nmtools: mcopy mmd\nmcopy mmd = A_1=@/x -L @/y=z";
+        let tools = Tools::parse(&lines(list)).unwrap();
+        assert_eq!(tools.packages, ["ovmf", "u-boot:arm64", "mtools"]);
         assert_eq!(tools.programs.len(), 2);
         assert_eq!(tools.programs[1].env, ["A_1=@/x"]);
         assert_eq!(tools.programs[1].args, ["-L", "@/y=z"]);

@@ -1,6 +1,7 @@
-//! U-Boot for QEMU's arm64 machine, as Debian builds it, and its boot script.
+//! U-Boot for QEMU's ARM machines, as Debian builds it, and its boot script.
 
-use crate::tools_tree;
+use crate::arch::Arch;
+use crate::{qemu, tools_tree};
 use anyhow::{Context, Result, bail};
 use os_sys::cmd::Cmd;
 use std::fs::File;
@@ -9,8 +10,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// U-Boot of Debian's package u-boot-qemu.
-const FIRMWARE: &str = "usr/lib/u-boot/qemu_arm64/u-boot.bin";
 /// Size of the flash that it keeps its environment in, in bytes.
 const FLASH: u64 = 64 << 20;
 /// What is typed once and saved: only our script is looked for, at once. Without it, its EFI part would write a file of its own
@@ -22,9 +21,15 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// Where it is.
 ///
 /// # Errors
-/// When it is not installed.
-pub fn firmware() -> Result<PathBuf> {
-    let path = tools_tree::root().join(FIRMWARE);
+/// When it is not installed, or U-Boot does not start such machines.
+pub fn firmware(arch: Arch) -> Result<PathBuf> {
+    // Directories of Debian's package u-boot-qemu.
+    let path = match arch {
+        Arch::Arm64 => "usr/lib/u-boot/qemu_arm64/u-boot.bin",
+        Arch::Armv7 => "usr/lib/u-boot/qemu_arm/u-boot.bin",
+        Arch::X86_64 => bail!("UEFI starts machines of {}, not U-Boot", arch.word()),
+    };
+    let path = tools_tree::root().join(path);
     if !path.exists() {
         bail!("no U-Boot for virtual machines ({}); install it with: sudo apt-get install u-boot-qemu", path.display());
     }
@@ -49,11 +54,13 @@ pub fn script(text: &Path, script: &Path) -> Result<()> {
 ///
 /// # Errors
 /// When U-Boot is not installed.
-pub fn machine(flash: &Path) -> Result<Command> {
-    let mut cmd = Command::new("qemu-system-aarch64");
-    cmd.args(["-M", "virt", "-cpu", "cortex-a53", "-m", "256", "-nodefaults", "-no-user-config"])
+pub fn machine(arch: Arch, flash: &Path) -> Result<Command> {
+    let mut cmd = Command::new(qemu::program(arch));
+    cmd.args(qemu::board(arch))
+        .args(qemu::emulated(arch))
+        .args(["-m", "256", "-nodefaults", "-no-user-config"])
         .args(["-display", "none", "-serial", "stdio", "-no-reboot", "-bios"])
-        .arg(firmware()?)
+        .arg(firmware(arch)?)
         .arg("-drive")
         .arg(format!("if=pflash,format=raw,unit=1,file={}", flash.display()))
         .stdin(Stdio::piped())
@@ -66,10 +73,10 @@ pub fn machine(flash: &Path) -> Result<Command> {
 ///
 /// # Errors
 /// When U-Boot does not start or does not save it.
-pub fn settings(flash: &Path) -> Result<()> {
+pub fn settings(arch: Arch, flash: &Path) -> Result<()> {
     let _ = std::fs::remove_file(flash);
     File::create(flash)?.set_len(FLASH)?;
-    let mut child = machine(flash)?
+    let mut child = machine(arch, flash)?
         .spawn()
         .context("cannot start qemu-system-aarch64; install it with: sudo apt-get install qemu-system-arm")?;
     let saved = read_until(&mut child, &["Hit any key"], LIMIT).and_then(|_| {

@@ -27,7 +27,7 @@ pub fn packages(repo: &Repo, list: &str) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for line in repo::list(&path)? {
         let (debian, _) = line.split_once(':').with_context(|| format!("{}: no colon in: {line}", path.display()))?;
-        let name = |name: &str| name.replace("@ARCH@", repo.arch.debian());
+        let name = |name: &str| name.replace("@KERNEL@", repo.arch.kernel());
         names.extend(debian.split_ascii_whitespace().filter(|n| *n != "-").map(name));
     }
     names.sort();

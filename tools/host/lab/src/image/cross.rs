@@ -10,22 +10,26 @@ use std::path::Path;
 const EMULATORS: &str = "/proc/sys/fs/binfmt_misc";
 
 /// cargo, with the linker for an architecture.
-pub(super) fn cargo(arch: Arch) -> Cmd {
+pub(crate) fn cargo(arch: Arch) -> Cmd {
     let cargo = Cmd::new("cargo");
     if arch.is_native() {
         return cargo;
     }
-    let name = arch.target().replace('-', "_").to_uppercase();
-    cargo.env(&format!("CARGO_TARGET_{name}_LINKER"), linker(arch))
+    cargo.env(&variable(arch, "LINKER"), linker(arch))
+}
+
+/// cargo's variable for programs of an architecture.
+pub(crate) fn variable(arch: Arch, what: &str) -> String {
+    format!("CARGO_TARGET_{}_{what}", arch.target().replace('-', "_").to_uppercase())
 }
 
 /// cargo's arguments for an architecture.
-pub(super) fn target(arch: Arch) -> Vec<&'static str> {
+pub(crate) fn target(arch: Arch) -> Vec<&'static str> {
     if arch.is_native() { Vec::new() } else { vec!["--target", arch.target()] }
 }
 
 /// Where cargo puts what it makes, below its own directory.
-pub(super) fn output(arch: Arch) -> &'static str {
+pub(crate) fn output(arch: Arch) -> &'static str {
     if arch.is_native() { "" } else { arch.target() }
 }
 
@@ -37,7 +41,7 @@ fn linker(arch: Arch) -> String {
 ///
 /// # Errors
 /// When something is.
-pub(super) fn check(arch: Arch) -> Result<()> {
+pub(crate) fn check(arch: Arch) -> Result<()> {
     if arch.is_native() {
         return Ok(());
     }
@@ -58,7 +62,7 @@ pub(super) fn check(arch: Arch) -> Result<()> {
 
 /// mmdebstrap's arguments for an architecture. The programs of its packages are run by QEMU: the host's, if it is registered, or
 /// that of the tools tree, registered in the namespace of this one call (Linux 6.7; Documentation/admin-guide/binfmt-misc.rst).
-pub(super) fn emulation(arch: Arch) -> Vec<String> {
+pub(crate) fn emulation(arch: Arch) -> Vec<String> {
     if arch.is_native() {
         return Vec::new();
     }
@@ -68,9 +72,10 @@ pub(super) fn emulation(arch: Arch) -> Vec<String> {
         return arguments;
     }
     let qemu = tools_tree::root().join("usr/bin").join(&name);
-    // Header of the architecture's programs, and which of its bits count. F: the kernel opens QEMU now, so that it need not be
-    // in the new system.
-    let magic = r"\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\xb7\x00";
+    // Header of the architecture's programs, and which of its bits count (elf(5): class, byte order, type, machine). F: the
+    // kernel opens QEMU now, so that it need not be in the new system.
+    let (class, machine) = arch.elf();
+    let magic = format!(r"\x7fELF\x{class:02x}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x{machine:02x}\x00");
     let mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
     arguments.extend([
         "--mode=unshare".to_owned(),

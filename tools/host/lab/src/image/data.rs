@@ -1,5 +1,6 @@
 //! The data partition as it is flashed: the demo container's image, to be used once, and nothing else.
 
+use crate::arch::Arch;
 use crate::image::{Options, as_root, with_list};
 use crate::repo::{self, Repo};
 use crate::step::{Inputs, Output, Steps};
@@ -36,7 +37,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
         let tree = dir.join("tree");
         let preload = tree.join("preload");
         fs::create_dir_all(&preload)?;
-        demo(&base.path, &page, repo.arch.debian(), &preload)?;
+        demo(&base.path, &page, repo.arch, &preload)?;
         os_slotmake::data::image(as_root("mke2fs"), &tree, &dir.join(&name), &size, &mkfs)?;
         Ok(fs::remove_dir_all(&tree)?)
     })?;
@@ -44,7 +45,7 @@ pub fn build(repo: &Repo, vars: &Vars, options: &Options, base: &Output, steps: 
 }
 
 /// A container image of one static program and one page, as `docker save` writes it (OCI layout with manifest.json).
-fn demo(base: &Path, page: &Path, arch: &str, preload: &Path) -> Result<()> {
+fn demo(base: &Path, page: &Path, arch: Arch, preload: &Path) -> Result<()> {
     let work = preload.join("work");
     fs::create_dir_all(&work)?;
     Cmd::new("tar").arg("-xf").arg(base).arg("-C").arg(&work).arg("./usr/bin/busybox").run()?;
@@ -54,11 +55,16 @@ fn demo(base: &Path, page: &Path, arch: &str, preload: &Path) -> Result<()> {
     let layer = layer.into_inner()?;
     fs::remove_dir_all(&work)?;
     let layer_digest = hex(&Sha256::digest(&layer));
-    let config = serde_json::to_vec(&serde_json::json!({
-        "architecture": arch, "os": "linux", "created": "2026-01-01T00:00:00Z",
+    let (architecture, variant) = arch.container();
+    let mut config = serde_json::json!({
+        "architecture": architecture, "os": "linux", "created": "2026-01-01T00:00:00Z",
         "config": { "Cmd": ["/bin/busybox", "sh", "-c", DEMO_COMMAND], "ExposedPorts": { "8080/tcp": {} }, "User": "65534:65534" },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
-    }))?;
+    });
+    if let (Some(variant), Some(fields)) = (variant, config.as_object_mut()) {
+        fields.insert("variant".to_owned(), variant.into());
+    }
+    let config = serde_json::to_vec(&config)?;
     let config_digest = hex(&Sha256::digest(&config));
     let manifest = serde_json::to_vec(&serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",

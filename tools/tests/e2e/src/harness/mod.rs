@@ -6,7 +6,7 @@
 //! - [`disk`] is what a powered-off machine has, [`fat`] edits its boot partition, [`volume`] reads what lies on any
 //! - [`release`] makes releases, [`site`] is a web server for them, [`liar`] one that misbehaves, [`pipe`] the way there
 //! - [`mdns`] asks for a name on the machine's second network card, [`tpm`] is the machine's TPM
-//! - [`uboot`] is a board with U-Boot and no system
+//! - [`uboot`] is a board with U-Boot and no system, [`raspi`] an emulated Raspberry Pi
 //! - [`trace`] is what the machine wrote to its disk
 //! - [`checks`] counts and prints, [`deadline`] ends what takes too long, [`random`] gives numbers
 
@@ -22,6 +22,7 @@ pub(crate) mod liar;
 pub(crate) mod mdns;
 pub(crate) mod pipe;
 pub(crate) mod random;
+pub(crate) mod raspi;
 pub(crate) mod release;
 pub(crate) mod rig;
 pub(crate) mod settled;

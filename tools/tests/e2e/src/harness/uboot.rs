@@ -1,10 +1,11 @@
-//! QEMU's arm64 machine with U-Boot, and a disk of which U-Boot's part alone is real: a boot partition, and two kernel partitions
+//! QEMU's ARM machines with U-Boot, and a disk of which U-Boot's part alone is real: a boot partition, and two kernel partitions
 //! without a kernel.
 
 use crate::harness::deadline;
 use crate::harness::fat::Fat;
 use crate::harness::trace::{Kind, SECTOR, Trace};
 use anyhow::{Context, Result, ensure};
+use lab::arch::Arch;
 use os_boot::arguments;
 use os_boot::{Bootloader, Counters, CountersError, Loader, counters};
 use os_disk::table::{PartId, Table};
@@ -65,6 +66,7 @@ impl Boot {
 
 /// The machine, powered off.
 pub(crate) struct Board {
+    arch: Arch,
     dir: PathBuf,
     disk: PathBuf,
     flash: PathBuf,
@@ -73,15 +75,16 @@ pub(crate) struct Board {
 impl Board {
     /// Why there can be none on this host, if that is so.
     pub(crate) fn missing() -> Option<String> {
-        let qemu = Cmd::new("qemu-system-aarch64").arg("--version").read().map(drop).map_err(anyhow::Error::from);
-        lab::uboot::firmware().and(qemu).err().map(|err| format!("{err:#}"))
+        let qemu =
+            Cmd::new(lab::qemu::program(Arch::Arm64)).arg("--version").read().map(drop).map_err(anyhow::Error::from);
+        lab::uboot::firmware(Arch::Arm64).and(qemu).err().map(|err| format!("{err:#}"))
     }
 
     /// One with our boot script and the counters of a new device.
-    pub(crate) fn new(dir: &Path) -> Result<Self> {
-        let board = Self { dir: dir.to_owned(), disk: dir.join("uboot.raw"), flash: dir.join("uboot.env") };
+    pub(crate) fn new(arch: Arch, dir: &Path) -> Result<Self> {
+        let board = Self { arch, dir: dir.to_owned(), disk: dir.join("uboot.raw"), flash: dir.join("uboot.env") };
         board.make_disk()?;
-        lab::uboot::settings(&board.flash)?;
+        lab::uboot::settings(arch, &board.flash)?;
         Ok(board)
     }
 
@@ -202,7 +205,7 @@ impl Board {
                 log.display()
             ),
         };
-        let child = lab::uboot::machine(&self.flash)?
+        let child = lab::uboot::machine(self.arch, &self.flash)?
             .args(["-drive", &drive, "-device", "virtio-blk-pci,drive=disk,romfile="])
             .spawn()
             .context("cannot start qemu-system-aarch64")?;

@@ -6,7 +6,7 @@
 //!   [`pressure`] is what containers may take, [`hand`] has releases without a server, [`kexec`] has trials that begin
 //!   with a jump; [`trials`] is what these share
 //! - [`mbr`] has the image on a disk with an MBR
-//! - [`uboot`] has boots of the boot script that boards with U-Boot run
+//! - [`uboot`] has boots of the boot script that boards with U-Boot run, [`raspi`] one of the system on a Raspberry Pi
 
 mod bad;
 mod first_boot;
@@ -20,6 +20,7 @@ mod lost;
 mod mbr;
 mod next_boot;
 mod pressure;
+mod raspi;
 mod rescue;
 mod runner;
 mod trials;

@@ -1,6 +1,8 @@
 //! Runs the scenarios, chain by chain.
 
-use super::{bad, first_boot, hand, kexec, keys, lies, lost, mbr, next_boot, pressure, rescue, uboot, update};
+use super::{
+    bad, first_boot, hand, kexec, keys, lies, lost, mbr, next_boot, pressure, raspi, rescue, uboot, update,
+};
 use crate::harness::artifacts::Artifacts;
 use crate::harness::checks::{Checks, Took};
 use crate::harness::deadline;
@@ -44,6 +46,7 @@ const CHAINS: &[Chain] = &[
     Chain { name: "hand", scenarios: &[("by hand", hand::by_hand)], long: true },
     Chain { name: "cut", scenarios: &[("a cut after a jump", kexec::cut_after_jump)], long: true },
     Chain { name: "jump", scenarios: &[("a jump", kexec::jump)], long: true },
+    Chain { name: "raspi", scenarios: &[("Raspberry Pi 3", raspi::raspberry_pi)], long: true },
 ];
 
 /// What stands for all chains that are left out otherwise.
@@ -210,7 +213,7 @@ mod tests {
     #[test]
     fn chains_are_chosen_by_name_and_scenarios_by_part_of_theirs() {
         assert_eq!(names(""), ["update", "config", "lies", "pressure", "u-boot"]);
-        assert_eq!(names("long"), ["bad", "hand", "cut", "jump"]);
+        assert_eq!(names("long"), ["bad", "hand", "cut", "jump", "raspi"]);
         assert_eq!(names("jump"), ["jump"]);
         assert_eq!(names("rescue"), ["config"]);
         assert!(names("nothing of the kind").is_empty());

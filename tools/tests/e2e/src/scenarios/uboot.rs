@@ -1,4 +1,4 @@
-//! U-Boot's boot script, which counts as `grub.cfg` does: on QEMU's arm64 machine, with kernel partitions that hold no kernel.
+//! U-Boot's boot script, which counts as `grub.cfg` does: on QEMU's ARM machines, with kernel partitions that hold no kernel.
 //! Every boot is compared with what `os-boot` says of the same files.
 
 use crate::harness::checks::Checks;
@@ -6,6 +6,7 @@ use crate::harness::device::equal;
 use crate::harness::lab::Lab;
 use crate::harness::uboot::{Board, Boot, loader};
 use anyhow::{Context, Result, ensure};
+use lab::arch::Arch;
 use os_boot::{Counters, State, counters};
 use os_disk::table::PartId;
 use os_facts::Slot;
@@ -18,23 +19,14 @@ pub(super) fn uboot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         checks.skip("U-Boot starts the slots as GRUB does", &why);
         return Ok(());
     }
-    let board = Board::new(&lab.dir)?;
-    checks.check(
-        "U-Boot starts what os-boot says, seven times: three tries of each slot, then the rescue system",
-        || {
-            board.tell(|loader| loader.set_state(Slot::B, State::Good))?;
-            board.tell_arguments(OWN)?;
-            for _ in 0..6 {
-                counted(&board)?;
-            }
-            let before = board.counters()?;
-            ensure!(before.next().is_none(), "a slot has tries left");
-            let boot = board.boot(None)?;
-            ensure!(boot.rescue && boot.slot == Slot::A && !boot.arguments.contains(OWN), "{boot:?}");
-            ensure!(board.counters()? == before, "the rescue system was counted");
-            Ok(())
-        },
-    );
+    // The commands are the same on both, the programs are not.
+    checks.check("a 32-bit U-Boot starts what os-boot says: three tries of each slot, then the rescue system", || {
+        all_tries(&Board::new(Arch::Armv7, &lab.dir)?)
+    });
+    let board = Board::new(Arch::Arm64, &lab.dir)?;
+    checks.check("U-Boot starts what os-boot says: three tries of each slot, then the rescue system", || {
+        all_tries(&board)
+    });
     checks.check("U-Boot takes what os-boot tells it, and os-boot what U-Boot wrote", || {
         board.tell(|loader| loader.set_primary(Slot::B))?;
         ensure!(counted(&board)?.slot == Slot::B, "the slot that was put first is not started");
@@ -83,6 +75,21 @@ pub(super) fn uboot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         let names = board.files()?;
         equal(&names.join(" "), "boot.scr os/argsenv os/grubenv os/grubenv.copy")
     });
+    Ok(())
+}
+
+/// Seven boots.
+fn all_tries(board: &Board) -> Result<()> {
+    board.tell(|loader| loader.set_state(Slot::B, State::Good))?;
+    board.tell_arguments(OWN)?;
+    for _ in 0..6 {
+        counted(board)?;
+    }
+    let before = board.counters()?;
+    ensure!(before.next().is_none(), "a slot has tries left");
+    let boot = board.boot(None)?;
+    ensure!(boot.rescue && boot.slot == Slot::A && !boot.arguments.contains(OWN), "{boot:?}");
+    ensure!(board.counters()? == before, "the rescue system was counted");
     Ok(())
 }
 
