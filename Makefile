@@ -1,6 +1,7 @@
 # The front door: make image · make run · make test · make check · make bench; make help has the others.
 # Everything is built below build/ and tools/target/. V=production picks another variant; HOST_TOOLS=1 uses the QEMU, RAUC
-# and mkfs of this host instead of the tools tree. ARCH=arm64 or armv7 builds, boots and tests for those.
+# and mkfs of this host instead of the tools tree. ARCH=arm64 or armv7 builds, boots and tests for those. With
+# OS_BOOTLOADER=rpi-tryboot the arm64 image is one for the Raspberry Pi's firmware, for which the chain "tryboot" stands in.
 
 V ?= development
 ARCH ?= x86_64

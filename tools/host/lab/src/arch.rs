@@ -1,6 +1,7 @@
 //! The architectures that the lab builds for, and what differs between them.
 
 use anyhow::{Result, bail};
+use os_boot::Bootloader;
 
 /// What an image runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -136,10 +137,15 @@ impl Arch {
         std::env::consts::ARCH == self.qemu()
     }
 
-    /// Files of meta-os with machine facts that differ from what the distribution assumes.
-    pub fn includes(self) -> &'static [&'static str] {
+    /// Files of meta-os with machine facts that differ from what the distribution assumes; `bootloader` is the one that the builder
+    /// wishes for.
+    pub fn includes(self, bootloader: Option<&str>) -> &'static [&'static str] {
         match self {
             Self::X86_64 => &[],
+            // The end-to-end suite stands in for that firmware.
+            Self::Arm64 if bootloader == Some(Bootloader::RpiTryboot.word()) => {
+                &["conf/machine/include/os-qemuarm64.inc", "conf/machine/include/os-rpi-tryboot.inc"]
+            }
             Self::Arm64 => &["conf/machine/include/os-qemuarm64.inc", "conf/machine/include/os-u-boot.inc"],
             Self::Armv7 => &["conf/machine/include/os-qemuarm.inc", "conf/machine/include/os-u-boot.inc"],
         }

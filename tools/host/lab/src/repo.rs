@@ -22,6 +22,7 @@ pub struct Repo {
 
 /// Variables that a builder may set in the environment, as BitBake passes them through with BB_ENV_PASSTHROUGH_ADDITIONS.
 pub const WISHES: &[&str] = &[
+    BOOTLOADER,
     "OS_ROOT_COMPRESSION",
     "OS_KERNEL_ARGS",
     "OS_VERSION",
@@ -30,6 +31,9 @@ pub const WISHES: &[&str] = &[
     "OS_CLOCK_FLOOR",
     "OS_WKS_FILE",
 ];
+
+/// The one of them that names what starts the kernel, where a machine has more than one.
+const BOOTLOADER: &str = "OS_BOOTLOADER";
 
 impl Repo {
     /// Finds the checkout from the current directory upwards. `OS_BUILD_DIR` moves the build directory.
@@ -83,7 +87,7 @@ impl Repo {
     pub fn vars(&self) -> Result<Vars> {
         let mut vars = Vars::default();
         vars.set("MACHINE", self.arch.machine());
-        for name in self.arch.includes() {
+        for name in self.arch.includes(self.wishes.get(BOOTLOADER).map(String::as_str)) {
             vars.load(&self.meta_os().join(name))?;
         }
         for name in ["os-layout.inc", "os-boot.inc", "os-update.inc", "os-version.inc"] {

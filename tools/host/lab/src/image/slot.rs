@@ -6,6 +6,7 @@ use crate::repo::{self, Repo, room};
 use crate::step::{Inputs, Output, Steps};
 use crate::tools_tree;
 use anyhow::{Context, Result, ensure};
+use os_boot::Bootloader;
 use os_layout::vars::Vars;
 use os_slotmake::slot::Slot;
 use std::fs;
@@ -29,7 +30,11 @@ pub fn build(
         Ok(text) => text.parse().context("SOURCE_DATE_EPOCH is no number")?,
         Err(_) => repo::need(vars, "OS_CLOCK_FLOOR")?.parse().context("OS_CLOCK_FLOOR is no number")?,
     };
+    let loader = Bootloader::named(&repo::need(vars, "OS_BOOTLOADER")?)?;
+    let config = repo.meta_os().join("recipes-bsp/rpi-tryboot/files/config.txt");
     let mut inputs = Inputs::new()
+        .text(loader.word())
+        .path(&config)?
         .text(&options.variant)
         .text(&epoch.to_string())
         .text(&repo::need(vars, "OS_KERNEL_ARGS")?)
@@ -62,13 +67,18 @@ pub fn build(
             .run()?;
         let root = dir.join(repo::need(vars, "OS_ROOT_IMAGE")?);
         fs::rename(dir.join("root.erofs"), &root)?;
+        let more = dir.join("more");
+        fs::create_dir(&more)?;
+        if loader == Bootloader::RpiTryboot {
+            fs::copy(&config, more.join("config.txt"))?;
+        }
         let slot = Slot {
             root,
             root_room: room(vars, "OS_ROOT_SIZE")?,
             kernel: dir.join("vmlinuz"),
             initramfs: dir.join("initramfs"),
             // QEMU brings the device tree of its machine.
-            more: None,
+            more: Some(more),
             arguments: [repo::need(vars, "OS_CONSOLES")?, repo::need(vars, "OS_KERNEL_ARGS")?].join(" "),
             config: dir.join("slot.cfg"),
             image: dir.join(repo::need(vars, "OS_KERNEL_IMAGE")?),
