@@ -6,7 +6,7 @@
 //! - [`disk`] is what a powered-off machine has, [`fat`] edits its boot partition, [`volume`] reads what lies on any
 //! - [`release`] makes releases, [`site`] is a web server for them, [`liar`] one that misbehaves, [`pipe`] the way there
 //! - [`mdns`] asks for a name on the machine's second network card, [`tpm`] is the machine's TPM
-//! - [`uboot`] is a board with U-Boot and no system, [`raspi`] an emulated Raspberry Pi
+//! - [`uboot`] is a board with U-Boot and no system, [`raspi`] an emulated Raspberry Pi, [`firmware`] stands in for its firmware
 //! - [`trace`] is what the machine wrote to its disk
 //! - [`checks`] counts and prints, [`deadline`] ends what takes too long, [`random`] gives numbers
 
@@ -17,6 +17,7 @@ pub(crate) mod deadline;
 pub(crate) mod device;
 pub(crate) mod disk;
 pub(crate) mod fat;
+pub(crate) mod firmware;
 pub(crate) mod lab;
 pub(crate) mod liar;
 pub(crate) mod mdns;

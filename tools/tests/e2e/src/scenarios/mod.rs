@@ -6,6 +6,7 @@
 //!   [`pressure`] is what containers may take, [`hand`] has releases without a server, [`kexec`] has trials that begin
 //!   with a jump; [`trials`] is what these share
 //! - [`mbr`] has the image on a disk with an MBR
+//! - [`tryboot`] has starts by the Raspberry Pi's firmware, of an image that is made for it
 //! - [`uboot`] has boots of the boot script that boards with U-Boot run, [`raspi`] one of the system on a Raspberry Pi
 
 mod bad;
@@ -24,6 +25,7 @@ mod raspi;
 mod rescue;
 mod runner;
 mod trials;
+mod tryboot;
 mod uboot;
 mod update;
 mod wiped;

@@ -1,7 +1,7 @@
 //! Runs the scenarios, chain by chain.
 
 use super::{
-    bad, first_boot, hand, kexec, keys, lies, lost, mbr, next_boot, pressure, raspi, rescue, uboot, update,
+    bad, first_boot, hand, kexec, keys, lies, lost, mbr, next_boot, pressure, raspi, rescue, tryboot, uboot, update,
 };
 use crate::harness::artifacts::Artifacts;
 use crate::harness::checks::{Checks, Took};
@@ -41,6 +41,7 @@ const CHAINS: &[Chain] = &[
     Chain { name: "lies", scenarios: &[("lies", lies::lies)], long: false },
     Chain { name: "pressure", scenarios: &[("all of disk and memory", pressure::pressure)], long: false },
     Chain { name: "u-boot", scenarios: &[("boot script", uboot::uboot)], long: false },
+    Chain { name: "tryboot", scenarios: &[("firmware that tries", tryboot::tryboot)], long: false },
     Chain { name: "mbr", scenarios: &[("a disk with an MBR", mbr::mbr)], long: true },
     Chain { name: "bad", scenarios: &[("bad releases", bad::bad_releases)], long: true },
     Chain { name: "hand", scenarios: &[("by hand", hand::by_hand)], long: true },
