@@ -213,8 +213,8 @@ mod tests {
 
     #[test]
     fn chains_are_chosen_by_name_and_scenarios_by_part_of_theirs() {
-        assert_eq!(names(""), ["update", "config", "lies", "pressure", "u-boot"]);
-        assert_eq!(names("long"), ["bad", "hand", "cut", "jump", "raspi"]);
+        assert_eq!(names(""), ["update", "config", "lies", "pressure", "u-boot", "tryboot"]);
+        assert_eq!(names("long"), ["mbr", "bad", "hand", "cut", "jump", "raspi"]);
         assert_eq!(names("jump"), ["jump"]);
         assert_eq!(names("rescue"), ["config"]);
         assert!(names("nothing of the kind").is_empty());
