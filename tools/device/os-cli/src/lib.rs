@@ -9,6 +9,7 @@ mod engine;
 #[cfg(feature = "manual")]
 pub mod manual;
 mod restart;
+mod selftest;
 mod slot;
 mod status;
 mod wipe;
@@ -41,6 +42,17 @@ pub struct Args {
 enum Command {
     /// Show version, slots, health, disk, memory, network, engine and configuration; exit code 1 if something is wrong
     Status,
+    /// Test what the OS needs of this board; exit code 1 if a check failed
+    ///
+    /// Reads what the kernel and the services say, reads 64 MiB from the disk, looks for Wi-Fi networks, and runs a container
+    /// of its own, which it removes. Nothing else is changed. The report names the board and the release; it has no host name,
+    /// address, network or serial number, so that it can be shown to others.
+    #[command(name = "selftest")]
+    SelfTest {
+        /// Leave out what takes seconds: reading the disk, looking for networks, the container
+        #[arg(long)]
+        quick: bool,
+    },
     /// Show and change config.json, the configuration of the device
     Config {
         #[command(subcommand)]
@@ -144,6 +156,11 @@ async fn run(args: Args) -> Result<ExitCode> {
             let status = status::collect().await;
             out::answer(&status, json);
             Ok(code(status.is_good()))
+        }
+        Command::SelfTest { quick } => {
+            let test = selftest::run(quick).await;
+            out::answer(&test, json);
+            Ok(code(test.is_good()))
         }
         Command::Config { command } => config::run(command, json).await,
         Command::Slot { command } => slot::run(command, json).await,

@@ -9,7 +9,7 @@ use anyhow::Result;
 use os_config::links::{self, Link};
 use os_config::status::Status as ConfigStatus;
 use os_config_model::decide::Source;
-use os_dbus::{Bus, Tried};
+use os_dbus::{Bus, BusError, Tried};
 use os_facts::identity;
 use os_facts::place::STATE;
 use os_facts::report::{Report, Volume};
@@ -21,7 +21,7 @@ use std::fmt;
 use std::path::Path;
 
 /// systemd's word for a device, and for a unit, that is not up yet.
-const STARTING: &str = "starting";
+pub(crate) const STARTING: &str = "starting";
 
 /// The answer. The JSON form is stable; fields are only ever added.
 #[derive(Debug, Serialize, Default)]
@@ -50,13 +50,13 @@ pub(crate) struct Status {
 
 #[derive(Debug, Serialize, Default)]
 #[serde(rename_all = "camelCase")]
-struct Os {
-    name: String,
-    version: String,
-    variant: String,
-    machine: String,
+pub(crate) struct Os {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) variant: String,
+    pub(crate) machine: String,
     build: String,
-    kernel: String,
+    pub(crate) kernel: String,
 }
 
 #[derive(Debug, Serialize, Default)]
@@ -71,15 +71,15 @@ struct Health {
 
 /// Bytes.
 #[derive(Debug, Serialize)]
-struct Space {
-    total: u64,
+pub(crate) struct Space {
+    pub(crate) total: u64,
     free: u64,
 }
 
 /// Bytes.
 #[derive(Debug, Serialize)]
-struct Memory {
-    total: u64,
+pub(crate) struct Memory {
+    pub(crate) total: u64,
     available: u64,
 }
 
@@ -158,7 +158,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default().trim().to_owned()
 }
 
-fn os() -> Os {
+pub(crate) fn os() -> Os {
     let field = |name: &str| os_sys::release::field(name).unwrap_or_default();
     Os {
         name: field("NAME"),
@@ -170,7 +170,7 @@ fn os() -> Os {
     }
 }
 
-fn space(mount: &str) -> Option<Space> {
+pub(crate) fn space(mount: &str) -> Option<Space> {
     // A directory that is no mount point would show the root's numbers.
     if !os_sys::files::is_mount_point(mount) {
         return None;
@@ -182,7 +182,7 @@ fn space(mount: &str) -> Option<Space> {
     })
 }
 
-fn memory(meminfo: &str) -> Option<Memory> {
+pub(crate) fn memory(meminfo: &str) -> Option<Memory> {
     let bytes = |name: &str| {
         let line = meminfo.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(':'))?;
         line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
@@ -235,10 +235,7 @@ async fn ask_bus(bus: &Bus, status: &mut Status) {
             let jobs = systemd.list_jobs().await.tried("cannot list jobs")?;
             status.health.waits_for = jobs.into_iter().filter(|job| job.3 == "running").map(|job| job.1).collect();
         }
-        status.network.state = match bus.network_manager().await? {
-            Some(nm) => network_word(nm.state().await.tried("cannot ask NetworkManager")?).to_owned(),
-            None => "NetworkManager does not run".to_owned(),
-        };
+        status.network.state = network(bus).await?.to_owned();
         Ok(())
     }
     .await;
@@ -249,6 +246,17 @@ async fn ask_bus(bus: &Bus, status: &mut Status) {
         Ok(rows) => status.slots = rows,
         Err(err) => status.messages.push(format!("{err:#}")),
     }
+}
+
+/// NetworkManager's state in a word.
+///
+/// # Errors
+/// When the bus or NetworkManager does not answer.
+pub(crate) async fn network(bus: &Bus) -> Result<&'static str, BusError> {
+    Ok(match bus.network_manager().await? {
+        Some(manager) => network_word(manager.state().await.tried("cannot ask NetworkManager")?),
+        None => "NetworkManager does not run",
+    })
 }
 
 /// `NMState` in a word (NetworkManager's D-Bus documentation).

@@ -70,6 +70,7 @@ fn answers() -> Vec<(&'static str, Value)> {
     let text = |value: &str| value.to_owned();
     vec![
         ("os status", serde_json::to_value(status::tests::example(standing())).unwrap()),
+        ("os selftest", serde_json::to_value(selftest::tests::example()).unwrap()),
         (
             "os config status",
             serde_json::to_value(ConfigStatus {

@@ -46,6 +46,9 @@ pub trait SystemdManager {
     /// Sets it.
     #[zbus(property, name = "RuntimeWatchdogUSec")]
     fn set_runtime_watchdog_usec(&self, microseconds: u64) -> zbus::Result<()>;
+    /// When the hardware watchdog was fed last, in microseconds of CLOCK_MONOTONIC; the largest number when it never was.
+    #[zbus(property(emits_changed_signal = "false"))]
+    fn watchdog_last_ping_timestamp_monotonic(&self) -> zbus::Result<u64>;
     /// A job is over.
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: &str, result: &str);

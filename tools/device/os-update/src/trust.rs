@@ -17,7 +17,7 @@ pub const BUILT_IN: &str = "/etc/os/channel-root.json";
 const MAX_CHAIN: u32 = 256;
 
 /// systemd-timesyncd leaves it when a time server set the clock.
-const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
+pub const SYNCHRONIZED: &str = "/run/systemd/timesync/synchronized";
 
 /// The device's clock, and whether a time server set it.
 pub(crate) fn clock() -> Clock {
