@@ -59,7 +59,8 @@ pub(super) fn booted(root: Root<'_>, report: &Report) -> Check {
 /// The devices below the verified root; none when `/` is another one (proc_pid_mountinfo(5)).
 fn below_root(root: Root<'_>) -> Option<Vec<String>> {
     let mounts = root.text("/proc/self/mountinfo")?;
-    let mut rows = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    // What is mounted over another comes later.
+    let mut rows = mounts.lines().rev().map(|line| line.split(' ').collect::<Vec<_>>());
     let row = rows.find(|row| row.get(4) == Some(&"/"))?;
     let dir = Path::new("/sys/dev/block").join(row.get(2)?);
     (root.text(dir.join("dm/name")).as_deref() == Some(VERIFIED)).then(|| root.names(dir.join("slaves")))
