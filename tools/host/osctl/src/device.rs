@@ -1,5 +1,8 @@
 //! A device on the network, over ssh.
 
+mod options;
+pub mod selftest;
+
 use anyhow::{Context, Result, bail, ensure};
 use os_transport::Source;
 use os_transport::relay::{Bundle, Relay};

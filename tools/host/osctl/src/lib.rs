@@ -2,7 +2,7 @@
 //!
 //! - [`image`] writes a configuration into an image or onto a card
 //! - [`channel`] makes and keeps directories of releases
-//! - [`device`] updates a device over ssh
+//! - [`device`] updates and tests a device over ssh
 
 pub mod channel;
 pub mod device;

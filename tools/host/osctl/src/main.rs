@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Prepare images, publish releases and update devices from a workstation.
+/// Prepare images, publish releases, and update and test devices from a workstation.
 #[derive(Debug, Parser)]
 #[command(name = "osctl", version)]
 struct Args {
@@ -56,6 +56,22 @@ enum Device {
         #[command(flatten)]
         ssh: osctl::device::Ssh,
     },
+    /// Test what the OS needs of a board, and print a report to send; exit code 1 if a check failed
+    ///
+    /// Runs os selftest on the device, which changes nothing there, and compares the options of its kernel. The report has no
+    /// host name, address, network or serial number. docs/hardware-check.md says what is left to test by hand.
+    #[command(name = "selftest")]
+    SelfTest {
+        /// Host name or address
+        host: String,
+        #[command(flatten)]
+        depth: osctl::device::selftest::Depth,
+        /// Print JSON instead of text, in a stable format (docs/json.md)
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        ssh: osctl::device::Ssh,
+    },
 }
 
 fn main() -> ExitCode {
@@ -79,6 +95,9 @@ fn run(args: Args) -> Result<()> {
         Command::Device { command: Device::Update { host, bundle, ssh } } => {
             os_sys::say!("{}", osctl::device::update(&host, &bundle, &ssh)?);
             Ok(())
+        }
+        Command::Device { command: Device::SelfTest { host, depth, json, ssh } } => {
+            osctl::device::selftest::report(&osctl::device::selftest::selftest(&host, &depth, &ssh)?, json)
         }
     }
 }
