@@ -62,6 +62,16 @@ pub(super) fn by_hand(lab: &Lab, checks: &mut Checks) -> Result<()> {
         ensure!(status["phase"] == "idle" && status["refused"][0]["version"] == release, "{status}");
         Ok(())
     });
+    checks.check("osctl device selftest restarts the device, has its watchdog restart it, and reports both", || {
+        let depth = osctl::device::selftest::Depth { full: true, watchdog: true, yes: true };
+        let test = vm.through_restarts(|| osctl::device::selftest::selftest("127.0.0.1", &depth, &login))?;
+        let text = test.to_string();
+        ensure!(test.is_good(), "{text}");
+        for passed in ["restart.returns", "restart.slot", "watchdog.restarts"] {
+            ensure!(text.lines().any(|line| line.starts_with("passed") && line.contains(passed)), "{passed}: {text}");
+        }
+        settled(&vm)
+    });
     checks.check("the power button turns the device off", || vm.power_off());
     Ok(())
 }

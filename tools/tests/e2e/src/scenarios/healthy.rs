@@ -23,6 +23,7 @@ const EXCUSED: &[(&str, &str)] = &[
 /// Commands that change nothing, and what their object has to have.
 const ANSWERS: &[(&str, &str)] = &[
     ("os status", "slots"),
+    ("os selftest --quick", "checks"),
     ("os config status", "keys"),
     ("os config get", "value"),
     ("os config get hostname", "value"),
@@ -41,6 +42,34 @@ const ANSWERS: &[(&str, &str)] = &[
     ("os no-such-command", "error"),
 ];
 
+/// What the self test has to find on every machine that the suite makes.
+const TESTED: [&str; 17] = [
+    "machine.memory",
+    "slots.booted",
+    "slots.committed",
+    "slots.counters",
+    "slots.rauc",
+    "disk.partitions",
+    "disk.alignment",
+    "disk.grown",
+    "disk.volumes",
+    "disk.speed",
+    "clock.floor",
+    "watchdog.armed",
+    "network.state",
+    "engine.answers",
+    "engine.cgroups",
+    "engine.storage",
+    "engine.container",
+];
+
+fn self_test(vm: &Vm) -> Result<Value> {
+    let (code, text) = vm.ssh_code("os selftest --json")?;
+    let test: Value = serde_json::from_str(&text).with_context(|| text.clone())?;
+    ensure!((code == 0) == (test["failed"] == 0), "exit code {code}: {text}");
+    Ok(test)
+}
+
 pub(super) fn healthy(vm: &Vm, demo: Option<&Demo>, checks: &mut Checks) {
     checks.check("nothing in the journal is a warning", || is_quiet(vm));
     checks.check("--json is one object with a version, whatever comes", || {
@@ -50,6 +79,30 @@ pub(super) fn healthy(vm: &Vm, demo: Option<&Demo>, checks: &mut Checks) {
             ensure!(answer["version"] == 1 && answer.get(field).is_some(), "{command}: {text}");
         }
         Ok(())
+    });
+    checks.check("the self test passes, skips nothing that this machine has, and leaves nothing behind", || {
+        let left = "docker images -aq | sort; docker ps -aq; ls /run/os | grep selftest || true";
+        let before = vm.ssh(left)?;
+        let test = self_test(vm)?;
+        ensure!(test["failed"] == 0, "{test:#}");
+        let passed = test["checks"].as_array().into_iter().flatten().filter(|check| check["outcome"] == "passed");
+        let passed: Vec<&str> = passed.filter_map(|check| check["name"].as_str()).collect();
+        let missing: Vec<&&str> = TESTED.iter().filter(|name| !passed.contains(name)).collect();
+        ensure!(missing.is_empty(), "{missing:?} did not pass: {test:#}");
+        equal(&vm.ssh(left)?, before.trim())
+    });
+    checks.check("the self test finds counters that differ from their copy, and says what mends them", || {
+        let file = vm.ssh("find /mnt/boot -name grubenv.copy")?;
+        let file = file.trim();
+        vm.ssh(&format!("printf X | dd of={file} bs=1 seek=600 conv=notrunc 2>/dev/null"))?;
+        let found = self_test(vm).map(|test| {
+            let failed = test["checks"].as_array().into_iter().flatten().filter(|check| check["outcome"] == "failed");
+            failed.filter_map(|check| check["name"].as_str()).collect::<Vec<_>>().join(" ")
+        });
+        // What the report says to do.
+        vm.ssh("os slot mark good")?;
+        vm.ssh(&format!("cmp {file} {}", file.trim_end_matches(".copy")))?;
+        equal(&found?, "slots.counters")
     });
     checks.check("identifiers of the boot partition and of the kernel slot differ", || {
         let ids = vm.ssh("blkid -p -o value -s UUID /dev/disk/os/os-boot /dev/disk/os/os-kernelA | sort -u | wc -l")?;
