@@ -12,8 +12,10 @@ const NOP: u32 = 4;
 const TOTAL_SIZE: usize = 4;
 const OFF_STRUCT: usize = 8;
 const OFF_STRINGS: usize = 12;
+const OFF_RESERVED: usize = 16;
 const SIZE_STRINGS: usize = 32;
 const SIZE_STRUCT: usize = 36;
+const HEADER: usize = 40;
 
 /// Names of our properties, as the strings block has them.
 const NAMES: &[u8] = b"partition\0tryboot\0";
@@ -50,15 +52,19 @@ pub(super) fn with_bootloader(tree: &[u8], partition: u32, tryboot: bool) -> Res
     let (before, after) = structure.split_at(at);
     let structure = [before, &node, after].concat();
     let strings = [strings, NAMES].concat();
-    // Both go behind all that there was: nothing else moves.
-    let mut made = tree.to_vec();
-    made.resize(made.len().next_multiple_of(8), 0);
+    // Without what was free in it: QEMU doubles what it is given, and Linux takes no tree of more than 2 MiB.
+    let mut made = tree.get(..HEADER).context("the device tree has no header")?.to_vec();
+    let reserved = tree.get(size(tree, OFF_RESERVED)?..).unwrap_or_default();
+    let entries = reserved.chunks_exact(16).position(|entry| entry.iter().all(|byte| *byte == 0));
+    let entries = entries.context("the reserved memory of the device tree has no end")?;
+    made.extend(reserved.get(..(entries + 1) * 16).unwrap_or_default());
     let (at_structure, at_strings) = (made.len(), made.len() + structure.len());
     made.extend(&structure);
     made.extend(&strings);
     let total = made.len();
     for (at, value) in [
         (TOTAL_SIZE, total),
+        (OFF_RESERVED, HEADER),
         (OFF_STRUCT, at_structure),
         (OFF_STRINGS, at_strings),
         (SIZE_STRINGS, strings.len()),
@@ -124,7 +130,7 @@ mod tests {
         close(&mut structure);
         structure.extend(9_u32.to_be_bytes());
         let strings = b"bootargs\0";
-        let header = [0xd00d_feed, 0, 56, 0, 40, 17, 16, 0, 0, 0].map(u32::to_be_bytes).concat();
+        let header = [0xd00d_feed_u32, 0, 56, 0, 40, 17, 16, 0, 0, 0].map(u32::to_be_bytes).concat();
         let mut made = [&header[..], &[0; 16], &structure, strings].concat();
         let fields = [
             (TOTAL_SIZE, made.len()),
@@ -158,6 +164,9 @@ mod tests {
             assert_eq!(word(&new, property + 12).unwrap(), value);
         }
         assert_eq!(size(&made, TOTAL_SIZE).unwrap(), made.len());
+        assert_eq!(made.len(), before.len() + 52 + NAMES.len());
+        let padded = [&before[..], &[0; 4096]].concat();
+        assert_eq!(with_bootloader(&padded, 3, true).unwrap(), made, "what was free is left out");
     }
 
     #[test]
