@@ -26,6 +26,7 @@ pub fn run(repo: &Repo) -> Result<ExitCode> {
         ("packing, seal and bundle of a slot", sealed),
         ("addresses of the engine and their keys", bridge),
         ("what the OS needs of a kernel", kernel),
+        ("docs/status.md and docs/kconfig.json", crate::kconfig::check),
         ("grub.cfg, boot.cmd, boot files and counters", boot),
         ("links in /etc", links),
         ("units of the tools and SYSTEMD_SERVICE of the recipe", units),

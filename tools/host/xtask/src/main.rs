@@ -4,11 +4,13 @@
 //! - [`manifests`] finds dependencies that nothing uses
 //! - [`config_docs`] writes the reference of config.json from its table of keys
 //! - [`roots`] compares the root file systems that the two lanes built
+//! - [`kconfig`] tries the options that the OS needs on real kernels and U-Boots
 //! - [`crates_inc`] writes the crate list of the Yocto recipe
 
 mod check;
 mod config_docs;
 mod crates_inc;
+mod kconfig;
 mod manifests;
 mod pages;
 mod roots;
@@ -42,6 +44,16 @@ enum Command {
         #[command(flatten)]
         host_tools: HostTools,
     },
+    /// Try on real sources whether the options that the OS needs survive Kconfig
+    Kconfig {
+        /// Whose configurations they are
+        kind: kconfig::Kind,
+        /// Table of machines: MACHINE ARCH MODE SOURCE CONFIG FRAGMENT…, see docs/internals.md
+        table: PathBuf,
+        /// Write the results into docs/
+        #[arg(long)]
+        record: bool,
+    },
     /// Generate the reference and the schema of config.json in docs/
     Docs,
     /// Generate the lock file and the crate list of the Yocto recipe from tools/Cargo.lock
@@ -70,6 +82,7 @@ fn run(args: Args) -> Result<ExitCode> {
             host_tools.enter(&repo)?;
             roots::run(&repo, &lab, &yocto).map(|()| ExitCode::SUCCESS)
         }
+        Command::Kconfig { kind, table, record } => kconfig::run(&repo, kind, &table, record),
         Command::Docs => config_docs::write(&repo).map(|()| ExitCode::SUCCESS),
         Command::Crates { check } => crates_inc::run(&repo, check),
     }
