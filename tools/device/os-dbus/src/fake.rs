@@ -47,20 +47,24 @@ pub struct World {
     pub metered: u32,
 }
 
+/// A slot in which nothing was ever installed, with its name, its bootloader's and its state, as RAUC tells of it.
+pub fn slot(name: &str, bootname: &str, state: &str) -> RaucSlot {
+    RaucSlot {
+        name: name.to_owned(),
+        class: name.split('.').next().unwrap_or_default().to_owned(),
+        bootname: Some(bootname.to_owned()),
+        state: state.to_owned(),
+        boot_status: Some("good".to_owned()),
+        version: None,
+        transaction: None,
+        manifest_hash: None,
+        status: None,
+    }
+}
+
 impl World {
     /// Slot A runs a version, and nothing was ever installed in B.
     fn new(version: &str) -> Self {
-        let slot = |name: &str, bootname: &str, state: &str| RaucSlot {
-            name: name.to_owned(),
-            class: "rootfs".to_owned(),
-            bootname: Some(bootname.to_owned()),
-            state: state.to_owned(),
-            boot_status: Some("good".to_owned()),
-            version: None,
-            transaction: None,
-            manifest_hash: None,
-            status: None,
-        };
         let mut first = slot("rootfs.0", "A", "booted");
         first.version = Some(version.to_owned());
         Self {

@@ -190,17 +190,7 @@ mod tests {
 
     #[test]
     fn rauc_has_to_know_both_slots_and_the_booted_one() {
-        let slot = |name: &str, state: &str| RaucSlot {
-            name: "kernel.0".to_owned(),
-            class: "kernel".to_owned(),
-            bootname: Some(name.to_owned()),
-            state: state.to_owned(),
-            boot_status: Some("good".to_owned()),
-            version: None,
-            transaction: None,
-            manifest_hash: None,
-            status: None,
-        };
+        let slot = |bootname: &str, state: &str| os_dbus::fake::slot("kernel.0", bootname, state);
         let outcome = |slots: &[RaucSlot]| -> Outcome { rauc(Some(Ok(slots.to_vec())), Slot::A).outcome };
         assert_eq!(outcome(&[slot("A", "booted"), slot("B", "inactive")]), Passed);
         assert_eq!(outcome(&[slot("A", "inactive"), slot("B", "booted")]), Failed);

@@ -21,7 +21,7 @@ const ENTRIES: std::ops::Range<usize> = 440..512;
 
 /// Stands for the bootloader of a board: bytes that nothing of ours writes.
 fn bootloader() -> Vec<u8> {
-    (0..=250).cycle().take(4 << 20).collect()
+    (0..=250).cycle().zip(0..BOOTLOADER).map(|(byte, _)| byte).collect()
 }
 
 /// A disk with the image on it.

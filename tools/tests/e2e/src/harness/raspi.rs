@@ -2,13 +2,14 @@
 
 use crate::harness::deadline;
 use crate::harness::lab::Lab;
+use crate::harness::vm::{read_console, tail};
 use anyhow::{Context, Result, bail, ensure};
 use lab::arch::Arch;
 use lab::repo::Repo;
 use lab::{qemu, tools_tree};
 use os_sys::cmd::Cmd;
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -69,20 +70,11 @@ impl Pi {
             .context("cannot start qemu-system-aarch64")?;
         deadline::started(child.id());
         let console = Arc::new(Mutex::new(String::new()));
-        let mut from = child.stdout.take().context("no console")?;
-        let mut record = File::create(lab.dir.join("console.log"))?;
+        let from = child.stdout.take().context("no console")?;
+        let record = File::create(lab.dir.join("console.log"))?;
         std::thread::spawn({
             let console = Arc::clone(&console);
-            move || {
-                let mut buffer = [0; 4096];
-                while let Ok(got @ 1..) = from.read(&mut buffer) {
-                    let bytes = buffer.get(..got).unwrap_or_default();
-                    let _ = record.write_all(bytes);
-                    if let Ok(mut text) = console.lock() {
-                        text.push_str(&String::from_utf8_lossy(bytes));
-                    }
-                }
-            }
+            move || read_console(from, &console, record)
         });
         Ok(Self { child, console })
     }
@@ -96,16 +88,14 @@ impl Pi {
         let start = Instant::now();
         while !self.said().contains(text) {
             deadline::check()?;
-            let said = self.said();
-            let end = || said.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect::<String>();
             if let Some(status) = self.child.try_wait()? {
-                bail!("the machine ended ({status}); the end of its console: {}", end());
+                bail!("the machine ended ({status}); the end of its console: {}", tail(&self.said()));
             }
             ensure!(
                 start.elapsed() < limit,
                 "the console did not say '{text}' in {} s; its end: {}",
                 limit.as_secs(),
-                end()
+                tail(&self.said())
             );
             std::thread::sleep(Duration::from_millis(500));
         }

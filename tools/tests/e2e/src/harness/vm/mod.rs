@@ -393,7 +393,8 @@ fn spawn(machine: &Machine, dir: &Path, console: &Arc<Mutex<String>>) -> Result<
     Ok(child)
 }
 
-fn read_console(mut from: impl Read, console: &Mutex<String>, mut record: std::fs::File) {
+/// Keeps what a console says, for those who wait and in a file.
+pub(crate) fn read_console(mut from: impl Read, console: &Mutex<String>, mut record: std::fs::File) {
     let mut buffer = [0; 4096];
     while let Ok(got @ 1..) = from.read(&mut buffer) {
         let bytes = buffer.get(..got).unwrap_or_default();
@@ -416,7 +417,7 @@ pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
 }
 
 /// The last lines of a text.
-fn tail(text: &str) -> String {
+pub(crate) fn tail(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines.iter().skip(lines.len().saturating_sub(12)).copied().collect::<Vec<_>>().join(" | ")
 }
