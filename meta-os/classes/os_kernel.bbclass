@@ -25,7 +25,7 @@ def os_kernel_options(text):
     return options
 
 def os_kernel_lacks(fragment, config, may_lack):
-    """What a configuration lacks of a fragment: a line for each group. tools/host/xtask/src/kconfig reads the same form."""
+    """What a configuration lacks of a fragment: a line for each group. tools/host/osctl/src/kconfig.rs reads the same form."""
     lines = []
     for paragraph in fragment.split("\n\n"):
         wanted = os_kernel_options(paragraph)

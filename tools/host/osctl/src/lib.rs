@@ -3,7 +3,9 @@
 //! - [`image`] writes a configuration into an image or onto a card
 //! - [`channel`] makes and keeps directories of releases
 //! - [`device`] updates and tests a device over ssh
+//! - [`kconfig`] compares a kernel's configuration with what the OS needs
 
 pub mod channel;
 pub mod device;
 pub mod image;
+pub mod kconfig;

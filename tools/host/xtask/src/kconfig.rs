@@ -7,14 +7,12 @@
 //! raspberrypi5 arm64 alldefconfig linux-rpi linux-rpi/arch/arm64/configs/bcm2712_defconfig meta-os/files/kernel/os.cfg
 //! ```
 
-mod fragment;
-
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
-use fragment::{Configuration, Group, Lack};
 use lab::repo::Repo;
 use os_sys::cmd::Cmd;
 use os_sys::files::read_text;
+use osctl::kconfig::{self, Configuration, Group, Lack};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -114,7 +112,7 @@ impl Trial {
             .collect();
         json!({
             "machine": self.machine, "version": version, "base": base, "mode": self.mode,
-            "options": groups.iter().map(Group::len).sum::<usize>(), "lacks": lacks,
+            "options": groups.iter().map(Group::size).sum::<usize>(), "lacks": lacks,
         })
     }
 }
@@ -141,7 +139,7 @@ pub fn run(repo: &Repo, kind: Kind, table: &Path, record: bool) -> Result<ExitCo
         let trial = Trial::parse(line, &dir, &repo.root)?;
         let mut groups = Vec::new();
         for fragment in &trial.fragments {
-            groups.extend(fragment::groups(&read_text(fragment)?));
+            groups.extend(kconfig::groups(&read_text(fragment)?));
         }
         let version = version(&read_text(&trial.source.join("Makefile"))?).context("the Makefile has no version")?;
         let config = trial.configure()?;
@@ -246,7 +244,7 @@ mod tests {
         let lacks = |config: &str| {
             let line = format!("m - alldefconfig . {config} os.cfg");
             let configuration = Trial::parse(&line, dir.path(), dir.path()).unwrap().configure().unwrap();
-            fragment::groups(&std::fs::read_to_string(dir.path().join("os.cfg")).unwrap())
+            kconfig::groups(&std::fs::read_to_string(dir.path().join("os.cfg")).unwrap())
                 .iter()
                 .map(|group| group.lacks(&configuration).len())
                 .sum::<usize>()

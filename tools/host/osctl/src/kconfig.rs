@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 
 /// Options that one feature needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Group {
+pub struct Group {
     /// What does not work without them: the comment above the group.
-    pub(crate) what: String,
+    pub what: String,
     mark: Option<Mark>,
     options: Vec<Want>,
 }
@@ -36,26 +36,27 @@ struct Want {
 
 /// An option that did not survive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lack {
+pub struct Lack {
     /// With `CONFIG_`; of a group of which one is enough, all of them.
-    pub(crate) option: String,
+    pub option: String,
     /// What the configuration says instead; `n` where it says nothing.
-    pub(crate) found: String,
+    pub found: String,
     /// What does not work.
-    pub(crate) what: String,
+    pub what: String,
 }
 
 /// A configuration as Kconfig writes it.
 #[derive(Debug, Default)]
-pub(crate) struct Configuration(BTreeMap<String, String>);
+pub struct Configuration(BTreeMap<String, String>);
 
 impl Configuration {
-    pub(crate) fn parse(text: &str) -> Self {
+    /// Reads one; what is no option in it is passed over.
+    pub fn parse(text: &str) -> Self {
         Self(text.lines().filter_map(want).map(|want| (want.name, want.value)).collect())
     }
 
     /// `y`, `m`, `n`, or a value; an option that is unknown is off.
-    pub(crate) fn get(&self, name: &str) -> &str {
+    pub fn get(&self, name: &str) -> &str {
         self.0.get(name).map_or("n", String::as_str)
     }
 }
@@ -69,7 +70,7 @@ fn want(line: &str) -> Option<Want> {
 }
 
 /// The groups of a fragment. A paragraph without options is a heading, and no group.
-pub(crate) fn groups(text: &str) -> Vec<Group> {
+pub fn groups(text: &str) -> Vec<Group> {
     text.split("\n\n").filter_map(group).collect()
 }
 
@@ -84,12 +85,12 @@ fn group(paragraph: &str) -> Option<Group> {
 
 impl Group {
     /// How many options there are to look at.
-    pub(crate) fn len(&self) -> usize {
+    pub fn size(&self) -> usize {
         self.options.len()
     }
 
     /// What this configuration lacks of it.
-    pub(crate) fn lacks(&self, config: &Configuration) -> Vec<Lack> {
+    pub fn lacks(&self, config: &Configuration) -> Vec<Lack> {
         let lack = |option: &str, found: &str| Lack {
             option: option.to_owned(),
             found: found.to_owned(),
@@ -132,7 +133,7 @@ mod tests {
     fn a_configuration_that_has_everything_lacks_nothing() {
         let config = "CONFIG_EROFS_FS=y\nCONFIG_DM_VERITY=y\nCONFIG_VETH=m\nCONFIG_MEMCG=y\nCONFIG_B=m\nCONFIG_D=-2\n";
         assert_eq!(lacks(config), []);
-        assert_eq!(groups(FRAGMENT).iter().map(Group::len).sum::<usize>(), 9);
+        assert_eq!(groups(FRAGMENT).iter().map(Group::size).sum::<usize>(), 9);
     }
 
     #[test]
