@@ -3,10 +3,10 @@
 
 use crate::harness::deadline;
 use crate::harness::fat::Fat;
+use crate::harness::taken::Taken;
 use crate::harness::trace::{Kind, SECTOR, Trace};
 use anyhow::{Context, Result, ensure};
 use lab::arch::Arch;
-use os_boot::arguments;
 use os_boot::{Bootloader, Counters, CountersError, Loader, counters};
 use os_disk::table::{PartId, Table};
 use os_facts::Slot;
@@ -139,37 +139,21 @@ impl Board {
         self.boot_partition().write(&at(name), bytes)
     }
 
-    /// The counters' directory of a disk, as `os-boot` finds it below the boot partition that is returned.
-    fn taken_from(&self, disk: &Path) -> Result<tempfile::TempDir> {
-        let dir = tempfile::tempdir()?;
-        std::fs::create_dir(loader(dir.path()).directory())?;
-        for name in [counters::FILE, counters::COPY, arguments::FILE] {
-            if let Ok(bytes) = Fat::new(disk, BOOT).read(&at(name)) {
-                std::fs::write(dir.path().join(at(name)), bytes)?;
-            }
-        }
-        Ok(dir)
+    fn taken(&self) -> Result<Taken> {
+        Taken::from(&self.boot_partition(), Bootloader::UBoot)
     }
 
     pub(crate) fn counters(&self) -> Result<Counters> {
-        let dir = self.taken_from(&self.disk)?;
-        Ok(loader(dir.path()).counters()?)
+        Ok(self.taken()?.loader().counters()?)
     }
 
     /// Tells the bootloader something, as a device does.
     pub(crate) fn tell(&self, tell: impl FnOnce(&Loader) -> Result<(), CountersError>) -> Result<()> {
-        let dir = self.taken_from(&self.disk)?;
-        tell(&loader(dir.path()))?;
-        for name in [counters::FILE, counters::COPY] {
-            self.put(name, &std::fs::read(dir.path().join(at(name)))?)?;
-        }
-        Ok(())
+        self.taken()?.tell(tell)
     }
 
     pub(crate) fn tell_arguments(&self, text: &str) -> Result<()> {
-        let dir = self.taken_from(&self.disk)?;
-        loader(dir.path()).set_arguments(text)?;
-        self.put(arguments::FILE, &std::fs::read(dir.path().join(at(arguments::FILE)))?)
+        self.taken()?.tell(|loader| loader.set_arguments(text).map(drop))
     }
 
     /// Every file of the boot partition, in the order of the alphabet.
@@ -213,9 +197,9 @@ impl Board {
         Ok(child)
     }
 
-    /// One boot whose writes reach the medium up to each of them in turn, and in part; `look` is given the boot partition of each
-    /// such disk, as a directory. Returns how many there were.
-    pub(crate) fn cut_everywhere(&self, look: impl Fn(&Path) -> Result<()>) -> Result<usize> {
+    /// One boot whose writes reach the medium up to each of them in turn, and in part; `look` is given the bootloader of each
+    /// such disk. Returns how many there were.
+    pub(crate) fn cut_everywhere(&self, look: impl Fn(&Loader) -> Result<()>) -> Result<usize> {
         let (log, cut) = (self.dir.join("uboot.writes"), self.dir.join("uboot.cut"));
         let before = std::fs::read(&self.disk)?;
         Trace::create(&log)?;
@@ -227,8 +211,8 @@ impl Board {
         let mut tried = 0;
         let mut look = |what: &str| -> Result<()> {
             tried += 1;
-            let dir = self.taken_from(&cut)?;
-            look(dir.path()).with_context(|| format!("the power was cut {what}"))
+            let taken = Taken::from(&Fat::new(&cut, BOOT), Bootloader::UBoot)?;
+            look(&taken.loader()).with_context(|| format!("the power was cut {what}"))
         };
         look("before the first write")?;
         for (number, entry) in writes.iter().enumerate() {
@@ -250,11 +234,6 @@ impl Board {
         }
         Ok(tried)
     }
-}
-
-/// U-Boot as `os-boot` tells it things, with its boot partition at a directory.
-pub(crate) fn loader(boot: &Path) -> Loader {
-    Loader::new(Bootloader::UBoot, boot)
 }
 
 /// A file of the counters' directory, from the top of the boot partition.

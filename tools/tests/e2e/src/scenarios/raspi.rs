@@ -3,9 +3,10 @@
 use crate::harness::checks::Checks;
 use crate::harness::lab::Lab;
 use crate::harness::raspi::{self, Pi};
+use crate::harness::taken::Taken;
 use anyhow::{Result, ensure};
 use lab::arch::Arch;
-use os_boot::{Bootloader, Counters, Loader, arguments, counters};
+use os_boot::Bootloader;
 use os_facts::Slot;
 use std::time::{Duration, Instant};
 
@@ -19,7 +20,8 @@ pub(super) fn raspberry_pi(lab: &Lab, checks: &mut Checks) -> Result<()> {
         checks.skip(name, &why);
         return Ok(());
     }
-    add_arguments(lab)?;
+    let taken = || Taken::from(&lab.disk.fat, Bootloader::UBoot);
+    taken()?.tell(|loader| loader.set_arguments(raspi::ARGUMENTS).map(drop))?;
     checks.check(name, || {
         let mut pi = Pi::start(lab)?;
         pi.wait("A ok 1 try 1", LIMIT)?;
@@ -42,27 +44,9 @@ pub(super) fn raspberry_pi(lab: &Lab, checks: &mut Checks) -> Result<()> {
         pi.type_in("sync", Duration::from_secs(120)).map(drop)
     });
     checks.check("its counters say that the slot is good", || {
-        let now = counters_of(lab)?;
+        let now = taken()?.loader().counters()?;
         ensure!(now.next() == Some(Slot::A) && now.tries().to_string() == "0,0", "{}", now.tries());
         Ok(())
     });
     Ok(())
-}
-
-fn counters_of(lab: &Lab) -> Result<Counters> {
-    let dir = tempfile::tempdir()?;
-    let loader = Loader::new(Bootloader::UBoot, dir.path());
-    std::fs::create_dir_all(loader.directory())?;
-    std::fs::write(loader.directory().join(counters::FILE), lab.disk.fat.read(&lab.disk.counters)?)?;
-    Ok(loader.counters()?)
-}
-
-/// Adds arguments to the kernel's, as a person does.
-fn add_arguments(lab: &Lab) -> Result<()> {
-    let dir = tempfile::tempdir()?;
-    let loader = Loader::new(Bootloader::UBoot, dir.path());
-    std::fs::create_dir_all(loader.directory())?;
-    loader.set_arguments(raspi::ARGUMENTS)?;
-    let name = format!("{}/{}", Bootloader::UBoot.directory(), arguments::FILE);
-    lab.disk.fat.write(&name, &std::fs::read(loader.directory().join(arguments::FILE))?)
 }

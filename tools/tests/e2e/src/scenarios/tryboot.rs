@@ -6,9 +6,10 @@ use crate::harness::device::equal;
 use crate::harness::firmware::Start;
 use crate::harness::firmware::board::Board;
 use crate::harness::lab::Lab;
+use crate::harness::taken::Taken;
 use crate::harness::vm::{BOOT_LIMIT, PATIENCE};
 use anyhow::{Context, Result, ensure};
-use os_boot::{Bootloader, Counters, Loader, State, counters, tryboot};
+use os_boot::{Bootloader, Counters, State, tryboot};
 use os_facts::{Role, Slot};
 use std::cell::Cell;
 use std::fs::File;
@@ -28,14 +29,14 @@ pub(super) fn tryboot(lab: &Lab, checks: &mut Checks) -> Result<()> {
         for role in [Role::Kernel, Role::Root] {
             copy(lab, role(Slot::A), role(Slot::B))?;
         }
-        tell(lab, |loader| Ok(loader.set_primary(Slot::B)?))?;
+        taken(lab)?.tell(|loader| loader.set_primary(Slot::B))?;
         equal(&said(&board.run(limit, &goes_through(lab, &["0,1", "0,0"], Slot::B))?), "2 3t")?;
         equal(&said(&board.run(limit, &goes_through(lab, &["0,1"], Slot::B))?), "3")
     });
     checks.check("one whose root is broken is tried three times, and the slot before stays", || {
         erase(lab, Role::Root(Slot::A))?;
-        tell(lab, |loader| Ok(loader.set_state(Slot::B, State::Good)?))?;
-        tell(lab, |loader| Ok(loader.set_primary(Slot::A)?))?;
+        taken(lab)?.tell(|loader| loader.set_state(Slot::B, State::Good))?;
+        taken(lab)?.tell(|loader| loader.set_primary(Slot::A))?;
         equal(&said(&board.run(limit, &goes_through(lab, &["3,1", "3,0"], Slot::B))?), "3 2t 3 2t 3 2t 3")
     });
     Ok(())
@@ -60,27 +61,13 @@ fn said(starts: &[Start]) -> String {
     each.collect::<Vec<_>>().join(" ")
 }
 
-/// The boot partition as `os-boot` sees it, in a copy that is returned.
-fn taken(lab: &Lab) -> Result<(tempfile::TempDir, Loader)> {
-    let dir = tempfile::tempdir()?;
-    let loader = Loader::new(Bootloader::RpiTryboot, dir.path());
-    std::fs::create_dir(loader.directory())?;
-    std::fs::write(dir.path().join(tryboot::FILE), lab.disk.fat.read(tryboot::FILE)?)?;
-    std::fs::write(loader.directory().join(counters::FILE), lab.disk.fat.read(&lab.disk.counters)?)?;
-    Ok((dir, loader))
+fn taken(lab: &Lab) -> Result<Taken> {
+    Taken::from(&lab.disk.fat, Bootloader::RpiTryboot)
 }
 
 fn found(lab: &Lab) -> Result<(Counters, Option<Slot>)> {
-    let (dir, loader) = taken(lab)?;
-    Ok((loader.counters()?, tryboot::committed(dir.path())))
-}
-
-/// Tells the bootloader something while the device is off.
-fn tell(lab: &Lab, tell: impl FnOnce(&Loader) -> Result<()>) -> Result<()> {
-    let (dir, loader) = taken(lab)?;
-    tell(&loader)?;
-    lab.disk.fat.write(&lab.disk.counters, &std::fs::read(loader.directory().join(counters::FILE))?)?;
-    lab.disk.fat.write(tryboot::FILE, &std::fs::read(dir.path().join(tryboot::FILE))?)
+    let taken = taken(lab)?;
+    Ok((taken.loader().counters()?, tryboot::committed(taken.path())))
 }
 
 fn copy(lab: &Lab, from: Role, to: Role) -> Result<()> {

@@ -4,7 +4,7 @@
 use crate::harness::checks::Checks;
 use crate::harness::device::equal;
 use crate::harness::lab::Lab;
-use crate::harness::uboot::{Board, Boot, loader};
+use crate::harness::uboot::{Board, Boot};
 use anyhow::{Context, Result, ensure};
 use lab::arch::Arch;
 use os_boot::{Counters, State, counters};
@@ -53,8 +53,8 @@ pub(super) fn uboot(lab: &Lab, checks: &mut Checks) -> Result<()> {
     checks.check("wherever the power fails while U-Boot counts, a slot starts", || {
         board.put(counters::FILE, &counters::fresh())?;
         board.put(counters::COPY, &counters::fresh())?;
-        let tried = board.cut_everywhere(|dir| {
-            let found = loader(dir).counters()?;
+        let tried = board.cut_everywhere(|loader| {
+            let found = loader.counters()?;
             ensure!(found.next() == Some(Slot::A), "no slot, or another one, would be started");
             Ok(())
         })?;
