@@ -8,25 +8,11 @@
 mod entry;
 mod header;
 
-use crate::Barrier;
 pub use crate::guid::Guid;
+use crate::{Barrier, TableError};
 use entry::{Entries, Entry};
 use header::Header;
 use std::io::{Read, Seek, SeekFrom, Write};
-
-/// Why a table could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum GptError {
-    /// There is none, or neither of its copies is whole.
-    #[error("there is no whole GUID partition table: {0}")]
-    None(&'static str),
-    /// The device itself failed.
-    #[error("disk: {0}")]
-    Io(#[from] std::io::Error),
-    /// A number in the table makes no sense.
-    #[error("partition table: {0}")]
-    Insane(&'static str),
-}
 
 /// One used entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +63,7 @@ impl Table {
     ///
     /// # Errors
     /// When the disk is too small, or the kernel gives no random numbers.
-    pub fn new<D: Seek>(disk: &mut D) -> Result<Self, GptError> {
+    pub fn new<D: Seek>(disk: &mut D) -> Result<Self, TableError> {
         let ([sector, _], disk_size) = (SECTORS, disk.seek(SeekFrom::End(0))?);
         let entries = Entries::empty();
         let mut header = Header::new(Guid::random()?, &entries, sector);
@@ -89,7 +75,7 @@ impl Table {
     ///
     /// # Errors
     /// When there is no usable table.
-    pub fn read<D: Read + Seek>(disk: &mut D) -> Result<Self, GptError> {
+    pub fn read<D: Read + Seek>(disk: &mut D) -> Result<Self, TableError> {
         let disk_size = disk.seek(SeekFrom::End(0))?;
         let mut why = "no sector holds one";
         for sector in SECTORS {
@@ -99,22 +85,22 @@ impl Table {
                     Ok((header, entries)) => {
                         return Ok(Self { sector, disk_size, header: header.into_primary(), entries });
                     }
-                    Err(GptError::None(reason)) => why = if reason == header::NO_SIGNATURE { why } else { reason },
+                    Err(TableError::NoGpt(reason)) => why = if reason == header::NO_SIGNATURE { why } else { reason },
                     // The end of a disk that is shorter than its table says.
-                    Err(GptError::Io(err)) if err.kind() == std::io::ErrorKind::UnexpectedEof => {}
+                    Err(TableError::Io(err)) if err.kind() == std::io::ErrorKind::UnexpectedEof => {}
                     Err(err) => return Err(err),
                 }
             }
         }
-        Err(GptError::None(why))
+        Err(TableError::NoGpt(why))
     }
 
     /// The used partitions in order of their number.
     ///
     /// # Errors
     /// When an entry ends before it starts or lies beyond what a byte offset can say.
-    pub fn partitions(&self) -> Result<Vec<Partition>, GptError> {
-        let insane = || GptError::Insane("a partition lies outside the disk");
+    pub fn partitions(&self) -> Result<Vec<Partition>, TableError> {
+        let insane = || TableError::Insane("a partition lies outside the disk");
         let mut out = Vec::new();
         for (number, entry) in self.entries.used() {
             let sectors = entry.last.checked_sub(entry.first).and_then(|n| n.checked_add(1)).ok_or_else(insane)?;
@@ -133,7 +119,7 @@ impl Table {
     ///
     /// # Errors
     /// As [`Table::partitions`].
-    pub fn missing(&self) -> Result<u64, GptError> {
+    pub fn missing(&self) -> Result<u64, TableError> {
         let end = self.partitions()?.iter().map(|part| part.start.saturating_add(part.size)).max();
         Ok(end.unwrap_or(0).saturating_sub(self.disk_size))
     }
@@ -142,8 +128,8 @@ impl Table {
     ///
     /// # Errors
     /// When its number or name is too large, or the kernel gives no random numbers.
-    pub fn add(&mut self, new: &NewPartition<'_>) -> Result<(), GptError> {
-        let insane = || GptError::Insane("a partition that is to be made lies outside the disk");
+    pub fn add(&mut self, new: &NewPartition<'_>) -> Result<(), TableError> {
+        let insane = || TableError::Insane("a partition that is to be made lies outside the disk");
         let first = new.start / self.sector;
         let last = first.checked_add(new.size / self.sector).and_then(|end| end.checked_sub(1)).ok_or_else(insane)?;
         let entry = Entry::new(new, Guid::random()?, first, last)?;
@@ -154,7 +140,7 @@ impl Table {
     ///
     /// # Errors
     /// When the disk is too small for the table.
-    pub fn growth(&self, number: u32) -> Result<u64, GptError> {
+    pub fn growth(&self, number: u32) -> Result<u64, TableError> {
         let last = self.last_usable()?;
         let Some((_, entry)) = self.entries.used().find(|(n, _)| *n == number) else { return Ok(0) };
         if self.entries.used().any(|(n, e)| n != number && e.first > entry.first) {
@@ -164,8 +150,8 @@ impl Table {
     }
 
     /// The last usable sector of the disk as it is now, aligned down to 1 MiB.
-    fn last_usable(&self) -> Result<u64, GptError> {
-        let small = GptError::Insane("the disk is too small");
+    fn last_usable(&self) -> Result<u64, TableError> {
+        let small = TableError::Insane("the disk is too small");
         let end = self.header.last_usable_at_end(self.disk_size, self.sector)?.saturating_add(1);
         let aligned = end.saturating_mul(self.sector) / crate::MIN_ALIGN * crate::MIN_ALIGN;
         (aligned / self.sector).checked_sub(1).ok_or(small)
@@ -176,7 +162,7 @@ impl Table {
     ///
     /// # Errors
     /// When the disk is too small for the table.
-    pub fn grow(&mut self, number: u32, size: Option<u64>) -> Result<(), GptError> {
+    pub fn grow(&mut self, number: u32, size: Option<u64>) -> Result<(), TableError> {
         let last = self.last_usable()?;
         self.header.move_to_end(self.disk_size, self.sector)?;
         let Some((_, mut entry)) = self.entries.used().find(|(n, _)| *n == number) else { return Ok(()) };
@@ -192,7 +178,7 @@ impl Table {
     ///
     /// # Errors
     /// When the kernel gives no random numbers.
-    pub fn randomize(&mut self) -> Result<(), GptError> {
+    pub fn randomize(&mut self) -> Result<(), TableError> {
         self.header.disk = Guid::random()?;
         let used: Vec<_> = self.entries.used().collect();
         for (number, mut entry) in used {
@@ -206,7 +192,7 @@ impl Table {
     ///
     /// # Errors
     /// When the disk cannot be written.
-    pub fn write<D: Read + Write + Seek + Barrier>(&mut self, disk: &mut D) -> Result<(), GptError> {
+    pub fn write<D: Read + Write + Seek + Barrier>(&mut self, disk: &mut D) -> Result<(), TableError> {
         self.header.seal(&self.entries);
         for header in [self.header.backup(self.sector)?, self.header.clone()] {
             self.put(disk, header.entries_at, self.entries.bytes())?;
@@ -217,15 +203,15 @@ impl Table {
         Ok(disk.barrier()?)
     }
 
-    fn put<D: Write + Seek>(&self, disk: &mut D, place: u64, bytes: &[u8]) -> Result<(), GptError> {
-        let at = place.checked_mul(self.sector).ok_or(GptError::Insane("the table lies outside the disk"))?;
+    fn put<D: Write + Seek>(&self, disk: &mut D, place: u64, bytes: &[u8]) -> Result<(), TableError> {
+        let at = place.checked_mul(self.sector).ok_or(TableError::Insane("the table lies outside the disk"))?;
         disk.seek(SeekFrom::Start(at))?;
         Ok(disk.write_all(bytes)?)
     }
 
     /// Writes the protective MBR, which tells older programs that the disk is in use. A boot program in it stays, and so does
     /// a hybrid one, whose other entries are for a boot ROM that knows no GPT.
-    fn protect<D: Read + Write + Seek>(&self, disk: &mut D) -> Result<(), GptError> {
+    fn protect<D: Read + Write + Seek>(&self, disk: &mut D) -> Result<(), TableError> {
         if crate::mbr::is_hybrid(disk)? {
             return Ok(());
         }
@@ -246,9 +232,9 @@ impl Table {
 }
 
 /// Reads the copy of the table whose header is in this sector.
-fn read_copy<D: Read + Seek>(disk: &mut D, sector: u64, place: u64) -> Result<(Header, Entries), GptError> {
-    let outside = || GptError::None("it lies outside the disk");
-    let mut read = |at: u64, length: u64| -> Result<Vec<u8>, GptError> {
+fn read_copy<D: Read + Seek>(disk: &mut D, sector: u64, place: u64) -> Result<(Header, Entries), TableError> {
+    let outside = || TableError::NoGpt("it lies outside the disk");
+    let mut read = |at: u64, length: u64| -> Result<Vec<u8>, TableError> {
         disk.seek(SeekFrom::Start(at.checked_mul(sector).ok_or_else(outside)?))?;
         let mut bytes = Vec::new();
         disk.by_ref().take(length).read_to_end(&mut bytes)?;

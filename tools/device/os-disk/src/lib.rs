@@ -5,6 +5,7 @@
 //! - [`table`] is the partition table of a disk that the OS lies on, of whatever kind it is
 //! - [`gpt`] and [`mbr`] read, make, grow and re-identify one of each kind; [`guid`] are identifiers of the first
 
+mod error;
 pub mod ext4;
 pub mod gpt;
 pub mod guid;
@@ -13,6 +14,8 @@ pub mod mbr;
 pub mod table;
 #[cfg(test)]
 mod test_disks;
+
+pub use error::TableError;
 
 /// Every partition starts and ends on a multiple of this, in bytes, unless the template asks for more.
 pub const MIN_ALIGN: u64 = 1024 * 1024;

@@ -10,23 +10,9 @@
 
 mod sector;
 
-use crate::{Barrier, MIN_ALIGN, SECTOR};
+use crate::{Barrier, MIN_ALIGN, SECTOR, TableError};
 use sector::{Entry, Sector};
 use std::io::{Read, Seek, SeekFrom, Write};
-
-/// Why a table could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum MbrError {
-    /// There is none.
-    #[error("there is no MBR: {0}")]
-    None(&'static str),
-    /// The device itself failed.
-    #[error("disk: {0}")]
-    Io(#[from] std::io::Error),
-    /// A number in the table makes no sense.
-    #[error("partition table: {0}")]
-    Insane(&'static str),
-}
 
 /// One partition; the extended one, which only holds others, is none.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -89,7 +75,7 @@ pub struct Table {
 pub fn is_hybrid<D: Read + Seek>(disk: &mut D) -> std::io::Result<bool> {
     let entries = match Sector::read(disk, 0) {
         Ok(sector) => sector.entries(),
-        Err(MbrError::Io(err)) => return Err(err),
+        Err(TableError::Io(err)) => return Err(err),
         Err(_) => return Ok(false),
     };
     let has = |protective: bool| entries.iter().any(|entry| entry.is_used() && entry.protects_gpt() == protective);
@@ -108,18 +94,18 @@ impl Table {
     ///
     /// # Errors
     /// When there is none, or it only protects a GPT.
-    pub fn read<D: Read + Seek>(disk: &mut D) -> Result<Self, MbrError> {
+    pub fn read<D: Read + Seek>(disk: &mut D) -> Result<Self, TableError> {
         let disk_size = disk.seek(SeekFrom::End(0))?;
         let main = Sector::read(disk, 0)?;
         let entries = main.entries();
         if entries.iter().any(Entry::is_strange) {
-            return Err(MbrError::None("an entry is neither active nor inactive"));
+            return Err(TableError::NoMbr("an entry is neither active nor inactive"));
         }
         if entries.iter().any(Entry::protects_gpt) {
-            return Err(MbrError::None("it protects a GUID partition table"));
+            return Err(TableError::NoMbr("it protects a GUID partition table"));
         }
         if !entries.iter().any(Entry::is_used) {
-            return Err(MbrError::None("it has no partition"));
+            return Err(TableError::NoMbr("it has no partition"));
         }
         let several = entries.iter().filter(|entry| entry.is_used() && entry.is_extended()).count() > 1;
         let mut table = Self { disk_size, main, chain: Vec::new(), broken: None };
@@ -218,9 +204,9 @@ impl Table {
     ///
     /// # Errors
     /// When not all of the table could be read.
-    pub fn growth(&self, number: u32) -> Result<u64, MbrError> {
+    pub fn growth(&self, number: u32) -> Result<u64, TableError> {
         if let Some(why) = self.broken {
-            return Err(MbrError::Insane(why));
+            return Err(TableError::Insane(why));
         }
         let spans = self.spans();
         let Some((_, this)) = spans.iter().find(|(n, _)| *n == number) else { return Ok(0) };
@@ -239,7 +225,7 @@ impl Table {
     ///
     /// # Errors
     /// As [`Table::growth`].
-    pub fn grow(&mut self, number: u32, size: Option<u64>) -> Result<(), MbrError> {
+    pub fn grow(&mut self, number: u32, size: Option<u64>) -> Result<(), TableError> {
         if self.growth(number)? == 0 {
             return Ok(());
         }
@@ -264,7 +250,7 @@ impl Table {
     ///
     /// # Errors
     /// When the kernel gives no random numbers.
-    pub fn randomize(&mut self) -> Result<(), MbrError> {
+    pub fn randomize(&mut self) -> Result<(), TableError> {
         let old = self.signature();
         let mut bytes = [0; 4];
         // Zero means that there is none.
@@ -280,15 +266,15 @@ impl Table {
     ///
     /// # Errors
     /// When they are not in order or too far behind for a table of this kind, or the kernel gives no random numbers.
-    pub fn new<D: Seek>(disk: &mut D, parts: &[NewPartition]) -> Result<Self, MbrError> {
-        let insane = || MbrError::Insane("a partition that is to be made has no room where it is to be");
+    pub fn new<D: Seek>(disk: &mut D, parts: &[NewPartition]) -> Result<Self, TableError> {
+        let insane = || TableError::Insane("a partition that is to be made has no room where it is to be");
         let disk_size = disk.seek(SeekFrom::End(0))?;
         let (primary, logical) = parts.split_at_checked(PRIMARIES).unwrap_or((parts, &[]));
         let mut table = Self { disk_size, main: Sector::empty(0), chain: Vec::new(), broken: None };
         table.randomize()?;
         let span = |part: &NewPartition| {
             let end = part.start.checked_add(part.size).filter(|end| *end <= disk_size).ok_or_else(insane)?;
-            Ok::<_, MbrError>(Span { first: part.start / SECTOR, end: end / SECTOR })
+            Ok::<_, TableError>(Span { first: part.start / SECTOR, end: end / SECTOR })
         };
         let mut free = 1;
         for (index, part) in primary.iter().enumerate() {
@@ -321,7 +307,7 @@ impl Table {
     ///
     /// # Errors
     /// When the disk cannot be written.
-    pub fn write<D: Write + Seek + Barrier>(&mut self, disk: &mut D) -> Result<(), MbrError> {
+    pub fn write<D: Write + Seek + Barrier>(&mut self, disk: &mut D) -> Result<(), TableError> {
         for sector in std::iter::once(&mut self.main).chain(&mut self.chain) {
             sector.write(disk)?;
         }

@@ -1,31 +1,12 @@
 //! The partition table of a disk that the OS lies on: a GPT, or an MBR on boards whose boot ROM needs the first sectors.
 
-use crate::Barrier;
-use crate::gpt::{self, GptError};
+use crate::gpt;
 use crate::guid::Guid;
-use crate::mbr::{self, MbrError};
+use crate::mbr;
+use crate::{Barrier, TableError};
 use os_facts::Role;
 use std::fmt;
 use std::io::{Read, Seek, Write};
-
-/// Why a table could not be used.
-#[derive(Debug, thiserror::Error)]
-pub enum TableError {
-    /// The disk has neither.
-    #[error("{mbr}; {gpt}")]
-    None {
-        /// Why there is no MBR.
-        mbr: MbrError,
-        /// Why there is no GPT.
-        gpt: GptError,
-    },
-    /// Something is wrong with its GPT.
-    #[error(transparent)]
-    Gpt(#[from] GptError),
-    /// Something is wrong with its MBR.
-    #[error(transparent)]
-    Mbr(#[from] MbrError),
-}
 
 /// Identifier of a partition (PARTUUID), as the kernel, U-Boot and GRUB write it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,13 +81,13 @@ impl Table {
     pub fn read<D: Read + Seek>(disk: &mut D) -> Result<Self, TableError> {
         let mbr = match mbr::Table::read(disk) {
             Ok(table) => return Ok(Self::Mbr(table)),
-            Err(err @ MbrError::None(_)) => err,
-            Err(err) => return Err(err.into()),
+            Err(err @ TableError::NoMbr(_)) => err,
+            Err(err) => return Err(err),
         };
         match gpt::Table::read(disk) {
             Ok(table) => Ok(Self::Gpt(table)),
-            Err(gpt @ GptError::None(_)) => Err(TableError::None { mbr, gpt }),
-            Err(err) => Err(err.into()),
+            Err(gpt @ TableError::NoGpt(_)) => Err(TableError::Neither { mbr: mbr.into(), gpt: gpt.into() }),
+            Err(err) => Err(err),
         }
     }
 
@@ -145,7 +126,7 @@ impl Table {
     /// As [`Table::partitions`].
     pub fn missing(&self) -> Result<u64, TableError> {
         match self {
-            Self::Gpt(table) => Ok(table.missing()?),
+            Self::Gpt(table) => table.missing(),
             Self::Mbr(table) => Ok(table.missing()),
         }
     }
@@ -156,8 +137,8 @@ impl Table {
     /// When the table cannot be grown.
     pub fn growth(&self, number: u32) -> Result<u64, TableError> {
         match self {
-            Self::Gpt(table) => Ok(table.growth(number)?),
-            Self::Mbr(table) => Ok(table.growth(number)?),
+            Self::Gpt(table) => table.growth(number),
+            Self::Mbr(table) => table.growth(number),
         }
     }
 
@@ -167,8 +148,8 @@ impl Table {
     /// When the table cannot be grown.
     pub fn grow(&mut self, number: u32, size: Option<u64>) -> Result<(), TableError> {
         match self {
-            Self::Gpt(table) => Ok(table.grow(number, size)?),
-            Self::Mbr(table) => Ok(table.grow(number, size)?),
+            Self::Gpt(table) => table.grow(number, size),
+            Self::Mbr(table) => table.grow(number, size),
         }
     }
 
@@ -178,8 +159,8 @@ impl Table {
     /// When the kernel gives no random numbers.
     pub fn randomize(&mut self) -> Result<(), TableError> {
         match self {
-            Self::Gpt(table) => Ok(table.randomize()?),
-            Self::Mbr(table) => Ok(table.randomize()?),
+            Self::Gpt(table) => table.randomize(),
+            Self::Mbr(table) => table.randomize(),
         }
     }
 
@@ -189,8 +170,8 @@ impl Table {
     /// When the disk cannot be written.
     pub fn write<D: Read + Write + Seek + Barrier>(&mut self, disk: &mut D) -> Result<(), TableError> {
         match self {
-            Self::Gpt(table) => Ok(table.write(disk)?),
-            Self::Mbr(table) => Ok(table.write(disk)?),
+            Self::Gpt(table) => table.write(disk),
+            Self::Mbr(table) => table.write(disk),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! From a parsed kickstart file to byte offsets on a disk, checked, and to a partition table.
 
 use crate::kickstart::{FsType, Kickstart, Part, TableType};
-use os_disk::table::TableError;
+use os_disk::TableError;
 use os_disk::{Barrier, MIN_ALIGN, SECTOR, gpt, mbr};
 use os_facts::Role;
 use std::io::{Read, Seek, Write};
@@ -161,14 +161,14 @@ impl Layout {
         }
     }
 
-    fn write_gpt<D: Read + Write + Seek + Barrier>(&self, disk: &mut D) -> Result<(), gpt::GptError> {
+    fn write_gpt<D: Read + Write + Seek + Barrier>(&self, disk: &mut D) -> Result<(), TableError> {
         let mut table = gpt::Table::new(disk)?;
         for placed in &self.parts {
             let kind = placed.part.part_type.as_deref().unwrap_or(LINUX_TYPE);
             table.add(&gpt::NewPartition {
                 number: placed.number,
                 name: placed.name(),
-                kind: gpt::Guid::parse(kind).map_err(|_| gpt::GptError::Insane("a type GUID is malformed"))?,
+                kind: gpt::Guid::parse(kind).map_err(|_| TableError::Insane("a type GUID is malformed"))?,
                 start: placed.start,
                 size: placed.part.size,
                 bootable: placed.part.active,
@@ -177,7 +177,7 @@ impl Layout {
         table.write(disk)
     }
 
-    fn write_mbr<D: Read + Write + Seek + Barrier>(&self, disk: &mut D) -> Result<(), mbr::MbrError> {
+    fn write_mbr<D: Read + Write + Seek + Barrier>(&self, disk: &mut D) -> Result<(), TableError> {
         let kind = |part: &Part| if part.fstype == FsType::Vfat { mbr::FAT32 } else { mbr::LINUX };
         let parts: Vec<_> = self
             .parts

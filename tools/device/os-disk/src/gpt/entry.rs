@@ -1,7 +1,8 @@
 //! The entries of a table (UEFI specification, 5.3.3).
 
+use super::NewPartition;
 use super::header::Header;
-use super::{GptError, NewPartition};
+use crate::TableError;
 use crate::guid::Guid;
 
 /// Bytes of an entry, and of the largest that is read.
@@ -41,9 +42,9 @@ impl Entries {
     }
 
     /// Takes what was read where the header says; its checksum has to be right.
-    pub(super) fn parse(bytes: Vec<u8>, header: &Header) -> Result<Self, GptError> {
+    pub(super) fn parse(bytes: Vec<u8>, header: &Header) -> Result<Self, TableError> {
         if crc32fast::hash(&bytes) != header.entries_sum {
-            return Err(GptError::None("the checksum of its entries is wrong"));
+            return Err(TableError::NoGpt("the checksum of its entries is wrong"));
         }
         Ok(Self { bytes, size: usize::try_from(header.entry_size).unwrap_or(usize::MAX) })
     }
@@ -62,21 +63,21 @@ impl Entries {
         entries.filter_map(|(bytes, number)| Some((number, Entry::parse(bytes)?)))
     }
 
-    pub(super) fn set(&mut self, number: u32, entry: &Entry) -> Result<(), GptError> {
+    pub(super) fn set(&mut self, number: u32, entry: &Entry) -> Result<(), TableError> {
         let index = number.checked_sub(1).and_then(|index| usize::try_from(index).ok());
         let place = index.and_then(|index| self.bytes.chunks_exact_mut(self.size).nth(index));
         let bytes = entry.bytes();
         let place = place.and_then(|place| place.get_mut(..bytes.len()));
-        place.ok_or(GptError::Insane("the table has no entry of this number"))?.copy_from_slice(&bytes);
+        place.ok_or(TableError::Insane("the table has no entry of this number"))?.copy_from_slice(&bytes);
         Ok(())
     }
 }
 
 impl Entry {
-    pub(super) fn new(new: &NewPartition<'_>, guid: Guid, first: u64, last: u64) -> Result<Self, GptError> {
+    pub(super) fn new(new: &NewPartition<'_>, guid: Guid, first: u64, last: u64) -> Result<Self, TableError> {
         let mut name = [0; 2 * NAME];
         let units: Vec<u8> = new.name.encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let place = name.get_mut(..units.len()).ok_or(GptError::Insane("the name of a partition is too long"))?;
+        let place = name.get_mut(..units.len()).ok_or(TableError::Insane("the name of a partition is too long"))?;
         place.copy_from_slice(&units);
         Ok(Self { kind: new.kind, guid, first, last, attributes: if new.bootable { BOOTABLE } else { 0 }, name })
     }

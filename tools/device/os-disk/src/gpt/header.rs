@@ -1,7 +1,7 @@
 //! The header of one copy of a table (UEFI specification, 5.3.2).
 
-use super::GptError;
 use super::entry::{self, Entries};
+use crate::TableError;
 use crate::guid::Guid;
 
 /// Said of what is no table at all.
@@ -37,17 +37,17 @@ pub(super) struct Header {
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
-    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], GptError> {
-        let (head, rest) = self.0.split_first_chunk().ok_or(GptError::None("its header is too short"))?;
+    fn bytes<const N: usize>(&mut self) -> Result<[u8; N], TableError> {
+        let (head, rest) = self.0.split_first_chunk().ok_or(TableError::NoGpt("its header is too short"))?;
         self.0 = rest;
         Ok(*head)
     }
 
-    fn u32(&mut self) -> Result<u32, GptError> {
+    fn u32(&mut self) -> Result<u32, TableError> {
         self.bytes().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, GptError> {
+    fn u64(&mut self) -> Result<u64, TableError> {
         self.bytes().map(u64::from_le_bytes)
     }
 }
@@ -74,8 +74,8 @@ impl Header {
     }
 
     /// Reads and checks the header that was found in a sector.
-    pub(super) fn parse(bytes: &[u8], place: u64, sector: u64) -> Result<Self, GptError> {
-        let damaged = GptError::None;
+    pub(super) fn parse(bytes: &[u8], place: u64, sector: u64) -> Result<Self, TableError> {
+        let damaged = TableError::NoGpt;
         let mut fields = Fields(bytes);
         if &fields.bytes::<8>()? != SIGNATURE {
             return Err(damaged(NO_SIGNATURE));
@@ -128,23 +128,23 @@ impl Header {
     }
 
     /// The same table's header where its copy is.
-    pub(super) fn backup(&self, sector: u64) -> Result<Self, GptError> {
+    pub(super) fn backup(&self, sector: u64) -> Result<Self, TableError> {
         let sectors = self.entries_length().div_ceil(sector);
-        let outside = GptError::Insane("the backup of the table lies outside the disk");
+        let outside = TableError::Insane("the backup of the table lies outside the disk");
         let entries_at = self.other.checked_sub(sectors).filter(|at| *at > self.last_usable).ok_or(outside)?;
         Ok(Self { place: self.other, other: 1, entries_at, ..self.clone() })
     }
 
     /// The last usable sector when the copy is at the end of a disk of so many bytes.
-    pub(super) fn last_usable_at_end(&self, disk_size: u64, sector: u64) -> Result<u64, GptError> {
+    pub(super) fn last_usable_at_end(&self, disk_size: u64, sector: u64) -> Result<u64, TableError> {
         // The copy's entries, and its header.
         let tail = self.entries_sectors.saturating_add(2);
         let last = (disk_size / sector).checked_sub(tail).filter(|last| *last >= self.first_usable);
-        last.ok_or(GptError::Insane("the disk is too small"))
+        last.ok_or(TableError::Insane("the disk is too small"))
     }
 
     /// Has the copy at the end of a disk of so many bytes.
-    pub(super) fn move_to_end(&mut self, disk_size: u64, sector: u64) -> Result<(), GptError> {
+    pub(super) fn move_to_end(&mut self, disk_size: u64, sector: u64) -> Result<(), TableError> {
         self.last_usable = self.last_usable_at_end(disk_size, sector)?;
         self.other = (disk_size / sector).saturating_sub(1);
         Ok(())

@@ -1,6 +1,7 @@
 //! A sector with four entries: the first of the disk, and one for each logical partition.
 
-use super::{MbrError, Span};
+use super::Span;
+use crate::TableError;
 use crate::{Barrier, SECTOR};
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -34,7 +35,7 @@ pub(super) struct Entry([u8; ENTRY]);
 
 impl Entry {
     /// One that lies there; sectors are counted from `base`.
-    pub(super) fn new(kind: u8, active: bool, base: u64, first: u64, end: u64) -> Result<Self, MbrError> {
+    pub(super) fn new(kind: u8, active: bool, base: u64, first: u64, end: u64) -> Result<Self, TableError> {
         let [a, b, c, d] = count(base, first)?.to_le_bytes();
         let [e, f, g, h] = count(first, end)?.to_le_bytes();
         let flags = if active { 0x80 } else { 0 };
@@ -82,8 +83,8 @@ impl Entry {
     }
 }
 
-fn count(from: u64, to: u64) -> Result<u32, MbrError> {
-    let far = MbrError::Insane("a partition lies beyond the 2 TiB that an MBR can address");
+fn count(from: u64, to: u64) -> Result<u32, TableError> {
+    let far = TableError::Insane("a partition lies beyond the 2 TiB that an MBR can address");
     to.checked_sub(from).and_then(|sectors| u32::try_from(sectors).ok()).ok_or(far)
 }
 
@@ -96,15 +97,15 @@ impl Sector {
         Self { place, bytes, changed: true }
     }
 
-    pub(super) fn read<D: Read + Seek>(disk: &mut D, place: u64) -> Result<Self, MbrError> {
+    pub(super) fn read<D: Read + Seek>(disk: &mut D, place: u64) -> Result<Self, TableError> {
         let mut bytes = [0; LENGTH];
         disk.seek(SeekFrom::Start(at(place)))?;
         disk.read_exact(&mut bytes).map_err(|err| match err.kind() {
-            std::io::ErrorKind::UnexpectedEof => MbrError::None("the disk ends before it"),
+            std::io::ErrorKind::UnexpectedEof => TableError::NoMbr("the disk ends before it"),
             _ => err.into(),
         })?;
         if !bytes.ends_with(&MAGIC) {
-            return Err(MbrError::None("its magic number is missing"));
+            return Err(TableError::NoMbr("its magic number is missing"));
         }
         Ok(Self { place, bytes, changed: false })
     }
@@ -129,7 +130,7 @@ impl Sector {
     }
 
     /// Lets an entry, which counts from sector `base`, end at a sector.
-    pub(super) fn stretch(&mut self, index: usize, base: u64, end: u64) -> Result<(), MbrError> {
+    pub(super) fn stretch(&mut self, index: usize, base: u64, end: u64) -> Result<(), TableError> {
         let entries = self.entries();
         let Some(old) = entries.get(index).filter(|old| old.span(base).end != end) else { return Ok(()) };
         let [a, b, c, d] = count(old.span(base).first, end)?.to_le_bytes();

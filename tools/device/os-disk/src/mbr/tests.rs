@@ -303,7 +303,7 @@ fn a_chain_ends_where_it_is_damaged() {
 
 #[test]
 fn what_is_no_mbr_is_an_error() {
-    let refused = |bytes: Vec<u8>| matches!(Table::read(&mut Cursor::new(bytes)), Err(MbrError::None(_)));
+    let refused = |bytes: Vec<u8>| matches!(Table::read(&mut Cursor::new(bytes)), Err(TableError::NoMbr(_)));
     assert!(refused(Vec::new()) && refused(vec![0; 511]) && refused(vec![0; 1 << 20]));
     let with = |at: usize, byte: u8| {
         let mut bytes = ours(SIZE).into_inner();

@@ -52,7 +52,7 @@ fn what_is_left_of_an_older_gpt_is_no_table() {
     let mut disk = gpt();
     disk.get_mut()[..512].fill(0);
     assert!(matches!(Table::read(&mut disk).unwrap(), Table::Gpt(_)));
-    assert!(matches!(Table::read(&mut Cursor::new(vec![0; SIZE])), Err(TableError::None { .. })));
+    assert!(matches!(Table::read(&mut Cursor::new(vec![0; SIZE])), Err(TableError::Neither { .. })));
 }
 
 #[test]
