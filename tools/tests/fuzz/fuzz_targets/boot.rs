@@ -9,7 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     for entry in os_init::persist::parse("fuzz", &text).0 {
         assert!(entry.source().starts_with("/mnt"));
     }
-    let _ = os_disk::kickstart::parse("fuzz", &text);
+    let _ = os_layout::kickstart::parse("fuzz", &text);
     let names = os_config_model::names::recall(&text);
     assert_eq!(os_config_model::names::recall(&os_config_model::names::resolv_conf(&names, false, None)), names);
 });
