@@ -74,8 +74,9 @@ fn lock(tools: &Path, sources: &[&str]) -> Result<String> {
         let found = tools.join(source).canonicalize().with_context(|| format!("there is no tools/{source}"))?;
         std::os::unix::fs::symlink(found, link)?;
     }
+    // It needs the index alone. Other commands want every crate unpacked, also those of platforms that nobody built for.
     Cmd::new("cargo")
-        .args(["metadata", "--offline", "--format-version", "1", "--manifest-path"])
+        .args(["update", "--quiet", "--workspace", "--offline", "--manifest-path"])
         .arg(dir.path().join("Cargo.toml"))
         .run()?;
     Ok(files::read_text(&dir.path().join("Cargo.lock"))?)
