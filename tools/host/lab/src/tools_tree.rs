@@ -27,15 +27,55 @@ pub const HOST_TOOLS: &str = "OS_HOST_TOOLS";
 /// Variable that leads to the tree in use; set by [`enter`] for itself and for what it starts.
 const TREE: &str = "OS_TOOLS_TREE";
 
-/// Architecture whose packages the tree is made of: that of the image, and of the only hosts it was tried on.
-const ARCH: &str = "x86_64";
-/// Debian's name of it.
-const DEBIAN_ARCH: &str = "amd64";
+/// A host that the tree can be made for, which is what its packages are of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Host {
+    /// Rust's name of its architecture.
+    arch: &'static str,
+    /// Debian's.
+    debian: &'static str,
+    /// Libraries of the tree.
+    lib: &'static str,
+    /// Their loader, in the same directory.
+    loader: &'static str,
+}
 
-/// Libraries of the tree, and its loader.
-const LIB: &str = "usr/lib/x86_64-linux-gnu";
+const HOSTS: [Host; 2] = [
+    Host { arch: "x86_64", debian: "amd64", lib: "usr/lib/x86_64-linux-gnu", loader: "ld-linux-x86-64.so.2" },
+    Host { arch: "aarch64", debian: "arm64", lib: "usr/lib/aarch64-linux-gnu", loader: "ld-linux-aarch64.so.1" },
+];
 
-/// Directories below [`LIB`] with libraries of one package alone.
+impl Host {
+    /// The one that this runs on.
+    fn this() -> Result<Self> {
+        let arch = std::env::consts::ARCH;
+        let found = HOSTS.into_iter().find(|host| host.arch == arch);
+        found.with_context(|| {
+            let known = HOSTS.map(|host| host.arch).join(" and ");
+            format!("there are tools trees for {known}, and this host is {arch}; with --host-tools its own programs are used")
+        })
+    }
+
+    /// Asks the loader whether a program gets every library from the tree: one of the host would work here and not there.
+    fn complete(self, tree: &Path, program: &Path) -> Result<()> {
+        let text = Cmd::new(tree.join(self.lib).join(self.loader))
+            .args(["--inhibit-cache", "--library-path", &self.library_path(&tree.display().to_string()), "--list"])
+            .arg(program)
+            .read()?;
+        match foreign(&text, tree) {
+            Some(line) => bail!("{}: not from the tools tree: {line}", program.display()),
+            None => Ok(()),
+        }
+    }
+
+    fn library_path(self, tree: &str) -> String {
+        let lib = self.lib;
+        let dirs = std::iter::once(format!("{tree}/{lib}"));
+        dirs.chain(PRIVATE_LIBS.iter().map(|dir| format!("{tree}/{lib}/{dir}"))).collect::<Vec<_>>().join(":")
+    }
+}
+
+/// Directories below [`Host::lib`] with libraries of one package alone.
 const PRIVATE_LIBS: [&str; 2] = ["swtpm", "systemd"];
 
 /// Every package with its version, as its archive is called.
@@ -54,9 +94,9 @@ struct Tools {
 #[derive(Debug, PartialEq, Eq)]
 struct Program {
     name: String,
-    /// `VAR=VALUE`, with `@` for the tree.
+    /// `VAR=VALUE`, with `@lib` for the tree's libraries and `@` for the tree.
     env: Vec<String>,
-    /// Arguments before the caller's, with `@` for the tree.
+    /// Arguments before the caller's, in the same form.
     args: Vec<String>,
 }
 
@@ -143,12 +183,7 @@ fn without(path: &OsStr, tree: &Path) -> Result<OsString> {
 
 /// Makes the tree unless it is there and up to date, and returns where it is.
 fn ensure(repo: &Repo) -> Result<PathBuf> {
-    if std::env::consts::ARCH != ARCH {
-        bail!(
-            "the tools tree has programs for {ARCH} and this host is {}; with --host-tools its own are used",
-            std::env::consts::ARCH
-        );
-    }
+    let host = Host::this()?;
     let mut lines = repo::list(&repo.data("tools.txt"))?;
     if !repo.arch.is_native() {
         lines.extend(repo::list(&repo.data("tools-emulation.txt"))?);
@@ -160,7 +195,7 @@ fn ensure(repo: &Repo) -> Result<PathBuf> {
         inputs = inputs.text(package);
     }
     for program in &tools.programs {
-        inputs = inputs.text(&program.name).text(&program.script("usr/bin"));
+        inputs = inputs.text(&program.name).text(&program.script(host, "usr/bin"));
     }
     fs::create_dir_all(&repo.build).with_context(|| format!("cannot create {}", repo.build.display()))?;
     // A step of its own for each: one does not take the other for out of date.
@@ -169,7 +204,7 @@ fn ensure(repo: &Repo) -> Result<PathBuf> {
         false => ("tools tree for emulation", "tools-tree-emulation"),
     };
     let out = repo.build.canonicalize()?.join(name);
-    Steps::new(&repo.build).quiet().run(step, inputs, &out, |dir| tools.make(dir, mirror.as_deref()))?;
+    Steps::new(&repo.build).quiet().run(step, inputs, &out, |dir| tools.make(host, dir, mirror.as_deref()))?;
     Ok(out)
 }
 
@@ -198,7 +233,7 @@ impl Tools {
         Ok(tools)
     }
 
-    fn make(&self, dir: &Path, mirror: Option<&str>) -> Result<()> {
+    fn make(&self, host: Host, dir: &Path, mirror: Option<&str>) -> Result<()> {
         let archive = dir.join("tree.tar");
         // A tar archive even where mmdebstrap could write the directory itself: a plain user's would belong to users
         // of a namespace, who alone could remove it.
@@ -210,7 +245,8 @@ impl Tools {
             ));
         let foreign: BTreeSet<&str> = self.packages.iter().filter_map(|name| Some(name.split_once(':')?.1)).collect();
         if !foreign.is_empty() {
-            let all: Vec<&str> = std::iter::once(DEBIAN_ARCH).chain(foreign).collect();
+            let others = foreign.into_iter().filter(|arch| *arch != host.debian);
+            let all: Vec<&str> = std::iter::once(host.debian).chain(others).collect();
             cmd = cmd.arg(format!("--architectures={}", all.join(",")));
         }
         if !rustix::process::geteuid().is_root() {
@@ -235,9 +271,9 @@ impl Tools {
         for program in &self.programs {
             let place = ["usr/bin", "usr/sbin"].into_iter().find(|place| dir.join(place).join(&program.name).exists());
             let place = place.with_context(|| format!("tools.txt: no package has a program {}", program.name))?;
-            complete(dir, &dir.join(place).join(&program.name))?;
+            host.complete(dir, &dir.join(place).join(&program.name))?;
             let script = dir.join("bin").join(&program.name);
-            fs::write(&script, program.script(place))?;
+            fs::write(&script, program.script(host, place))?;
             fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
         }
         Ok(())
@@ -254,8 +290,9 @@ fn split_environment(words: Vec<String>) -> (Vec<String>, Vec<String>) {
 
 impl Program {
     /// The script that starts the program, which is in directory `place` of the tree.
-    fn script(&self, place: &str) -> String {
-        let quoted = |text: &String| format!(" \"{}\"", text.replace('@', "$tree"));
+    fn script(&self, host: Host, place: &str) -> String {
+        let lib = format!("$tree/{}", host.lib);
+        let quoted = |text: &String| format!(" \"{}\"", text.replace("@lib", &lib).replace('@', "$tree"));
         let mut script =
             "#!/bin/sh\n# Starts the program of this tools tree; written by lab.\ntree=${0%/*}/..\n".to_owned();
         for variable in &self.env {
@@ -263,30 +300,14 @@ impl Program {
         }
         // LD_LIBRARY_PATH last: fakeroot finds its library by it, which is the host's.
         script.push_str(&format!(
-            "exec \"$tree/{LIB}/ld-linux-x86-64.so.2\" --inhibit-cache --argv0 {name} \\\n    --library-path \
+            "exec \"{lib}/{loader}\" --inhibit-cache --argv0 {name} \\\n    --library-path \
              \"{libs}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}\" \\\n    \"$tree/{place}/{name}\"{args} \"$@\"\n",
+            loader = host.loader,
             name = self.name,
-            libs = library_path("$tree"),
+            libs = host.library_path("$tree"),
             args = self.args.iter().map(quoted).collect::<String>(),
         ));
         script
-    }
-}
-
-fn library_path(tree: &str) -> String {
-    let dirs = std::iter::once(format!("{tree}/{LIB}"));
-    dirs.chain(PRIVATE_LIBS.iter().map(|dir| format!("{tree}/{LIB}/{dir}"))).collect::<Vec<_>>().join(":")
-}
-
-/// Asks the loader whether a program gets every library from the tree: one of the host would work here and not there.
-fn complete(tree: &Path, program: &Path) -> Result<()> {
-    let text = Cmd::new(tree.join(LIB).join("ld-linux-x86-64.so.2"))
-        .args(["--inhibit-cache", "--library-path", &library_path(&tree.display().to_string()), "--list"])
-        .arg(program)
-        .read()?;
-    match foreign(&text, tree) {
-        Some(line) => bail!("{}: not from the tools tree: {line}", program.display()),
-        None => Ok(()),
     }
 }
 
@@ -345,32 +366,34 @@ mod tests {
     fn a_script_finds_its_tree_and_keeps_arguments_and_environment_apart() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path().join("a tree");
-        let loader = tree.join(LIB).join("ld-linux-x86-64.so.2");
-        for made in [loader.parent().unwrap(), &tree.join("bin")] {
-            fs::create_dir_all(made).unwrap();
-        }
+        fs::create_dir_all(tree.join("bin")).unwrap();
         let put = |path: &Path, text: &str| {
             fs::write(path, text).unwrap();
             fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
         };
-        put(&loader, "#!/bin/sh\nprintf '%s\\n' \"$X\" \"$LD_LIBRARY_PATH\" \"$@\"\n");
         let program = Program {
             name: "tool".to_owned(),
-            env: vec!["X=@/conf".to_owned()],
+            env: vec!["X=@lib/conf".to_owned()],
             args: vec!["-L".to_owned(), "@/data".to_owned()],
         };
         let script = tree.join("bin/tool");
-        put(&script, &program.script("usr/sbin"));
-        let said = |cmd: Cmd| cmd.args(["one two", ""]).read().unwrap();
-        let top = tree.join("bin/..").display().to_string();
-        let text = said(Cmd::new(&script).env("LD_LIBRARY_PATH", ""));
-        let libs = library_path(&top);
-        let expected = format!(
-            "{top}/conf\n\n--inhibit-cache\n--argv0\ntool\n--library-path\n{libs}\n{top}/usr/sbin/tool\n-L\n{top}/data\none two\n\n"
-        );
-        assert_eq!(text, expected);
-        let text = said(Cmd::new(&script).env("LD_LIBRARY_PATH", "/fakeroot"));
-        assert!(text.contains(&format!("\n{libs}:/fakeroot\n")), "{text}");
+        for host in HOSTS {
+            let loader = tree.join(host.lib).join(host.loader);
+            fs::create_dir_all(loader.parent().unwrap()).unwrap();
+            put(&loader, "#!/bin/sh\nprintf '%s\\n' \"$X\" \"$LD_LIBRARY_PATH\" \"$@\"\n");
+            put(&script, &program.script(host, "usr/sbin"));
+            let said = |cmd: Cmd| cmd.args(["one two", ""]).read().unwrap();
+            let top = tree.join("bin/..").display().to_string();
+            let text = said(Cmd::new(&script).env("LD_LIBRARY_PATH", ""));
+            let (lib, libs) = (host.lib, host.library_path(&top));
+            let expected = format!(
+                "{top}/{lib}/conf\n\n--inhibit-cache\n--argv0\ntool\n--library-path\n{libs}\n{top}/usr/sbin/tool\n-L\n{top}/data\none \
+                 two\n\n"
+            );
+            assert_eq!(text, expected);
+            let text = said(Cmd::new(&script).env("LD_LIBRARY_PATH", "/fakeroot"));
+            assert!(text.contains(&format!("\n{libs}:/fakeroot\n")), "{text}");
+        }
     }
 
     #[test]
