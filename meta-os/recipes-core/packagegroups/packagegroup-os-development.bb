@@ -5,6 +5,9 @@ SECTION = "base"
 
 inherit packagegroup
 
+# It takes layers that this one does not need otherwise; who builds the world may lack them.
+EXCLUDE_FROM_WORLD = "1"
+
 RDEPENDS:${PN} = "\
     ethtool \
     i2c-tools \

@@ -7,6 +7,9 @@ PACKAGE_ARCH = "${MACHINE_ARCH}"
 
 inherit packagegroup
 
+# It takes layers that this one does not need otherwise; who builds the world may lack them.
+EXCLUDE_FROM_WORLD = "1"
+
 OS_APPARMOR ?= ""
 RDEPENDS:${PN} = "\
     ${OS_APPARMOR} \
