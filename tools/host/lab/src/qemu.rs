@@ -135,17 +135,18 @@ impl Machine {
 }
 
 /// The machine.
-pub(crate) fn board(arch: Arch) -> &'static [&'static str] {
+pub fn board(arch: Arch) -> &'static [&'static str] {
     match arch {
         Arch::X86_64 => &["-machine", "q35"],
-        Arch::Arm64 => &["-machine", "virt"],
+        // U-Boot hands a device tree over, and with ACPI the power button is not in it.
+        Arch::Arm64 => &["-machine", "virt,acpi=off"],
         // Debian's kernel has no LPAE: it reaches nothing above 4 GiB.
         Arch::Armv7 => &["-machine", "virt,highmem=off"],
     }
 }
 
 /// Its processor in software.
-pub(crate) fn emulated(arch: Arch) -> &'static [&'static str] {
+pub fn emulated(arch: Arch) -> &'static [&'static str] {
     match arch {
         // Without the first two "off" QEMU 7.2 makes 6.12 kernels oops at random; 10.0 did not in six boots with
         // cx16, three of them with la57 too, which is no proof, and they cost nothing measurable. Without the others the kernel

@@ -85,7 +85,9 @@ fn identity(artifacts: &Artifacts, made: &str) -> Result<String> {
         .arg("--version")
         .read()
         .context("QEMU does not say its version")?;
-    (qemu, made, artifacts.accel.processors(), &artifacts.root_hash, artifacts.keys.ssh_public()?).hash(&mut hasher);
+    let machine = [lab::qemu::board(artifacts.arch), lab::qemu::emulated(artifacts.arch)];
+    (qemu, machine, made, artifacts.accel.processors(), &artifacts.root_hash, artifacts.keys.ssh_public()?)
+        .hash(&mut hasher);
     let kernel = Fat::new(&artifacts.slot.kernel, 0);
     for name in os_slotmake::slot::FILES {
         kernel.read(name)?.hash(&mut hasher);

@@ -1,9 +1,18 @@
 //! A TPM 2.0 in software (swtpm) for a machine; what it keeps outlives the machine.
 
 use anyhow::{Context, Result};
+use lab::arch::Arch;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+/// Why a machine has none, if so.
+pub(crate) fn missing(arch: Arch) -> Option<&'static str> {
+    match arch {
+        Arch::X86_64 => None,
+        Arch::Arm64 | Arch::Armv7 => Some("Debian's kernel has no driver for the TPM of QEMU's ARM machine"),
+    }
+}
 
 /// A running TPM.
 #[derive(Debug)]
@@ -13,8 +22,11 @@ pub(crate) struct Tpm {
 }
 
 impl Tpm {
-    /// Starts the TPM that keeps its state in `dir`.
-    pub(crate) fn start(dir: &Path) -> Result<Self> {
+    /// Starts the TPM that keeps its state in `dir`, where the machine can have one.
+    pub(crate) fn start(arch: Arch, dir: &Path) -> Result<Option<Self>> {
+        if missing(arch).is_some() {
+            return Ok(None);
+        }
         std::fs::create_dir_all(dir)?;
         let socket = dir.join("socket");
         let _ = std::fs::remove_file(&socket);
@@ -31,7 +43,7 @@ impl Tpm {
         while !socket.exists() && start.elapsed() < Duration::from_secs(10) {
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(Self { child, socket })
+        Ok(Some(Self { child, socket }))
     }
 
     /// Arguments for QEMU.

@@ -13,6 +13,7 @@ const EXCUSED: &[(&str, &str)] = &[
     ("encrypting os-data", "ours, and meant to be seen on the console: it takes minutes"),
     ("GPT:", "the kernel reads the table before it has grown to the end of a larger disk"),
     ("tsc:", "the emulated machine"),
+    ("pci-host-generic ", "the emulated machine"),
     ("amd_pstate:", "the emulated machine"),
     ("APIC calibration", "the emulated machine, on a host that is busy"),
     ("hrtimer: interrupt took", "the emulated machine, on a host that is busy"),

@@ -11,7 +11,7 @@ use crate::harness::checks::Checks;
 use crate::harness::device::every_unit_came_up;
 use crate::harness::disk::Disk;
 use crate::harness::lab::Lab;
-use crate::harness::tpm::Tpm;
+use crate::harness::tpm::{self, Tpm};
 use anyhow::{Context, Result, ensure};
 use os_config_model::json::dotted;
 use os_config_model::keys::KEYS;
@@ -103,6 +103,9 @@ pub(super) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
             "openvpn": {"server": {"enabled": true, "config": server}, "clients": {"office": client}},
         }}),
     );
+    if tpm::missing(lab.artifacts.arch).is_some() {
+        edit::merge(&mut config, &json!({"os": {"encryption": {"data": "key"}}}));
+    }
     let file = lab.dir.join("every-key.json");
     std::fs::write(&file, serde_json::to_vec_pretty(&config)?)?;
     checks.check("osctl image configure writes every documented example into the image", || {
@@ -123,8 +126,8 @@ pub(super) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
     }
     let stick = Disk::stick(&lab.dir, "CONFIG", 32)?;
     let _ = std::fs::remove_dir_all(lab.dir.join(TPM));
-    let tpm = Tpm::start(&lab.dir.join(TPM))?;
-    let mut vm = lab.boot([devices(&stick), tpm.arguments()].concat())?;
+    let tpm = Tpm::start(lab.artifacts.arch, &lab.dir.join(TPM))?;
+    let mut vm = lab.boot([devices(&stick), tpm.iter().flat_map(Tpm::arguments).collect()].concat())?;
     vm.wait_ssh()?;
     checks.say(&format!("login after {:.0} s", vm.started.elapsed().as_secs_f64()));
     checks.check("every unit came up", || every_unit_came_up(&vm));
@@ -144,7 +147,7 @@ pub(super) fn every_key(lab: &Lab, checks: &mut Checks) -> Result<()> {
         Ok(())
     });
     let mut keys = Keys { checks, done: RefCell::default() };
-    machine::machine(&vm, &mut keys);
+    machine::machine(&vm, tpm.is_some(), &mut keys);
     network::network(&vm, &mut keys);
     services::services(&vm, &mut keys);
     services::updates(&vm, &mut keys);
