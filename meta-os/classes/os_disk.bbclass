@@ -3,6 +3,7 @@
 #
 #   OS_ROOT_FSTYPE    filesystem of the root slot (erofs, squashfs-lz4)
 #   OS_ROOT_IMAGE     root filesystem with its dm-verity tree behind it: the root slot
+#   OS_ROOT_MAX_SIZE  what it may have, beside the room of its partition (os-layout.inc)
 #   OS_KERNEL_IMAGE   FAT with kernel, initramfs and slot.cfg: the kernel slot
 #   OS_KERNEL_FILES   what else the kernel slot holds, such as device trees: SOURCE;PATH, SOURCE in the deploy directory
 #   OS_BOOT_DEPENDS   tasks that deploy what OS_BOOT_FILES names and is not our own
@@ -14,7 +15,10 @@
 #
 # Sizes stand in conf/distro/include/os-layout.inc, the order of partitions in files/wic/.
 
+inherit os_size
+
 OS_ROOT_FSTYPE ?= "erofs"
+OS_ROOT_MAX_SIZE ?= ""
 OS_ROOT_IMAGE = "${IMGDEPLOYDIR}/os-root-${MACHINE}.verity"
 OS_KERNEL_IMAGE = "${IMGDEPLOYDIR}/os-kernel-${MACHINE}.vfat"
 OS_DATA_IMAGE = "${IMGDEPLOYDIR}/os-data-${MACHINE}.ext4"
@@ -54,6 +58,8 @@ do_image_os_slot[depends] += "\
     os-slotmake-native:do_populate_sysroot \
     virtual/kernel:do_deploy \
 "
+# Before the slot: a root that is too large needs the list most.
+do_image_os_slot[prefuncs] += "os_size_report"
 do_image_wic[depends] += "${OS_BOOT_DEPENDS} os-boot-files:do_deploy"
 
 IMAGE_CMD:os_slot() {
@@ -65,11 +71,12 @@ IMAGE_CMD:os_slot() {
         install -D -m 0644 "${DEPLOY_DIR_IMAGE}/${file%%;*}" "${WORKDIR}/os-kernel/${file#*;}"
     done
     os-slotmake slot \
-        --root ${OS_ROOT_IMAGE} --root-size ${OS_ROOT_SIZE} \
+        --root ${OS_ROOT_IMAGE} --root-size ${OS_ROOT_SIZE} --root-max "${OS_ROOT_MAX_SIZE}" \
         --kernel ${DEPLOY_DIR_IMAGE}/${KERNEL_IMAGETYPE} \
         --initramfs ${DEPLOY_DIR_IMAGE}/os-initramfs-${MACHINE}.cpio.lz4 --more ${WORKDIR}/os-kernel \
         --arguments "${OS_CONSOLES} ${OS_KERNEL_ARGS}" --config ${WORKDIR}/slot.cfg \
-        --image ${OS_KERNEL_IMAGE} --size ${OS_KERNEL_SIZE} --epoch "$SOURCE_DATE_EPOCH"
+        --image ${OS_KERNEL_IMAGE} --size ${OS_KERNEL_SIZE} --epoch "$SOURCE_DATE_EPOCH" \
+        || bbfatal "There is no slot; the log says why. Sizes of packages, the largest first: ${OS_SIZE_REPORT}"
 
     install -d ${WORKDIR}/os-data/preload
     os-slotmake data --tree ${WORKDIR}/os-data --image ${OS_DATA_IMAGE} --size ${OS_DATA_SIZE} \

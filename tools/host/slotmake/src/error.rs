@@ -16,8 +16,8 @@ pub enum SlotError {
         /// Its value.
         text: String,
     },
-    /// An image that is larger than its partition.
-    #[error("{} has {} KiB, and {room}: {} KiB too much. Make it smaller or the partition larger", .path.display(), kib(*.size), kib(.size.saturating_sub(.room.bytes)))]
+    /// An image that is larger than its partition, or than its builder wants.
+    #[error("{} has {} KiB, and {room}: {} KiB too much. Make it smaller, or {} larger", .path.display(), kib(*.size), kib(.size.saturating_sub(.room.bytes)), .room.variable)]
     TooLarge {
         /// The image.
         path: PathBuf,

@@ -26,6 +26,9 @@ enum Command {
         /// Size of the root partition, such as 640M
         #[arg(long, value_name = "OS_ROOT_SIZE")]
         root_size: String,
+        /// What the image of the root partition may have, such as 180M; empty for no limit but the partition
+        #[arg(long, value_name = "OS_ROOT_MAX_SIZE", default_value = "")]
+        root_max: String,
         /// Kernel
         #[arg(long, value_name = "FILE")]
         kernel: PathBuf,
@@ -80,10 +83,11 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<(), SlotError> {
     match command {
-        Command::Slot { root, root_size, kernel, initramfs, more, arguments, config, image, size, epoch } => {
+        Command::Slot { root, root_size, root_max, kernel, initramfs, more, arguments, config, image, size, epoch } => {
             let root_room = Room::of("OS_ROOT_SIZE", &root_size)?;
+            let root_max = (!root_max.is_empty()).then(|| Room::of("OS_ROOT_MAX_SIZE", &root_max)).transpose()?;
             let room = Room::of("OS_KERNEL_SIZE", &size)?;
-            Slot { root, root_room, kernel, initramfs, more, arguments, config, image, room, epoch }.make()
+            Slot { root, root_room, root_max, kernel, initramfs, more, arguments, config, image, room, epoch }.make()
         }
         Command::Data { tree, image, size, options } => {
             let room = Room::of("OS_DATA_SIZE", &size)?;

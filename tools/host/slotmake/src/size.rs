@@ -4,7 +4,7 @@ use crate::SlotError;
 use std::fmt;
 use std::path::Path;
 
-/// What a partition has room for, and the variable that says so.
+/// What a partition has room for, or an image may have, and the variable that says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Room {
     /// Name of the variable.

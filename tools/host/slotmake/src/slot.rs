@@ -15,6 +15,8 @@ pub struct Slot {
     pub root: PathBuf,
     /// What the root partition has room for.
     pub root_room: Room,
+    /// What the builder lets it grow to, when that is less.
+    pub root_max: Option<Room>,
     /// Kernel.
     pub kernel: PathBuf,
     /// Initramfs.
@@ -41,6 +43,9 @@ impl Slot {
     pub fn make(&self) -> Result<(), SlotError> {
         let verity = verity::append_tree(&self.root)?;
         self.root_room.takes(&self.root)?;
+        if let Some(max) = &self.root_max {
+            max.takes(&self.root)?;
+        }
         let config = kernel::config(&verity, &self.arguments);
         fs::write(&self.config, config).map_err(SlotError::file("write", &self.config))?;
         let environment = self.config.with_extension("env");
@@ -88,6 +93,7 @@ mod tests {
         let slot = Slot {
             root: at("root.img"),
             root_room: Room::of("OS_ROOT_SIZE", "1M").unwrap(),
+            root_max: None,
             kernel: at("vmlinuz"),
             initramfs: at("initramfs"),
             more: None,
@@ -143,5 +149,21 @@ mod tests {
         fs::write(&slot.root, vec![0; 1 << 20]).unwrap();
         let said = slot.make().unwrap_err().to_string();
         assert!(said.contains("root.img has 1040 KiB") && said.contains("OS_ROOT_SIZE"), "{said}");
+    }
+
+    #[test]
+    fn a_root_that_fits_may_still_be_larger_than_its_builder_wants() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut slot = made(dir.path(), 0);
+        // 25 blocks of data, the tree's superblock and one block of hashes.
+        let mut make = |max: &str| {
+            fs::write(&slot.root, vec![b'x'; 100 << 10]).unwrap();
+            slot.root_max = Some(Room::of("OS_ROOT_MAX_SIZE", max).unwrap());
+            slot.make()
+        };
+        make("108K").unwrap();
+        let said = make("107K").unwrap_err().to_string();
+        assert!(said.contains("root.img has 108 KiB") && said.contains("OS_ROOT_MAX_SIZE"), "{said}");
+        assert!(said.contains("1 KiB too much"), "{said}");
     }
 }

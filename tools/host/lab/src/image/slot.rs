@@ -75,6 +75,8 @@ pub fn build(
         let slot = Slot {
             root,
             root_room: room(vars, "OS_ROOT_SIZE")?,
+            // Debian's packages are larger than those that ship.
+            root_max: None,
             kernel: dir.join("vmlinuz"),
             initramfs: dir.join("initramfs"),
             // QEMU brings the device tree of its machine.
