@@ -4,7 +4,7 @@ HOMEPAGE = "https://example.org/os"
 SECTION = "base"
 LICENSE = "MIT"
 
-inherit core-image os_disk
+inherit core-image os_disk os_ova
 
 OS_VARIANT ?= "production"
 IMAGE_INSTALL = "\
