@@ -27,6 +27,10 @@ IMAGE_FSTYPES = "wic.zst wic.bmap"
 IMAGE_OVERHEAD_FACTOR = "1.0"
 IMAGE_ROOTFS_EXTRA_SPACE = "0"
 
+# An image has no sources, so its date would be oe-core's fallback of 2011, and mkfs.erofs lets no file be younger than that: the
+# floor of the device's clock is the date of a file of the root (OS_CLOCK_FLOOR, which os.conf makes the date of the root).
+SOURCE_DATE_EPOCH = "${REPRODUCIBLE_TIMESTAMP_ROOTFS}"
+
 OS_KERNEL_FILES ?= ""
 # Set by the distribution (os-layout.inc, and what belongs to the bootloader).
 OS_BOOT_DEPENDS ?= ""
