@@ -35,8 +35,9 @@ pub fn load(slot: Slot) -> Result<()> {
     // As they are counted there.
     let tries = loader.tries().map(|tries| format!("os.tries={tries}")).unwrap_or_default();
     let arguments = start::arguments(slot, &[&boot, &tries, &own, start.arguments]);
+    // By the system call that hands the files over, where the kernel has it: Debian's for arm64 has only the older one.
     Ok(Cmd::new("kexec")
-        .args(["--kexec-file-syscall", "--load"])
+        .args(["--kexec-syscall-auto", "--load"])
         .arg(dir.join(start.kernel))
         .arg(format!("--initrd={}", dir.join(start.initramfs).display()))
         .arg(format!("--command-line={arguments}"))
