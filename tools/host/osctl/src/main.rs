@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Prepare images, publish releases, and update and test devices from a workstation.
+/// Prepare images, publish releases, update and test devices, and add boards, from a workstation.
 #[derive(Debug, Parser)]
 #[command(name = "osctl", version)]
 struct Args {
@@ -31,6 +31,26 @@ enum Command {
     Device {
         #[command(subcommand)]
         command: Device,
+    },
+    /// Add boards
+    Layer {
+        #[command(subcommand)]
+        command: Layer,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Layer {
+    /// Create the layer of a board whose machine is in a BSP layer, with a kas file and a CI workflow
+    ///
+    /// Reads the machine's configuration and the git checkouts, and prints what it took from there and what is left to check.
+    /// Nothing is built. docs/add-a-board.md has the rest.
+    New {
+        #[command(flatten)]
+        options: Box<osctl::layer::Options>,
+        /// Print JSON instead of text, in a stable format (docs/json.md)
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -89,6 +109,10 @@ fn run(args: Args) -> Result<()> {
         Command::Image { command: Image::Configure { image, change } } => {
             let config = osctl::image::configure(&image, &change)?;
             os_sys::say!("{}", serde_json::to_string_pretty(&config)?);
+            Ok(())
+        }
+        Command::Layer { command: Layer::New { options, json } } => {
+            os_sys::out::answer(&osctl::layer::new(&options)?, json);
             Ok(())
         }
         Command::Channel { command } => channel_commands::run(command),
