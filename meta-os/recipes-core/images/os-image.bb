@@ -11,6 +11,7 @@ IMAGE_INSTALL = "\
     packagegroup-core-boot \
     packagegroup-os \
     ${@'packagegroup-os-development' if d.getVar('OS_VARIANT') == 'development' else ''} \
+    ${CORE_IMAGE_EXTRA_INSTALL} \
 "
 IMAGE_FEATURES = "read-only-rootfs"
 IMAGE_LINGUAS = ""

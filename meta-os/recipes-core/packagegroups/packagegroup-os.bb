@@ -1,5 +1,5 @@
 SUMMARY = "What the OS is made of"
-DESCRIPTION = "Everything os-image installs. A vendor adds with IMAGE_INSTALL and takes away with PACKAGE_EXCLUDE."
+DESCRIPTION = "Everything os-image installs. A vendor adds with CORE_IMAGE_EXTRA_INSTALL and takes away with RDEPENDS:packagegroup-os:remove."
 HOMEPAGE = "https://example.org/os"
 SECTION = "base"
 
